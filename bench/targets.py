@@ -1,0 +1,39 @@
+"""What Rack promises to reach, as medians of ratios within rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bench.runner import Result
+
+
+@dataclass(frozen=True)
+class Target:
+    """Rack's speed in a benchmark as a multiple of a contestant's."""
+
+    benchmark: str
+    rival: str
+    least: float
+
+    def reached(self, results: Mapping[str, Result]) -> float | None:
+        """The multiple that was reached, or None if it was not measured."""
+        result = results.get(self.benchmark)
+        return result.ratio(self.rival) if result else None
+
+
+HAND = "py-lmdb by hand"
+FANOUT = "FanoutCache(8)"
+
+TARGETS = [
+    Target("set", FANOUT, 25),
+    Target("set", "rocksdict", 1.2),
+    Target("set", HAND, 0.65),
+    Target("get", FANOUT, 6),
+    Target("get", "rocksdict", 0.9),
+    Target("get", HAND, 0.65),
+    Target("update", HAND, 0.5),
+    Target("items", HAND, 1 / 3),  # at most three times the time
+    Target("keys", HAND, 1 / 3),
+    Target("writers-4", FANOUT, 25),
+]

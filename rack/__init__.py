@@ -1,0 +1,54 @@
+"""Rack: persistent ``set`` and ``dict`` that many processes write at once.
+
+>>> from rack import PersistentSet
+>>> with PersistentSet(tmp / "seen") as seen:
+...     seen.add("https://example.org/")
+True
+"""
+
+from __future__ import annotations
+
+from rack.dict import PersistentDict
+from rack.errors import (
+    CorruptShardError,
+    DeserializationError,
+    LockTimeoutError,
+    ManifestError,
+    MismatchError,
+    NotOpenError,
+    RackError,
+    ReadOnlyError,
+    ReentrantWriteError,
+    SerializationError,
+    StoreDeletedError,
+    StoreFullError,
+    StoreInUseError,
+    StoreNotFoundError,
+    StorePathError,
+    TooLargeError,
+)
+from rack.set import PersistentSet
+
+__version__ = "1.0.0"
+
+__all__ = [
+    "CorruptShardError",
+    "DeserializationError",
+    "LockTimeoutError",
+    "ManifestError",
+    "MismatchError",
+    "NotOpenError",
+    "PersistentDict",
+    "PersistentSet",
+    "RackError",
+    "ReadOnlyError",
+    "ReentrantWriteError",
+    "SerializationError",
+    "StoreDeletedError",
+    "StoreFullError",
+    "StoreInUseError",
+    "StoreNotFoundError",
+    "StorePathError",
+    "TooLargeError",
+    "__version__",
+]

@@ -1,0 +1,138 @@
+"""``with d.batch():`` collects a thread's plain writes and commits them together, a transaction a shard.
+
+Only ``put`` is held back: it has no answer. An operation whose answer must be exact (add, delete, pop, modify) is
+done at once, after what the batch holds for its shard when that touches the key; operations on the whole shard come
+after what it holds. No transaction and no lock is held while the ``with`` block runs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from threading import get_ident
+from typing import Any
+
+from rack.shard.base import Shard
+from rack.shard.proxy import ShardProxy
+from rack.store import Store
+
+_BUFFER_BYTES = 32 << 20
+_PAIR_OVERHEAD = 170
+
+
+class Batches:
+    """The batches under way on one container, at most one a thread; ``store`` is what the container uses meanwhile."""
+
+    def __init__(self, store: Store) -> None:
+        self.plain = store
+        self._shards = [_BatchShard(shard, self) for shard in store.shards]
+        self.store = Store(self._shards)
+        self._depth: dict[int, int] = {}
+        self._size: dict[int, int] = {}
+        self._pid = os.getpid()
+
+    def begin(self) -> None:
+        thread = get_ident()
+        self._depth[thread] = self._depth.get(thread, 0) + 1
+        self._size.setdefault(thread, 0)
+
+    def end(self) -> bool:
+        """Leave the batch, committing at the outermost; return whether any batch is left."""
+        thread = get_ident()
+        self._depth[thread] -= 1
+        if not self._depth[thread]:
+            try:
+                self.flush(thread)
+            finally:
+                del self._depth[thread], self._size[thread]
+                for shard in self._shards:
+                    shard.held.pop(thread, None)
+        return bool(self._depth)
+
+    def held(self, shard: _BatchShard) -> dict[bytes, bytes] | None:
+        """Return what this thread's batch holds for the shard, or None if the thread has no batch."""
+        thread = get_ident()
+        if thread not in self._depth:
+            return None
+        if self._pid != os.getpid():
+            self._forget()
+        return shard.held.setdefault(thread, {})
+
+    def note(self, size: int) -> None:
+        thread = get_ident()
+        self._size[thread] += size
+        if self._size[thread] >= _BUFFER_BYTES:
+            self.flush(thread)
+
+    def flush(self, thread: int) -> None:
+        if self._pid != os.getpid():
+            self._forget()
+        pairs = (pair for shard in self._shards for pair in shard.held.get(thread, {}).items())
+        self.plain.put_all(pairs)
+        for shard in self._shards:
+            shard.held.pop(thread, None)
+        self._size[thread] = 0
+
+    def _forget(self) -> None:
+        """In a forked child: what was held at the fork is for the parent to write."""
+        self._pid = os.getpid()
+        for shard in self._shards:
+            shard.held.clear()
+
+
+class _BatchShard(ShardProxy):
+    def __init__(self, inner: Shard, batches: Batches) -> None:
+        super().__init__(inner)
+        self._batches = batches
+        self.held: dict[int, dict[bytes, bytes]] = {}
+
+    def put(self, key: bytes, value: bytes) -> None:
+        held = self._batches.held(self)
+        if held is None:
+            self._inner.put(key, value)
+        else:
+            held[key] = value
+            self._batches.note(len(key) + len(value) + _PAIR_OVERHEAD)
+
+    def get(self, key: bytes) -> bytes | None:
+        held = self._batches.held(self)
+        return held[key] if held and key in held else self._inner.get(key)
+
+    def contains(self, key: bytes) -> bool:
+        held = self._batches.held(self)
+        return (held is not None and key in held) or self._inner.contains(key)
+
+    def add(self, key: bytes, value: bytes) -> bytes | None:
+        self._settle(key)
+        return self._inner.add(key, value)
+
+    def delete(self, key: bytes) -> bool:
+        self._settle(key)
+        return self._inner.delete(key)
+
+    def pop(self, key: bytes) -> bytes | None:
+        self._settle(key)
+        return self._inner.pop(key)
+
+    def modify(self, key: bytes, change: Callable[[bytes | None], bytes | None]) -> None:
+        self._settle(key)
+        self._inner.modify(key, change)
+
+    def _settle(self, key: bytes) -> None:
+        """Commit what is held for the shard if the key is in it."""
+        held = self._batches.held(self)
+        if held and key in held:
+            self._commit(held)
+
+    def _commit(self, held: dict[bytes, bytes]) -> None:
+        if held:
+            Store([self._inner]).put_all(held.items())
+            held.clear()
+
+    def _forward(self, method: Callable[..., Any], *args: Any) -> Any:
+        held = self._batches.held(self)
+        if held:
+            self._commit(held)
+        return method(*args)
+
+

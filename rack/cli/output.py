@@ -1,0 +1,81 @@
+"""Standard output shared by processes: whole blocks of lines, each line once and in one piece."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import select
+import signal
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rack.cli.failure import Failure
+from rack.cli.signals import Stopped
+
+
+class Output:
+    """A file descriptor to which this process and others write blocks.
+
+    A block is longer than what a pipe takes at once (4 KiB), so the writers take turns under a lock: a POSIX record
+    lock, which ends with its process however that ends, on the output itself. So it also keeps apart commands that
+    know nothing of each other and were given one output, as ``xargs -P4 rack dedup seen > new`` does. An output that
+    cannot be locked (a terminal) has an unnamed file locked in its place, for this command's own processes.
+    """
+
+    def __init__(self, descriptor: int = 1) -> None:
+        self._descriptor = descriptor
+        self._poll = select.poll()
+        self._poll.register(descriptor, 0)
+        self._lock = descriptor
+        kind = os.fstat(descriptor).st_mode
+        try:
+            # A device such as /dev/null is one file for everybody on the machine: not ours to lock.
+            if stat.S_ISCHR(kind) or stat.S_ISBLK(kind):
+                raise OSError(errno.ENOLCK, "not locked")
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(descriptor, fcntl.LOCK_UN)
+        except BlockingIOError:
+            pass  # it is another writer's turn
+        except OSError:
+            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+            self._lock = self._file.fileno()
+
+    def check(self) -> None:
+        """Raise Stopped if nobody can read the output any more, as far as that can be known without writing."""
+        if any(events & (select.POLLERR | select.POLLHUP) for _, events in self._poll.poll(0)):
+            raise Stopped(signal.SIGPIPE)
+
+    def write(self, data: bytes) -> None:
+        """Write all of ``data``, in one piece.
+
+        :raises Stopped: the reader has closed the pipe.
+        :raises Failure: it cannot be written (no space, say).
+        """
+        view = memoryview(data)
+        try:
+            with self._turn():
+                while view:
+                    try:
+                        view = view[os.write(self._descriptor, view) :]
+                    except BlockingIOError:  # the descriptor was given to us in non-blocking mode
+                        select.select([], [self._descriptor], [])
+        except BrokenPipeError as error:
+            raise Stopped(signal.SIGPIPE) from error
+        except OSError as error:
+            raise Failure(f"cannot write to standard output: {error.strerror}") from error
+
+    def is_file(self, other: os.stat_result) -> bool:
+        """Whether ``other`` is the very file that the output goes to."""
+        own = os.fstat(self._descriptor)
+        return stat.S_ISREG(own.st_mode) and os.path.samestat(own, other)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        fcntl.lockf(self._lock, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._lock, fcntl.LOCK_UN)

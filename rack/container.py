@@ -1,0 +1,393 @@
+"""What PersistentDict and PersistentSet share: opening, closing, pickling, bulk reads, batches."""
+
+from __future__ import annotations
+
+import os
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from threading import Lock
+from typing import Any, ClassVar, NoReturn, Self, TypeVar
+
+from rack import registry
+from rack.batch import Batches
+from rack.errors import DeserializationError, NotOpenError, SerializationError
+from rack.keys import KeyCodec, resolve_codec
+from rack.manifest import MAX_SHARDS, Manifest, Request, digest_of
+from rack.registry import Mode, OpenStore
+from rack.serdes import MARSHAL, Serdes, SerdesArgument, resolve, unserializable
+from rack.shard import ENGINES
+from rack.shard.base import Shard
+from rack.store import Store
+
+T = TypeVar("T")
+
+_CHUNK = 1024  # how many elements a streaming operation takes in at a time
+
+
+class Container:
+    """Base of both containers. ``_route(key bytes)`` is the shard of a key; ``_store`` is all of them.
+
+    Both, and the codecs, are set when the container opens; until then and afterwards they raise NotOpenError, so that
+    no operation has to ask.
+    """
+
+    _kind: ClassVar[str]
+    _default_engine: ClassVar[str | None] = None
+    _default_layout: ClassVar[str | None] = None
+
+    def __init__(
+        self,
+        name: str | os.PathLike[str],
+        hash: Callable[[bytes], bytes] | None = None,
+        serdes: SerdesArgument = None,
+        *,
+        shards: int | None = None,
+        engine: str | None = None,
+        key_serdes: SerdesArgument = None,
+        durability: str | None = None,
+        flag: str = "c",
+        timeout: float | None = None,
+    ) -> None:
+        self._path = _absolute(name)
+        self.name = os.fspath(name)
+        self._arguments: dict[str, Any] = {
+            "hash": hash,
+            "serdes": serdes,
+            "shards": shards,
+            "engine": engine,
+            "key_serdes": key_serdes,
+            "durability": durability,
+            "flag": flag,
+            "timeout": timeout,
+        }
+        self._mode = Mode(flag, durability, timeout)
+        self._request = self._make_request(hash, serdes, shards, engine, key_serdes)
+        self._depth = 0
+        self._entered_by_maker = False
+        self._batches: Batches | None = None
+        self._held: OpenStore | None = None
+        self._finalizer: Callable[[], object] | None = None
+        self._set_closed()
+
+    def _make_request(
+        self,
+        hash: Callable[[bytes], bytes] | None,
+        serdes: SerdesArgument,
+        shards: int | None,
+        engine: str | None,
+        key_serdes: SerdesArgument,
+    ) -> Request:
+        if shards is not None:
+            if not isinstance(shards, int) or isinstance(shards, bool):
+                raise TypeError(f"shards={shards!r}: must be a whole number, 1 to {MAX_SHARDS}")
+            if not 1 <= shards <= MAX_SHARDS:
+                raise ValueError(f"shards={shards}: must be 1 to {MAX_SHARDS}")
+        engine = engine or self._default_engine
+        if engine is not None and engine not in ENGINES:
+            raise ValueError(f"engine={engine!r}: must be one of {', '.join(map(repr, ENGINES))}")
+        if hash is not None:
+            if not callable(hash):
+                raise TypeError(f"hash={hash!r}: must be a function from bytes to bytes")
+            digest_of(hash)
+        values = None if serdes is None else resolve(serdes)
+        keys = None
+        if key_serdes is not None or values is not None:
+            keys = resolve_codec(key_serdes, values or MARSHAL)
+        return Request(self._kind, engine, shards, values, keys, hash, self._default_layout)
+
+    # Life
+
+    def open(self) -> Self:
+        """Open the store; every ``open`` and ``with`` needs its ``close``. Makes the store if there is none (flag "c").
+
+        :raises StoreNotFoundError: there is none, and flag is "r" or "w"; or its directory does not exist.
+        :raises MismatchError: an argument contradicts what the store was made with.
+        :raises CorruptShardError: a shard is missing, foreign, swapped, truncated or damaged.
+        :raises StoreInUseError: flag is "n", and the store is open somewhere.
+        """
+        if self._depth == 0:
+            self._attach(registry.acquire(self._path, self._request, self._mode))
+        self._depth += 1
+        return self
+
+    def close(self) -> None:
+        """Close the store once nothing else in this process uses it. Closing what is closed does nothing.
+
+        :raises StoreDeletedError: the store's files were removed while it was open; what was written is lost.
+        """
+        if self._depth > 1:
+            self._depth -= 1
+        elif self._depth:
+            self._depth = 0
+            self._entered_by_maker = False
+            self._set_closed()
+            finalizer, self._finalizer, self._held = self._finalizer, None, None
+            if finalizer is not None:
+                finalizer()
+
+    def __enter__(self) -> Self:
+        if self._entered_by_maker:
+            self._entered_by_maker = False  # an operation made and opened it; this `with` is to close it
+            return self
+        return self.open()
+
+    def __exit__(self, exc_type: object, exc: BaseException | None, traceback: object) -> None:
+        try:
+            self.close()
+        except Exception:
+            if exc is None:
+                raise  # never hide the error of the block itself
+
+    def _attach(self, held: OpenStore, anonymous: bool = False) -> None:
+        self._held = held
+        self._finalizer = weakref.finalize(self, _dispose, held, anonymous, os.getpid())
+        self._codec, self._serdes = held.manifest.codecs(self._request)
+        self._dump_key = self._codec.dumps
+        self._load_key = self._codec.loads
+        self._dump = self._serdes.dumps
+        self._load = self._serdes.loads
+        self._use(held.store(self._mode))
+
+    def _use(self, store: Store) -> None:
+        self._store = store
+        self._route = store.route
+
+    def _set_closed(self) -> None:
+        self._store: Store = _NOT_OPEN
+        self._route: Callable[[bytes], Shard] = _not_open
+        self._codec: KeyCodec = _NOT_OPEN
+        self._serdes: Serdes = _NOT_OPEN
+        self._dump_key: Callable[[Any], bytes] = _not_open
+        self._load_key: Callable[[bytes], Any] = _not_open
+        self._dump: Callable[[Any], bytes] = _not_open
+        self._load: Callable[[bytes], Any] = _not_open
+
+    @property
+    def _manifest(self) -> Manifest:
+        if self._held is None:
+            _not_open()
+        return self._held.manifest
+
+    @property
+    def closed(self) -> bool:
+        """Whether the container is not open."""
+        return self._depth == 0
+
+    @property
+    def shards(self) -> int:
+        """The number of shards of the open store."""
+        return self._manifest.shards
+
+    def __repr__(self) -> str:
+        if self._held is None:
+            return f"<{type(self).__name__} {self.name!r}, closed>"
+        manifest = self._manifest
+        return f"<{type(self).__name__} {self.name!r}, {manifest.engine}, {manifest.shards} shards>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self._path, "name": self.name, "arguments": self._arguments, "open": not self.closed}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # The store exists if the pickled handle was open: never make it, and never make it anew.
+        arguments = dict(state["arguments"])
+        if state["open"] and arguments["flag"] in "cn":
+            arguments["flag"] = "w"
+        self.__init__(state["path"], **arguments)  # type: ignore[misc]
+        self.name = state["name"]
+        if state["open"]:
+            self.open()
+
+    # Containers made by operations
+
+    def _new(self, name: str | os.PathLike[str] | None, like: type[Container] | None = None, **options: Any) -> Any:
+        """Make and open a new, empty store of the same shape; an anonymous one beside this one without a name."""
+        arguments = {key: value for key, value in self._arguments.items() if key not in ("flag", "timeout")}
+        arguments |= {"shards": self.shards, "engine": self._manifest.engine, **options}
+        if arguments["serdes"] is None and arguments["key_serdes"] is None:
+            # adopted from the manifest, so they are presets
+            arguments["serdes"] = self._manifest.serdes
+            arguments["key_serdes"] = self._codec
+        return (like or type(self))._make(name, self._path, arguments)
+
+    @classmethod
+    def _make(cls, name: str | os.PathLike[str] | None, beside: str, arguments: dict[str, Any]) -> Self:
+        made = cls(registry.anonymous_path(beside) if name is None else name, flag="n", **arguments)
+        made._attach(registry.acquire(made._path, made._request, made._mode), anonymous=name is None)
+        made._depth = 1
+        made._entered_by_maker = True
+        return made
+
+    def _abandon(self) -> None:
+        """Remove a store that an operation made and could not fill: a half-made one must not be found."""
+        held, self._held = self._held, None
+        if held is not None and self._finalizer is not None:
+            self._finalizer.detach()  # type: ignore[attr-defined]
+            self._finalizer, self._depth = None, 0
+            self._set_closed()
+            registry.remove(held)
+
+    # Serialization
+
+    def _dump_value(self, value: object) -> bytes:
+        try:
+            return self._dump(value)
+        except NotOpenError:
+            raise
+        except Exception as error:
+            raise unserializable(value, "value", self._serdes.name, error) from error
+
+    def _load_value(self, data: bytes) -> Any:
+        try:
+            return self._load(data)
+        except NotOpenError:
+            raise
+        except Exception as error:
+            raise self._unreadable(data, error) from error
+
+    def _unreadable(self, data: bytes, error: Exception) -> DeserializationError:
+        return DeserializationError(
+            f"{self.name}: serdes {self._serdes.name!r} cannot load stored bytes ({error}): {data[:60]!r}"
+        )
+
+    # Many keys
+
+    def contains_many(self, keys: Iterable[object]) -> Iterator[bool]:
+        """For each key, in order, whether it is there. Streams: reads in blocks, a transaction a shard and block."""
+        for _, value in self._lookup(keys):
+            yield value is not None
+
+    def _lookup(self, keys: Iterable[T]) -> Iterator[tuple[T, bytes | None]]:
+        """Yield each key with its stored value, or None; a transaction a shard for each chunk of keys."""
+        for chunk in _chunks(keys, _CHUNK):
+            dumped = list(self._dump_keys(chunk))
+            values: Iterable[bytes | None]
+            if None in dumped:
+                found = iter(self._store.get_many([key for key in dumped if key is not None]))
+                values = [None if key is None else next(found) for key in dumped]
+            else:
+                values = self._store.get_many(dumped)  # type: ignore[arg-type]
+            yield from zip(chunk, values, strict=True)
+
+    def _delete_each(self, keys: Iterable[object]) -> int:
+        return self._store.delete_all(key for key in self._dump_keys(keys) if key is not None)
+
+    def _dump_keys(self, keys: Iterable[object]) -> Iterator[bytes | None]:
+        dump = self._dump_key
+        for key in keys:
+            try:
+                yield dump(key)
+            except TypeError as error:
+                yield self._key_or_none(key, error)
+
+    def _key_or_none(self, key: object, error: TypeError) -> bytes | None:
+        """Return None for a key that the store cannot hold, and so does not hold; raise ``error`` for an unhashable."""
+        if isinstance(error, SerializationError):
+            return None
+        raise error
+
+    def _keys(self, reverse: bool = False) -> Iterator[Any]:
+        load = self._load_key
+        for block in self._store.keys(reverse=reverse):
+            yield from map(load, block)
+
+    def clear(self) -> None:
+        """Remove everything: atomic for each shard."""
+        self._store.clear()
+
+    def __len__(self) -> int:
+        return self._store.count()
+
+    def __bool__(self) -> bool:
+        return any(shard.count() for shard in self._store.shards)
+
+    @contextmanager
+    def batch(self) -> Iterator[Self]:
+        """Collect this thread's plain writes (``d[key] = value``) and commit them together, a transaction a shard.
+
+        This thread reads what it wrote; others see it when the block ends, also by an exception, or when about 32 MiB
+        have been collected. Operations with an answer (add, discard, pop, incr, ...) are done at once. The writes of
+        one batch are atomic for each shard, not all together. No lock is held while the block runs.
+        """
+        with _batch_lock:
+            if self._batches is None:
+                self._batches = Batches(self._store)
+                self._use(self._batches.store)
+            batches = self._batches
+            batches.begin()
+        try:
+            yield self
+        finally:
+            with _batch_lock:
+                if not batches.end() and self._batches is batches:
+                    self._batches = None
+                    if not self.closed:
+                        self._use(batches.plain)
+
+    # The store
+
+    def sync(self) -> None:
+        """Return when everything written so far, by any process, is on the disk."""
+        self._store.sync()
+
+    def check(self) -> int:
+        """Verify the store: shards, identities, counts, order, that each key is in its shard and can be read.
+
+        :returns: the number of entries.
+        :raises CorruptShardError, DeserializationError: with what is wrong.
+        """
+        self._store.check()
+        found = 0
+        for block in self._store.items():
+            for key, value in block:
+                self._check_entry(key, value)
+                found += 1
+        return found
+
+    def _check_entry(self, key: bytes, value: bytes) -> None:
+        try:
+            canonical = self._dump_key(self._load_key(key))
+        except Exception as error:
+            raise DeserializationError(f"{self.name}: a stored key cannot be read ({error}): {key[:60]!r}") from error
+        if canonical != key:
+            raise DeserializationError(f"{self.name}: a stored key is not in its canonical form: {key[:60]!r}")
+
+
+def _dispose(held: OpenStore, anonymous: bool, pid: int) -> None:
+    """Give back a container's store; also called when the container is collected and at exit."""
+    if anonymous and pid == os.getpid():
+        registry.remove(held)
+    else:
+        registry.release(held)
+
+
+def _absolute(name: str | os.PathLike[str]) -> str:
+    path = os.fspath(name)
+    if not isinstance(path, str):
+        raise TypeError(f"name={name!r}: must be str or a path of str")
+    if not path or path.endswith(("/", os.sep)) or os.path.basename(path) in (".", ".."):
+        raise ValueError(f"name={path!r}: must be the prefix of the files to make, like 'data/seen', not a directory")
+    if "\0" in path:
+        raise ValueError(f"name={path!r}: must not contain a NUL")
+    return os.path.abspath(path)
+
+
+def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+def _not_open(*args: object) -> NoReturn:
+    raise NotOpenError("the container is not open; use it in a `with` block, or between open() and close()")
+
+
+class _NotOpen:
+    def __getattr__(self, name: str) -> NoReturn:
+        _not_open()
+
+
+_NOT_OPEN: Any = _NotOpen()
+_batch_lock = Lock()

@@ -1,0 +1,343 @@
+"""PersistentDict: a ``dict`` on disk that many processes write at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from typing import Any, Generic, Self, TypeVar, overload
+
+from rack.container import Container
+from rack.errors import NotOpenError, SerializationError
+from rack.keys import CANONICAL
+from rack.serdes import unserializable
+from rack.set import PersistentSet
+from rack.views import PersistentItems, PersistentKeys, PersistentValues
+
+K = TypeVar("K")
+V = TypeVar("V")
+D = TypeVar("D")
+Name = str | os.PathLike[str] | None
+_MISSING: Any = object()
+
+
+class PersistentDict(Container, MutableMapping[K, V], Generic[K, V]):
+    """A persistent mapping. Keys must be hashable, as in ``dict``; keys that compare equal are one key.
+
+    The parameters are those of :class:`rack.PersistentSet`; ``serdes`` turns values into bytes, and keys too where it
+    is "str", "bytes" or "ordered". Other keys are marshalled in canonical form; those that marshal cannot hold are
+    dumped by ``serdes``. ``key_serdes`` overrides that.
+
+    Use it in a ``with`` block, or between ``open()`` and ``close()``. Differences from ``dict``: iteration is in
+    order of the keys' bytes, not of insertion; a value read is a copy, so ``d[k].append(x)`` changes nothing (see
+    :meth:`transform`); operations that make a dict take ``name=``, and without it make an anonymous one, deleted when
+    closed, collected or at exit.
+
+    Every operation on one key is atomic across processes. Operations on many are not, as a whole.
+
+    >>> with PersistentDict(tmp / "ages", shards=4) as ages:
+    ...     ages["ann"] = 31
+    ...     ages.incr("ann"), ages.setdefault("bob", 7), ages.get("eve", 0), dict(ages)
+    (32, 7, 0, {'ann': 32, 'bob': 7})
+    """
+
+    _kind = "dict"
+    __hash__ = None  # type: ignore[assignment]
+
+    # One key
+
+    def __getitem__(self, key: K) -> V:
+        try:
+            key_bytes = self._dump_key(key)
+        except SerializationError:
+            raise KeyError(key) from None
+        data = self._route(key_bytes).get(key_bytes)
+        if data is None:
+            raise KeyError(key)
+        try:
+            return self._load(data)  # type: ignore[no-any-return]
+        except Exception as error:
+            raise self._unreadable(data, error) from error
+
+    def __setitem__(self, key: K, value: V) -> None:
+        key_bytes = self._dump_key(key)
+        try:
+            data = self._dump(value)
+        except Exception as error:
+            raise unserializable(value, "value", self._serdes.name, error) from error
+        self._route(key_bytes).put(key_bytes, data)
+
+    def __delitem__(self, key: K) -> None:
+        try:
+            key_bytes = self._dump_key(key)
+        except SerializationError:
+            raise KeyError(key) from None
+        if not self._route(key_bytes).delete(key_bytes):
+            raise KeyError(key)
+
+    def __contains__(self, key: object) -> bool:
+        try:
+            key_bytes = self._dump_key(key)
+        except SerializationError:
+            return False
+        return self._route(key_bytes).contains(key_bytes)
+
+    @overload
+    def get(self, key: K, default: None = None) -> V | None: ...
+    @overload
+    def get(self, key: K, default: D) -> V | D: ...
+    def get(self, key: Any, default: Any = None) -> Any:
+        """Return the value, or ``default``. O(log n)."""
+        try:
+            key_bytes = self._dump_key(key)
+        except SerializationError:
+            return default
+        data = self._route(key_bytes).get(key_bytes)
+        return default if data is None else self._load_value(data)
+
+    def add(self, key: K, value: V) -> bool:
+        """Set ``d[key]`` if the key is not there. Of all processes that do so at once, exactly one gets True."""
+        key_bytes = self._dump_key(key)
+        return self._route(key_bytes).add(key_bytes, self._dump_value(value)) is None
+
+    @overload
+    def setdefault(self, key: K, default: None = None) -> V | None: ...
+    @overload
+    def setdefault(self, key: K, default: V) -> V: ...
+    def setdefault(self, key: Any, default: Any = None) -> Any:
+        """Return the value; set it to ``default`` first if the key is not there. Atomic."""
+        key_bytes = self._dump_key(key)
+        shard = self._route(key_bytes)
+        data = shard.get(key_bytes)  # most often it is there, and a read waits for nobody
+        if data is None:
+            data = shard.add(key_bytes, self._dump_value(default))
+        return default if data is None else self._load_value(data)
+
+    def pop(self, key: K, default: Any = _MISSING) -> Any:
+        """Remove the key and return its value; without it ``default``, or KeyError. Atomic: one caller gets it."""
+        try:
+            key_bytes = self._dump_key(key)
+            data = self._route(key_bytes).pop(key_bytes)
+        except SerializationError:
+            data = None
+        if data is not None:
+            return self._load_value(data)
+        if default is _MISSING:
+            raise KeyError(key)
+        return default
+
+    def popitem(self) -> tuple[K, V]:
+        """Remove and return some pair (``dict``: the last one set); KeyError if empty. Atomic: one caller gets it."""
+        pair = self._store.pop_first()
+        if pair is None:
+            raise KeyError("popitem(): dictionary is empty")
+        return self._load_key(pair[0]), self._load_value(pair[1])
+
+    def incr(self, key: K, delta: Any = 1, default: Any = 0) -> Any:
+        """Add ``delta`` to the value, which is ``default`` if the key is not there; return the new value.
+
+        Atomic: no increment by any process is lost. :raises TypeError: the value and ``delta`` cannot be added.
+        """
+        result: Any = None
+        load, dump = self._load_value, self._dump_value
+
+        def change(data: bytes | None) -> bytes:
+            nonlocal result
+            result = (default if data is None else load(data)) + delta
+            return dump(result)
+
+        key_bytes = self._dump_key(key)
+        self._route(key_bytes).modify(key_bytes, change)
+        return result
+
+    def compare_and_set(self, key: K, old: V, new: V) -> bool:
+        """Set ``d[key] = new`` if the value equals ``old``; return whether it did. Atomic. (``add`` makes a new key.)"""
+        key_bytes = self._dump_key(key)
+        shard = self._route(key_bytes)
+        new_data = self._dump_value(new)
+        while True:
+            data = shard.get(key_bytes)
+            if data is None or self._load_value(data) != old:
+                return False
+            if _swap(shard, key_bytes, data, new_data):
+                return True
+
+    def transform(self, key: K, function: Callable[[Any], V], default: Any = None) -> V:
+        """Set ``d[key] = function(d[key])``, or ``function(default)`` if the key is not there; return the new value.
+
+        Atomic. ``function`` runs outside of any lock or transaction, and again when another write came between, so
+        it should do nothing but compute.
+        """
+        key_bytes = self._dump_key(key)
+        shard = self._route(key_bytes)
+        while True:
+            data = shard.get(key_bytes)
+            value = function(default if data is None else self._load_value(data))
+            new_data = self._dump_value(value)
+            if data is None:
+                if shard.add(key_bytes, new_data) is None:
+                    return value
+            elif _swap(shard, key_bytes, data, new_data):
+                return value
+
+    # Many keys
+
+    def __iter__(self) -> Iterator[K]:
+        """Iterate over the keys in order of their bytes, in blocks: the loop may change the dict."""
+        return self._keys()
+
+    def __reversed__(self) -> Iterator[K]:
+        return self._keys(reverse=True)
+
+    def keys(self) -> PersistentKeys[K]:  # type: ignore[override]
+        return PersistentKeys(self)
+
+    def values(self) -> PersistentValues[V]:  # type: ignore[override]
+        return PersistentValues(self)
+
+    def items(self) -> PersistentItems[K, V]:  # type: ignore[override]
+        return PersistentItems(self)
+
+    def _items(self, reverse: bool = False) -> Iterator[tuple[K, V]]:
+        load_key, load = self._load_key, self._load_value
+        if self._serdes.loads.__class__ is _BUILTIN:
+            load = self._load
+        for block in self._store.items(reverse=reverse):
+            for key, data in block:
+                yield load_key(key), load(data)
+
+    def get_many(self, keys: Iterable[K]) -> dict[K, V]:
+        """Return a dict of those keys that are there; reads a transaction a shard for each chunk of keys."""
+        return {key: self._load_value(data) for key, data in self._lookup(keys) if data is not None}
+
+    def delete_many(self, keys: Iterable[object]) -> int:
+        """Delete the keys that are there, streaming; return how many this call deleted."""
+        return self._delete_each(keys)
+
+    def update(self, other: Any = (), /, **more: Any) -> None:
+        """Set all pairs of a mapping or of an iterable of pairs, streaming, then the keywords."""
+        if isinstance(other, PersistentDict) and (other._codec, other._serdes) == (self._codec, self._serdes):
+            self._store.put_all(pair for block in other._store.items() for pair in block)
+        elif other != ():
+            self._store.put_all(self._pairs(_pairs_of(other)))
+        if more:
+            self._store.put_all(self._pairs(more.items()))
+
+    def _pairs(self, pairs: Iterable[Any]) -> Iterator[tuple[bytes, bytes]]:
+        dump_key, dump = self._dump_key, self._dump
+        number = 0
+        for pair in pairs:
+            try:
+                key, value = pair
+            except (TypeError, ValueError):
+                _bad_pair(pair, number)
+            number += 1
+            try:
+                data = dump(value)
+            except NotOpenError:
+                raise
+            except Exception as error:
+                raise unserializable(value, "value", self._serdes.name, error) from error
+            yield dump_key(key), data
+
+    # New dicts
+
+    def copy(self, name: Name = None, **options: Any) -> PersistentDict[K, V]:
+        """Return a copy, opened; ``options`` (``shards=``, ``durability=``...) make it differ from this one in shape."""
+        made: PersistentDict[K, V] = self._new(name, **options)
+        return _filled(made, self)
+
+    __copy__ = copy
+
+    @classmethod
+    def fromkeys(  # type: ignore[override]
+        cls, keys: Iterable[Any], value: Any = None, name: Name = None, **options: Any
+    ) -> Self:
+        """Return a new dict, opened, with the keys and one value for all; ``options`` are the constructor's."""
+        if name is None:
+            import tempfile  # only here: it is slow to import
+
+            beside = os.path.join(tempfile.gettempdir(), "rack")
+        made = cls._make(name, beside if name is None else "", options)
+        return _filled(made, ((key, value) for key in keys))
+
+    def _new_set(self, elements: Iterable[Any], items: bool) -> PersistentSet[Any]:
+        codec = CANONICAL if items and self._codec.name != "ordered" else self._codec
+        made: PersistentSet[Any] = self._new(None, PersistentSet, serdes=self._serdes, key_serdes=codec)
+        try:
+            made.update(elements)
+        except BaseException:
+            made._abandon()
+            raise
+        return made
+
+    def __or__(self, other: Any) -> PersistentDict[Any, Any]:
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return _filled(self.copy(), other)
+
+    def __ror__(self, other: Any) -> PersistentDict[Any, Any]:
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        made: PersistentDict[Any, Any] = self._new(None)
+        return _filled(_filled(made, other), self)
+
+    def __ior__(self, other: Any) -> Self:
+        self.update(other)
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the other is a mapping with equal keys and values. O(n), streaming."""
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        if other is self:
+            return True
+        if len(self) != len(other):
+            return False
+        missing: Any = object()
+        for key, value in self._items():
+            there = other.get(key, missing)
+            if there is missing or (there is not value and there != value):
+                return False
+        return True
+
+
+_BUILTIN = type(len)
+
+
+def _swap(shard: Any, key: bytes, old: bytes, new: bytes) -> bool:
+    """Replace the value if it still is ``old``."""
+    swapped = False
+
+    def change(data: bytes | None) -> bytes | None:
+        nonlocal swapped
+        swapped = data == old
+        return new if swapped else None
+
+    shard.modify(key, change)
+    return swapped
+
+
+def _pairs_of(other: Any) -> Iterable[Any]:
+    if isinstance(other, Mapping):
+        return other.items()
+    if hasattr(other, "keys"):
+        return ((key, other[key]) for key in other.keys())
+    return other  # type: ignore[no-any-return]
+
+
+def _bad_pair(pair: object, number: int) -> None:
+    try:
+        length = len(pair)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"cannot convert dictionary update sequence element #{number} to a sequence") from None
+    raise ValueError(f"dictionary update sequence element #{number} has length {length}; 2 is required")
+
+
+def _filled(made: Any, pairs: Any) -> Any:
+    """Fill a dict that an operation made; leave none behind if that fails."""
+    try:
+        made.update(pairs)
+    except BaseException:
+        made._abandon()
+        raise
+    return made

@@ -1,0 +1,71 @@
+"""The errors Rack raises.
+
+Each one is a :class:`RackError` *and* the built-in exception that a caller of ``dict``, ``set`` or ``open`` would
+catch. A missing key is a plain ``KeyError`` and an unhashable one a plain ``TypeError``, as in ``dict``.
+"""
+
+from __future__ import annotations
+
+
+class RackError(Exception):
+    """Base of every error that is Rack's own."""
+
+
+class NotOpenError(RackError, ValueError):
+    """The container was used before it was opened or after it was closed (a closed file raises ValueError too)."""
+
+
+class ReadOnlyError(RackError, PermissionError):
+    """A write to a container that was opened with ``flag="r"``."""
+
+
+class StoreNotFoundError(RackError, FileNotFoundError):
+    """There is no store of that name, and the flag does not allow to make one."""
+
+
+class StoreDeletedError(RackError, FileNotFoundError):
+    """The store's files were removed or replaced while it was open: what was written since is not in the new files."""
+
+
+class StoreInUseError(RackError, BlockingIOError):
+    """The operation replaces the store's files, and other processes have the store open."""
+
+
+class StorePathError(RackError, OSError):
+    """The store's files cannot be where ``name`` points: no such directory, no permission, a directory in the way."""
+
+
+class StoreFullError(RackError, OSError):
+    """No space for the operation: disk, quota or file-size limit. It has not happened, and the store stays usable."""
+
+
+class ManifestError(RackError, ValueError):
+    """The manifest is not one, is damaged, or was written by a newer Rack."""
+
+
+class MismatchError(RackError, ValueError):
+    """An argument contradicts what the store was made with. Both values are in the message."""
+
+
+class CorruptShardError(RackError, OSError):
+    """A shard's file is missing, truncated, foreign, swapped or damaged. The message names the file."""
+
+
+class SerializationError(RackError, TypeError):
+    """The key or value cannot be turned into bytes by the store's serializer."""
+
+
+class DeserializationError(RackError, ValueError):
+    """Stored bytes cannot be turned back into an object by the store's serializer."""
+
+
+class TooLargeError(RackError, OverflowError):
+    """A key or value is larger than the engine can hold."""
+
+
+class LockTimeoutError(RackError, TimeoutError):
+    """``timeout=`` seconds went by without the shard's writer lock. The operation has not happened and will not."""
+
+
+class ReentrantWriteError(RackError, RuntimeError):
+    """A serializer used the store from inside one of the store's own writes."""

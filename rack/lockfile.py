@@ -1,0 +1,133 @@
+"""``NAME.rack-lock``: held shared by every process that has the store open, exclusively by one that replaces files.
+
+A flock belongs to the open file description, which a fork shares. A child therefore closes its copy, which leaves the
+parent's lock alone, and takes a lock of its own; it never unlocks the inherited one.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import random
+import sys
+import time
+
+from rack.errors import (
+    LockTimeoutError,
+    RackError,
+    ReadOnlyError,
+    StoreInUseError,
+    StoreNotFoundError,
+    StorePathError,
+)
+
+
+class StoreLock:
+    """The lock of the store at ``path``. Not thread-safe: the registry's lock is held around its use."""
+
+    def __init__(self, path: str, readonly: bool = False) -> None:
+        self.path = path + ".rack-lock"
+        self._readonly = readonly
+        self._fd: int | None = None
+
+    def _open(self) -> int | None:
+        if self._fd is None:
+            flags = os.O_RDONLY if self._readonly else os.O_RDWR | os.O_CREAT
+            try:
+                self._fd = os.open(self.path, flags | os.O_CLOEXEC, 0o666)
+            except OSError as error:
+                if self._readonly:
+                    return None  # a store on read-only media has no lock file to hold, and nobody who replaces files
+                raise path_error(error, self.path) from error
+        return self._fd
+
+    def share(self, timeout: float | None = None) -> None:
+        """Hold the lock shared; waits for a process that creates the store or replaces its files."""
+        fd = self._open()
+        if fd is None:
+            return
+        if timeout is None:
+            fcntl.flock(fd, fcntl.LOCK_SH)
+            return
+        deadline = time.monotonic() + timeout
+        while not self._attempt(fcntl.LOCK_SH):
+            if time.monotonic() >= deadline:
+                raise LockTimeoutError(f"{self.path} is locked by {holders(self.path)}; waited {timeout} s")
+            time.sleep(0.002)
+
+    def claim(self) -> bool:
+        """Hold the lock exclusively if no other process holds it."""
+        return self._attempt(fcntl.LOCK_EX)
+
+    def claim_or_raise(self, purpose: str) -> None:
+        """Hold the lock exclusively, or raise StoreInUseError with the processes in the way."""
+        for _ in range(50):  # others may be just looking whether the store exists
+            if self.claim():
+                return
+            pause()
+        raise StoreInUseError(
+            errno.EBUSY, f"cannot {purpose}: the store is open in {holders(self.path)}; close it there first", self.path
+        )
+
+    def _attempt(self, kind: int) -> bool:
+        fd = self._open()
+        assert fd is not None
+        try:
+            fcntl.flock(fd, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def is_current(self) -> bool:
+        """Return whether the file at the path is the one that is locked."""
+        if self._fd is None:
+            return self._readonly
+        try:
+            there = os.stat(self.path)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(there, os.fstat(self._fd))
+
+    def close(self) -> None:
+        """Release the lock (in a forked child: the child's copy of it)."""
+        if self._fd is not None:
+            fd, self._fd = self._fd, None
+            os.close(fd)
+
+
+def pause() -> None:
+    """Wait a few milliseconds, not the same time in every process."""
+    time.sleep(random.uniform(0.001, 0.005))
+
+
+def holders(path: str) -> str:
+    """Return the processes that hold a flock on a file, in words. Only Linux tells."""
+    pids = []
+    if sys.platform == "linux":
+        try:
+            status = os.stat(path)
+            place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+            with open("/proc/locks") as table:
+                for line in table:
+                    fields = line.split()
+                    if "FLOCK" in fields and "->" not in fields and fields[-3] == place:
+                        pids.append(fields[-4])
+        except (OSError, IndexError):
+            pids = []
+    pids = sorted(set(pids) - {str(os.getpid())}, key=int)
+    return f"process {', '.join(pids)}" if pids else "another process"
+
+
+def path_error(error: OSError, path: str) -> RackError:
+    """Return the error for a file of the store that cannot be opened or made, naming what is in the way."""
+    directory = os.path.dirname(path)
+    if not os.path.exists(directory):
+        return StoreNotFoundError(errno.ENOENT, "the directory of the store does not exist; make it first", directory)
+    if not os.path.isdir(directory):
+        return StorePathError(errno.ENOTDIR, "the store's name has a file in place of a directory", directory)
+    if os.path.isdir(path):
+        return StorePathError(errno.EISDIR, "a directory is in the place of a file of the store", path)
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return ReadOnlyError(error.errno, f'{error.strerror}; flag="r" opens a store for reading alone', path)
+    return StorePathError(error.errno, error.strerror, path)

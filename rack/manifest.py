@@ -1,0 +1,227 @@
+"""``NAME.rack``: what a store is. JSON, written to a temporary file, synced and renamed.
+
+The file exists once every shard does; a store without it does not exist. It never changes afterwards, so a process
+that has read it once knows the store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import marshal
+import os
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from rack.errors import ManifestError, MismatchError
+from rack.keys import CANONICAL, KeyCodec, resolve_codec
+from rack.lockfile import path_error
+from rack.serdes import MARSHAL, PRESETS, Serdes
+from rack.shard import DEFAULT_ENGINE, ENGINES, shard_class
+from rack.shard.base import ShardSpec
+
+FORMAT = 1
+DEFAULT_SHARDS = 16
+MAX_SHARDS = 9999
+_HASH_PROBE = b"rack"
+
+
+def sha256(data: bytes) -> bytes:
+    """The default ``hash``: SHA-256 (FIPS 180-4)."""
+    return hashlib.sha256(data).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a container asks of its store. None: whatever the store has, or the default for a new one."""
+
+    kind: str
+    engine: str | None = None
+    shards: int | None = None
+    serdes: Serdes | None = None
+    key_serdes: KeyCodec | None = None
+    hash: Callable[[bytes], bytes] | None = None
+    layout: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The content of a manifest file. ``probes`` tell serializers and hashes of the user apart (bytes in hex)."""
+
+    kind: str
+    engine: str
+    shards: int
+    serdes: str
+    key_serdes: str
+    hash: str
+    layout: str
+    probes: dict[str, list[str]]
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    format: int = FORMAT
+
+    @classmethod
+    def new(cls, request: Request) -> Manifest:
+        serdes = request.serdes or MARSHAL
+        codec = request.key_serdes or resolve_codec(None, serdes)
+        hash = request.hash or sha256
+        probes = {"hash": [_HASH_PROBE.hex(), digest_of(hash).hex()]}
+        for name, probe in (("serdes", serdes.probe), ("key_serdes", codec.probe)):
+            if probe is not None:
+                probes[name] = [marshal.dumps(probe[0]).hex(), probe[1].hex()]
+        return cls(
+            kind=request.kind,
+            engine=request.engine or DEFAULT_ENGINE,
+            shards=request.shards or DEFAULT_SHARDS,
+            serdes=serdes.name,
+            key_serdes=codec.name,
+            hash="sha256" if hash is sha256 else getattr(hash, "__qualname__", type(hash).__qualname__),
+            layout=request.layout or "direct",
+            probes=probes,
+        )
+
+    @classmethod
+    def read(cls, path: str) -> Manifest:
+        """Read the manifest of the store at ``path``.
+
+        :raises FileNotFoundError: there is none.
+        :raises ManifestError: it is damaged, or of a newer Rack.
+        """
+        file = manifest_path(path)
+        try:
+            with open(file, "rb") as stream:
+                data = stream.read(1 << 20)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise path_error(error, file) from error
+        try:
+            content = json.loads(data)
+            newer = content["format"] > FORMAT
+        except (ValueError, KeyError, TypeError) as error:
+            raise ManifestError(f"{file} is not a Rack manifest ({error}); restore it from a copy") from error
+        if newer:
+            raise ManifestError(
+                f"{file} has format {content['format']}; this Rack reads up to {FORMAT}. Upgrade with"
+                " `pip install --upgrade rack`"
+            )
+        try:
+            manifest = cls(**content)
+        except TypeError as error:
+            raise ManifestError(f"{file} lacks something or has too much ({error}); restore it from a copy") from error
+        if manifest.engine not in ENGINES or not isinstance(manifest.shards, int):
+            raise ManifestError(f"{file}: engine {manifest.engine!r}, shards {manifest.shards!r}: not one of this Rack")
+        return manifest
+
+    def write(self, path: str) -> None:
+        """Put the manifest in place. It is there as a whole and on the disk, or not at all."""
+        file = manifest_path(path)
+        temporary = f"{file}-{os.getpid()}"
+        try:
+            with open(temporary, "x") as stream:
+                json.dump(asdict(self), stream, indent=2)
+                stream.write("\n")
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.rename(temporary, file)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+        sync_directory(os.path.dirname(file))
+
+    def reconcile(self, request: Request, path: str) -> None:
+        """Raise MismatchError if the request contradicts the manifest."""
+        where = manifest_path(path)
+        if request.kind != self.kind:
+            class_name = {"dict": "PersistentDict", "set": "PersistentSet"}
+            raise MismatchError(f"{where} is a {self.kind}: open it as {class_name.get(self.kind, self.kind)}")
+        advice = "; the store's copy(name=..., {}=...) makes another store with it"
+        for name in ("engine", "shards", "layout"):
+            asked = getattr(request, name)
+            if asked is not None and asked != getattr(self, name):
+                hint = advice.format(name) if name != "layout" else "; rack.set_small and rack.set differ in this"
+                raise MismatchError(f"{name}={asked!r} was given, but {where} has {name}={getattr(self, name)!r}{hint}")
+        for name, given in (("serdes", request.serdes), ("key_serdes", request.key_serdes)):
+            self._reconcile_serdes(name, given, where)
+        if request.hash is not None or self.hash != "sha256":
+            digest = digest_of(request.hash or sha256).hex()
+            if digest != self.probes["hash"][1]:
+                raise MismatchError(
+                    f"hash={'None (sha256)' if request.hash is None else request.hash!r} was given, but {where} was"
+                    f" made with hash={self.hash}: they differ on {_HASH_PROBE!r}"
+                )
+
+    def _reconcile_serdes(self, name: str, given: Serdes | KeyCodec | None, where: str) -> None:
+        recorded: str = getattr(self, name)
+        probe = self.probes.get(name)
+        if given is None:
+            if recorded.startswith("custom:"):
+                raise MismatchError(f"{where} was made with {name}={recorded[7:]}, which is not Rack's: give it too")
+            return
+        if probe is None or given.probe is None:
+            if given.name != recorded:
+                raise MismatchError(f"{name}={given.name!r} was given, but {where} has {name}={recorded!r}")
+            return
+        value, data = marshal.loads(bytes.fromhex(probe[0])), bytes.fromhex(probe[1])
+        Serdes(given.name, bytes, given.loads).check_reads((value, data))
+
+    def codecs(self, request: Request) -> tuple[KeyCodec, Serdes]:
+        """Return the key codec and the values' serializer of the store, once reconciled with the request."""
+        serdes = request.serdes or PRESETS[self.serdes]
+        if request.key_serdes is not None:
+            return request.key_serdes, serdes
+        if self.key_serdes == CANONICAL.name:
+            return CANONICAL, serdes
+        name = self.key_serdes.removeprefix("canonical+")
+        return resolve_codec(None, PRESETS.get(name, serdes)), serdes
+
+    def spec(self, path: str, number: int, request: Request, durability: str, readonly: bool) -> ShardSpec:
+        """Return what shard ``number`` of the store is."""
+        return ShardSpec(
+            path=shard_path(path, number, shard_class(self.engine).suffix),
+            store_id=self.id,
+            number=number,
+            layout=self.layout,
+            hash=request.hash or sha256,
+            durability=durability,
+            readonly=readonly,
+        )
+
+    def files(self, path: str) -> list[str]:
+        """Return every file of the store, the manifest first."""
+        cls = shard_class(self.engine)
+        shards = [shard_path(path, number, cls.suffix) for number in range(self.shards)]
+        companions = [shard + suffix for shard in shards for suffix in cls.companions]
+        return [manifest_path(path), *shards, *companions]
+
+
+def manifest_path(path: str) -> str:
+    return path + ".rack"
+
+
+def shard_path(path: str, number: int, suffix: str) -> str:
+    return f"{path}-{number:04d}{suffix}"
+
+
+def digest_of(hash: Callable[[bytes], bytes]) -> bytes:
+    """Return the hash's digest of a fixed probe.
+
+    :raises TypeError: the hash does not turn bytes into at most 255 bytes.
+    """
+    digest = hash(_HASH_PROBE)
+    if not isinstance(digest, bytes) or len(digest) > 255 or len(hash(b"")) != len(digest):
+        raise TypeError(f"hash= must turn bytes into bytes, always as many and at most 255; it gave {digest!r}")
+    return digest
+
+
+def sync_directory(directory: str) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+

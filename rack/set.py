@@ -1,0 +1,353 @@
+"""PersistentSet: a ``set`` on disk that many processes write at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, MutableSet, Set
+from typing import Any, Generic, Self, TypeVar
+
+from rack.container import _CHUNK, Container, _chunks
+
+T = TypeVar("T")
+Name = str | os.PathLike[str] | None
+
+
+class PersistentSet(Container, MutableSet[T], Generic[T]):
+    """A persistent set. Elements must be hashable, as in ``set``; equal elements are one, as in ``set``.
+
+    :param name: where the files are: a path prefix, like ``"data/seen"``.
+    :param hash: digest for elements that do not fit an LMDB key (bytes -> bytes; default SHA-256).
+    :param serdes: how elements become bytes: a preset ("marshal", "pickle", "json", "str", "bytes", "ordered"), an
+        object with ``dumps`` and ``loads``, or a pair ``(loads, dumps)``. Default marshal, in canonical form.
+    :param shards: number of shards of a new store (default 16); an existing store must have as many.
+    :param engine: "lmdb" (default).
+    :param key_serdes: as ``serdes``, and wins over it.
+    :param durability: "process" (default): a commit survives the death of any process. "always": every commit is on
+        the disk before the call returns.
+    :param flag: "r" read only, "w" read and write, "c" make it if needed (default), "n" always a new, empty one.
+    :param timeout: seconds to wait for another process's write before LockTimeoutError; None waits. It makes each
+        operation slower, as another thread does the waiting.
+
+    Use it in a ``with`` block, or between ``open()`` and ``close()``. Differences from ``set``: ``add`` and
+    ``discard`` tell whether they changed the set; iteration is in order of the elements' bytes; operations that make
+    a set take ``name=``, and without it make an anonymous one, deleted when closed, collected or at exit.
+
+    Every operation on one element is atomic across processes. Operations on many are not, as a whole.
+
+    >>> with PersistentSet(tmp / "seen", shards=4) as seen:
+    ...     seen.add("a"), seen.add("b"), seen.add("a")
+    ...     sorted(seen.filter_new(["b", "c", "d"]))
+    (True, True, False)
+    ['c', 'd']
+    """
+
+    _kind = "set"
+    __hash__ = None  # type: ignore[assignment]
+
+    # One element
+
+    def __contains__(self, element: object) -> bool:
+        try:
+            key = self._dump_key(element)
+        except TypeError as error:
+            key = self._key_or_none(element, error)  # type: ignore[assignment]
+            if key is None:
+                return False
+        return self._route(key).get(key) is not None
+
+    def add(self, element: T) -> bool:  # type: ignore[override]
+        """Add an element. Of all processes that add it at once, exactly one gets True.
+
+        Atomic; O(log n). :raises TypeError: unhashable. :raises SerializationError: the serdes cannot hold it.
+        """
+        key = self._dump_key(element)
+        return self._route(key).add(key, b"") is None
+
+    def discard(self, element: object) -> bool:  # type: ignore[override]
+        """Remove an element if it is there; return whether this call removed it. Atomic; O(log n)."""
+        try:
+            key = self._dump_key(element)
+        except TypeError as error:
+            key = self._key_or_none(element, error)  # type: ignore[assignment]
+            if key is None:
+                return False
+        return self._route(key).delete(key)
+
+    def _key_or_none(self, key: object, error: TypeError) -> bytes | None:
+        if isinstance(key, set | PersistentSet):  # looked up as the frozenset that is equal to it, as in `set`
+            return self._dump_key(frozenset(key))
+        return super()._key_or_none(key, error)
+
+    def remove(self, element: object) -> None:
+        """Remove an element; KeyError if it is not there. Atomic; O(log n)."""
+        if not self.discard(element):
+            raise KeyError(element)
+
+    def pop(self) -> T:
+        """Remove and return some element; KeyError if the set is empty. Atomic: each element is popped once."""
+        pair = self._store.pop_first()
+        if pair is None:
+            raise KeyError("pop from an empty set")
+        element: T = self._load_key(pair[0])
+        return element
+
+    # Many elements
+
+    def __iter__(self) -> Iterator[T]:
+        """Iterate in order of the elements' bytes, in blocks: the loop may change the set."""
+        return self._keys()
+
+    def __reversed__(self) -> Iterator[T]:
+        return self._keys(reverse=True)
+
+    def add_many(self, elements: Iterable[T]) -> int:
+        """Add the elements, which are streamed; return how many this call added. A transaction a shard and block."""
+        return self._store.add_all(self._pairs(elements))
+
+    def filter_new(self, elements: Iterable[T]) -> Iterator[T]:
+        """Add the elements and yield, in their order, those that this call added.
+
+        Streams: about a thousand are added at a time, and yielded once they are committed. Every element is yielded
+        by exactly one of all calls in all processes; one that stops early may have added up to a thousand more.
+        """
+        for chunk in _chunks(elements, _CHUNK):
+            yield from self._filter_new_chunk(chunk)
+
+    def _filter_new_chunk(self, chunk: list[T]) -> list[T]:
+        added = self._store.add_each(list(self._pairs(chunk)))
+        return [element for element, new in zip(chunk, added, strict=True) if new]
+
+    def discard_many(self, elements: Iterable[object]) -> int:
+        """Remove the elements that are there, streaming; return how many this call removed."""
+        return self._delete_each(elements)
+
+    def update(self, *others: Iterable[T]) -> None:
+        """Add all elements of the others, streaming."""
+        for other in others:
+            self._store.put_all(self._pairs(other))
+
+    def __ior__(self, other: Set[T]) -> Self:  # type: ignore[override,misc]
+        if not isinstance(other, Set):
+            return NotImplemented
+        self.update(other)
+        return self
+
+    def _pairs(self, elements: Iterable[T]) -> Iterator[tuple[bytes, bytes]]:
+        if isinstance(elements, PersistentSet) and elements._codec is self._codec:
+            return ((key, b"") for block in elements._store.keys() for key in block)
+        dump = self._dump_key
+        return ((dump(element), b"") for element in elements)
+
+    # New sets
+
+    def copy(self, name: Name = None, **options: Any) -> PersistentSet[T]:
+        """Return a copy, opened; ``options`` (``shards=``, ``durability=``...) make it differ from this one in shape."""
+        made: PersistentSet[T] = self._new(name, **options)
+        return _filled(made, lambda: made.update(self))
+
+    __copy__ = copy
+
+    def union(self, *others: Iterable[T], name: Name = None) -> PersistentSet[T]:
+        """Return a new set with the elements of this and all others."""
+        made = self.copy(name)
+        return _filled(made, lambda: made.update(*others))
+
+    def intersection(self, *others: Iterable[Any], name: Name = None) -> PersistentSet[T]:
+        """Return a new set with the elements that are also in all others."""
+        if not others:
+            return self.copy(name)
+        made: PersistentSet[T] = self._new(name)
+
+        def fill() -> None:
+            # Each other is read once and need not be a set: what it shares with this set is gathered...
+            made.update(self._shared_with(others[0]))
+            for other in others[1:]:
+                made.intersection_update(other)
+
+        return _filled(made, fill)
+
+    def difference(self, *others: Iterable[Any], name: Name = None) -> PersistentSet[T]:
+        """Return a new set with the elements that are in no other."""
+        if len(others) == 1 and _answers_in(others[0]):
+            made: PersistentSet[T] = self._new(name)
+            return _filled(made, lambda: made.update(self._not_in(others[0])))
+        made = self.copy(name)
+        return _filled(made, lambda: made.difference_update(*others))
+
+    def symmetric_difference(self, other: Iterable[T], name: Name = None) -> PersistentSet[T]:
+        """Return a new set with the elements that are in exactly one of the two."""
+        made = self.copy(name)
+        return _filled(made, lambda: made.symmetric_difference_update(other))
+
+    # In place
+
+    def intersection_update(self, *others: Iterable[Any]) -> None:
+        """Keep only the elements that are in all others."""
+        for other in others:
+            if other is self:
+                continue
+            with self._as_set(other) as other_set:
+                self.discard_many(self._not_in(other_set))
+
+    def difference_update(self, *others: Iterable[Any]) -> None:
+        """Remove the elements of all others."""
+        for other in others:
+            if other is self:
+                self.clear()
+            else:
+                self.discard_many(other)
+
+    def symmetric_difference_update(self, other: Iterable[T]) -> None:
+        """Remove the elements that are also in the other, add those that were only there."""
+        if other is self:
+            self.clear()
+            return
+        with self._as_set(other) as other_set:
+            for chunk in _chunks(iter(other_set), _CHUNK):
+                present = list(self.contains_many(chunk))
+                self.discard_many(element for element, there in zip(chunk, present, strict=True) if there)
+                self.add_many(element for element, there in zip(chunk, present, strict=True) if not there)
+
+    def __iand__(self, other: Set[Any]) -> Self:  # type: ignore[override]
+        if not isinstance(other, Set):
+            return NotImplemented
+        self.intersection_update(other)
+        return self
+
+    def __isub__(self, other: Set[Any]) -> Self:  # type: ignore[override]
+        if not isinstance(other, Set):
+            return NotImplemented
+        self.difference_update(other)
+        return self
+
+    def __ixor__(self, other: Set[T]) -> Self:  # type: ignore[override,misc]
+        if not isinstance(other, Set):
+            return NotImplemented
+        self.symmetric_difference_update(other)
+        return self
+
+    # Operators: as the methods, for sets only
+
+    def __or__(self, other: Set[Any]) -> PersistentSet[Any]:  # type: ignore[override]
+        return self.union(other) if isinstance(other, Set) else NotImplemented
+
+    def __and__(self, other: Set[Any]) -> PersistentSet[T]:  # type: ignore[override]
+        return self.intersection(other) if isinstance(other, Set) else NotImplemented
+
+    def __sub__(self, other: Set[Any]) -> PersistentSet[T]:  # type: ignore[override]
+        return self.difference(other) if isinstance(other, Set) else NotImplemented
+
+    def __xor__(self, other: Set[Any]) -> PersistentSet[Any]:  # type: ignore[override]
+        return self.symmetric_difference(other) if isinstance(other, Set) else NotImplemented
+
+    __ror__ = __or__  # type: ignore[assignment]
+    __rand__ = __and__
+    __rxor__ = __xor__  # type: ignore[assignment]
+
+    def __rsub__(self, other: Set[Any]) -> PersistentSet[Any]:  # type: ignore[override]
+        if not isinstance(other, Set):
+            return NotImplemented
+        made: PersistentSet[Any] = self._new(None)
+        return _filled(made, lambda: made.update(element for element in other if element not in self))
+
+    # Comparisons
+
+    def isdisjoint(self, other: Iterable[Any]) -> bool:
+        """Return whether the two share no element."""
+        return not any(self.contains_many(other))
+
+    def issubset(self, other: Iterable[Any]) -> bool:
+        """Return whether every element is in the other."""
+        with self._as_set(other) as other_set:
+            if len(self) > len(other_set):
+                return False
+            return not any(True for _ in self._not_in(other_set))
+
+    def issuperset(self, other: Iterable[Any]) -> bool:
+        """Return whether every element of the other is in this set."""
+        return all(self.contains_many(other))
+
+    def __le__(self, other: Set[Any]) -> bool:
+        return self.issubset(other) if isinstance(other, Set) else NotImplemented
+
+    def __lt__(self, other: Set[Any]) -> bool:
+        return len(self) < len(other) and self.issubset(other) if isinstance(other, Set) else NotImplemented
+
+    def __ge__(self, other: Set[Any]) -> bool:
+        if not isinstance(other, Set):
+            return NotImplemented
+        return len(self) >= len(other) and self.issuperset(other)
+
+    def __gt__(self, other: Set[Any]) -> bool:
+        if not isinstance(other, Set):
+            return NotImplemented
+        return len(self) > len(other) and self.issuperset(other)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Set):
+            return NotImplemented
+        return other is self or (len(self) == len(other) and self.issubset(other))
+
+    # How the other operand is read
+
+    def _as_set(self, other: Iterable[Any]) -> _Operand:
+        return _Operand(self, other)
+
+    def _shared_with(self, other: Iterable[Any]) -> Iterator[Any]:
+        """Yield the elements of this set that are in ``other``, of which only the iteration is used if it is no set."""
+        if other is self:
+            yield from self
+        elif _answers_in(other):
+            for chunk, present in self._looked_up_in(other):
+                yield from (element for element, there in zip(chunk, present, strict=True) if there)
+        else:
+            for chunk in _chunks(other, _CHUNK):
+                present = list(self.contains_many(chunk))
+                yield from (element for element, there in zip(chunk, present, strict=True) if there)
+
+    def _not_in(self, other: Any) -> Iterator[T]:
+        """Yield the elements of this set that are not in ``other``, which answers ``in``."""
+        for chunk, present in self._looked_up_in(other):
+            yield from (element for element, there in zip(chunk, present, strict=True) if not there)
+
+    def _looked_up_in(self, other: Any) -> Iterator[tuple[list[T], list[bool]]]:
+        for chunk in _chunks(iter(self), _CHUNK):
+            if isinstance(other, Container):
+                yield chunk, list(other.contains_many(chunk))
+            else:
+                yield chunk, [element in other for element in chunk]
+
+
+class _Operand:
+    """An operand as something that answers ``in`` and ``len``; a stream is gathered in an anonymous set first."""
+
+    def __init__(self, source: PersistentSet[Any], other: Iterable[Any]) -> None:
+        self._source = source
+        self._other = other
+        self._gathered: PersistentSet[Any] | None = None
+
+    def __enter__(self) -> Any:
+        if _answers_in(self._other):
+            return self._other
+        other = self._other
+        self._gathered = gathered = self._source._new(None)
+        return _filled(gathered, lambda: gathered.update(other))
+
+    def __exit__(self, *args: object) -> None:
+        if self._gathered is not None:
+            self._gathered.close()
+
+
+def _answers_in(other: object) -> bool:
+    """Whether ``other`` has distinct elements, a length, and a fast ``in``."""
+    return isinstance(other, Set | Container) or (isinstance(other, dict))
+
+
+def _filled(made: PersistentSet[T], fill: Callable[[], None]) -> PersistentSet[T]:
+    """Fill a set that an operation made; leave none behind if that fails."""
+    try:
+        fill()
+    except BaseException:
+        made._abandon()
+        raise
+    return made

@@ -1,0 +1,18 @@
+"""PersistentSet on LMDB."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from rack.set import PersistentSet as _PersistentSet
+
+T = TypeVar("T")
+
+
+class PersistentSet(_PersistentSet[T]):
+    """As :class:`rack.PersistentSet`, with ``engine="lmdb"``."""
+
+    _default_engine = "lmdb"
+
+
+__all__ = ["PersistentSet"]

@@ -1,0 +1,150 @@
+"""The interface every engine has: a persistent map from bytes to bytes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+Pair = tuple[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class ShardSpec:
+    """Where a shard is and what it has to be."""
+
+    path: str
+    store_id: str
+    number: int
+    layout: str  # "direct", or "small": no long keys
+    hash: Callable[[bytes], bytes]  # digest for long keys
+    durability: str  # "process" or "always"
+    readonly: bool
+
+
+class Shard(ABC):
+    """One shard. Each method is atomic across processes and threads; bulk methods are one transaction.
+
+    A method that writes has happened when it returns and has not when it raises. Keys and values are bytes of any
+    content; the empty key is one. Between ``fork`` and its first use in the child, a shard holds nothing that the
+    parent holds (see ``before_fork``).
+    """
+
+    suffix: ClassVar[str]
+    #: Files beside the shard's own that belong to it, by suffix.
+    companions: ClassVar[tuple[str, ...]]
+    #: Whether ``scan`` is in order of the keys' bytes.
+    ordered: ClassVar[bool]
+
+    # One key
+
+    @abstractmethod
+    def get(self, key: bytes) -> bytes | None: ...
+
+    @abstractmethod
+    def contains(self, key: bytes) -> bool: ...
+
+    @abstractmethod
+    def put(self, key: bytes, value: bytes) -> None: ...
+
+    @abstractmethod
+    def add(self, key: bytes, value: bytes) -> bytes | None:
+        """Store the pair unless the key is there. Return None if it was stored, else the value that is there."""
+
+    @abstractmethod
+    def delete(self, key: bytes) -> bool:
+        """Return whether the key was there."""
+
+    @abstractmethod
+    def pop(self, key: bytes) -> bytes | None: ...
+
+    @abstractmethod
+    def pop_first(self) -> Pair | None:
+        """Remove and return the pair with the least key, or None if the shard is empty."""
+
+    @abstractmethod
+    def modify(self, key: bytes, change: Callable[[bytes | None], bytes | None]) -> None:
+        """Replace the value (None: absent) by ``change(value)`` in one transaction; None leaves it as it is.
+
+        ``change`` may be called again when the transaction has to be repeated, and must not use the store.
+        """
+
+    # Many keys, one transaction
+
+    @abstractmethod
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]: ...
+
+    @abstractmethod
+    def put_many(self, pairs: list[Pair]) -> None: ...
+
+    @abstractmethod
+    def add_many(self, pairs: list[Pair]) -> list[bool]:
+        """For each pair, whether it was stored: its key was not there, nor earlier in ``pairs``."""
+
+    @abstractmethod
+    def delete_many(self, keys: list[bytes]) -> int:
+        """Return how many of the keys were there."""
+
+    # The whole shard
+
+    @abstractmethod
+    def scan(self, after: bytes | None, reverse: bool, values: bool) -> list[Any]:
+        """Return the next block of keys (``values``: of pairs) behind ``after``; empty at the end.
+
+        A block is bounded in items and in bytes, but holds at least one item.
+        """
+
+    @abstractmethod
+    def count(self) -> int: ...
+
+    @abstractmethod
+    def clear(self) -> None: ...
+
+    @abstractmethod
+    def version(self) -> object:
+        """Return something that differs after every commit to the shard."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raise CorruptShardError if the shard is not what its spec says or contradicts itself."""
+
+    @abstractmethod
+    def sync(self) -> None:
+        """Have every commit so far on the disk."""
+
+    # Life
+
+    @classmethod
+    @abstractmethod
+    def create(cls, spec: ShardSpec) -> None:
+        """Make the shard's files. The caller holds the store's lock exclusively.
+
+        :raises CorruptShardError: a file is in the way that may hold somebody's data.
+        """
+
+    @abstractmethod
+    def __init__(self, spec: ShardSpec, rejoin: Callable[[], None]) -> None:
+        """Open the shard. ``rejoin`` is called before it is reopened in a forked child."""
+
+    @abstractmethod
+    def on_write(self, check: Callable[[], None]) -> None:
+        """From now on call ``check`` in each write transaction, once it has the writer lock; it raises to abandon it."""
+
+    @abstractmethod
+    def close(self, timeout: float | None = None) -> None:
+        """Close the shard; any later operation is NotOpenError.
+
+        :raises LockTimeoutError: another thread has been in an operation for ``timeout`` seconds; it is not closed.
+        """
+
+    @abstractmethod
+    def before_fork(self) -> None:
+        """Wait for operations of other threads and hold off new ones."""
+
+    @abstractmethod
+    def after_fork_in_parent(self) -> None: ...
+
+    @abstractmethod
+    def after_fork_in_child(self) -> None:
+        """Let go of everything inherited without disturbing the parent; reopen at first use."""

@@ -1,0 +1,181 @@
+"""LMDB's table of long keys: those that LMDB cannot hold as a key of its own (empty, over 511 bytes, or reserved).
+
+A record's LMDB key is the beginning of the long key, then ``hash(key)``, then a counter of four bytes that tells keys
+with the same beginning and digest apart; 511 bytes in all. Its value is the length of the long key in four bytes, the
+key, and the value. The full key is always compared, so colliding digests are correct, only slower. The beginning
+comes first so that the table is in order of the keys as far as they differ there; keys that agree in it are sorted
+when they are read, at most a block at a time. The empty key's record is under one zero byte.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator
+from operator import itemgetter
+from typing import Any
+
+import lmdb
+
+from rack.errors import CorruptShardError, SerializationError
+
+_WIDTH = 511
+_COUNTER = 4
+_EMPTY_KEY = b"\0"
+
+
+class LongKeys:
+    """The operations on the table, inside a transaction of the shard."""
+
+    def __init__(self, table: Any, hash: Callable[[bytes], bytes]) -> None:
+        self.table = table
+        self._hash = hash
+
+    def count(self, txn: Any) -> int:
+        entries: int = txn.stat(self.table)["entries"]
+        return entries
+
+    def get(self, txn: Any, key: bytes) -> bytes | None:
+        record_key = self.find(txn, key)
+        if record_key is None:
+            return None
+        return _split(txn.get(record_key, db=self.table))[1]
+
+    def find(self, txn: Any, key: bytes) -> bytes | None:
+        """Return the LMDB key of the record that holds ``key``."""
+        for record_key, full_key in self._candidates(txn, key):
+            if full_key == key:
+                return record_key
+        return None
+
+    def put(self, txn: Any, key: bytes, value: bytes) -> None:
+        counter = 0
+        record_key = None
+        for candidate, full_key in self._candidates(txn, key):
+            if full_key == key:
+                record_key = candidate
+                break
+            counter = int.from_bytes(candidate[-_COUNTER:], "big") + 1
+        if record_key is None:
+            record_key = self._stem(key) + counter.to_bytes(_COUNTER, "big") if key else _EMPTY_KEY
+        txn.put(record_key, len(key).to_bytes(4, "big") + key + value, db=self.table)
+
+    def delete(self, txn: Any, key: bytes) -> bool:
+        record_key = self.find(txn, key)
+        return record_key is not None and bool(txn.delete(record_key, db=self.table))
+
+    def scan(
+        self, txn: Any, after: bytes | None, reverse: bool, values: bool, limit: int, size_limit: int
+    ) -> list[Any]:
+        """Return the next keys (or pairs) behind ``after``, in order, at most ``limit`` and about ``size_limit``."""
+        block: list[Any] = []
+        size = 0
+        for group in self._groups(txn, after, reverse):
+            for key, record_key in self._sorted(txn, group, after, reverse, limit):
+                if not values:
+                    block.append(key)
+                    size += len(key)
+                else:
+                    value = _split(txn.get(record_key, db=self.table))[1]
+                    block.append((key, value))
+                    size += len(key) + len(value)
+                if len(block) >= limit or size >= size_limit:
+                    return block
+        return block
+
+    def check(self, txn: Any, path: str) -> None:
+        for record_key in txn.cursor(self.table).iternext(values=False):
+            key = _split(txn.get(record_key, db=self.table))[0]
+            expected = self._stem(key) if key else _EMPTY_KEY
+            if record_key[: len(expected)] != expected:
+                raise CorruptShardError(f"{path}: the long key {key[:60]!r}... is stored in the wrong place")
+
+    def _stem(self, key: bytes) -> bytes:
+        digest = self._hash(key)
+        if not isinstance(digest, bytes) or len(digest) > 255:
+            raise SerializationError(f"hash= must give at most 255 bytes, and gave {digest!r}")
+        return key[: self._prefix_size(len(digest))] + digest
+
+    @staticmethod
+    def _prefix_size(digest_size: int) -> int:
+        return _WIDTH - _COUNTER - digest_size
+
+    def _candidates(self, txn: Any, key: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Yield (LMDB key, full key) of the records that may hold ``key``."""
+        if not key:
+            if txn.get(_EMPTY_KEY, db=self.table) is not None:
+                yield _EMPTY_KEY, key
+            return
+        stem = self._stem(key)
+        cursor = txn.cursor(self.table)
+        found = cursor.set_range(stem)
+        while found:
+            record_key = cursor.key()
+            if not record_key.startswith(stem):
+                return
+            if len(record_key) == len(stem) + _COUNTER:
+                yield record_key, _full_key(cursor)
+            found = cursor.next()
+
+    def _groups(self, txn: Any, after: bytes | None, reverse: bool) -> Iterator[bytes]:
+        """Yield the beginnings that long keys from ``after`` on have, in order."""
+        cursor = txn.cursor(self.table)
+        width = self._prefix_size(len(self._hash(b"")))
+        if reverse:
+            last = None if after is None else after[:width] + b"\xff" * (_WIDTH - len(after[:width]))
+            found = cursor.last() if last is None or not cursor.set_range(last) else True
+        else:
+            found = cursor.set_range((after or b"")[:width] or _EMPTY_KEY)
+        while found:
+            record_key = cursor.key()
+            beginning = b"" if record_key == _EMPTY_KEY else record_key[:width]
+            yield beginning
+            # The group may be large: seek over it instead of stepping through.
+            if reverse:
+                found = cursor.set_range(beginning or _EMPTY_KEY) and cursor.prev()
+            else:
+                found = cursor.set_range(beginning + b"\xff" * (_WIDTH - len(beginning)) if beginning else b"\0\0")
+                if found and beginning and cursor.key()[:width] == beginning:
+                    found = cursor.next()
+
+    def _sorted(
+        self, txn: Any, beginning: bytes, after: bytes | None, reverse: bool, limit: int
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Yield (full key, LMDB key) of a group in order, in passes of ``limit`` so as to hold no more in memory."""
+        while True:
+            found = (
+                pair
+                for pair in self._members(txn, beginning)
+                if after is None or (pair[0] < after if reverse else pair[0] > after)
+            )
+            select = heapq.nlargest if reverse else heapq.nsmallest
+            block = select(limit, found, key=itemgetter(0))
+            yield from block
+            if len(block) < limit:
+                return
+            after = block[-1][0]
+
+    def _members(self, txn: Any, beginning: bytes) -> Iterator[tuple[bytes, bytes]]:
+        if not beginning:
+            if txn.get(_EMPTY_KEY, db=self.table) is not None:
+                yield b"", _EMPTY_KEY
+            return
+        cursor = txn.cursor(self.table)
+        found = cursor.set_range(beginning)
+        while found:
+            record_key = cursor.key()
+            if not record_key.startswith(beginning) or record_key == _EMPTY_KEY:
+                return
+            yield _full_key(cursor), record_key
+            found = cursor.next()
+
+
+def _full_key(cursor: Any) -> bytes:
+    return _split(cursor.value())[0]
+
+
+def _split(record: bytes) -> tuple[bytes, bytes]:
+    """Cut a record into (key, value)."""
+    end = 4 + int.from_bytes(record[:4], "big")
+    if end > len(record):
+        raise lmdb.CorruptedError("a record of the table of long keys is cut short")
+    return record[4:end], record[end:]

@@ -1,0 +1,109 @@
+"""Shards that stand before another shard and change what some of its operations do."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from rack.errors import ReadOnlyError
+from rack.shard.base import Pair, Shard, ShardSpec
+
+
+class ShardProxy(Shard):
+    """Forwards every operation through :meth:`_forward`; a subclass overrides that, or single operations."""
+
+    suffix = ""
+    companions = ()
+    ordered = True
+
+    @classmethod
+    def create(cls, spec: ShardSpec) -> None:
+        raise TypeError("a proxy has no files of its own")
+
+    def __init__(self, inner: Shard) -> None:
+        self._inner = inner
+
+    def _forward(self, method: Callable[..., Any], *args: Any) -> Any:
+        return method(*args)
+
+    def get(self, key: bytes) -> bytes | None:
+        return self._forward(self._inner.get, key)
+
+    def contains(self, key: bytes) -> bool:
+        return self._forward(self._inner.contains, key)
+
+    def put(self, key: bytes, value: bytes) -> None:
+        self._forward(self._inner.put, key, value)
+
+    def add(self, key: bytes, value: bytes) -> bytes | None:
+        return self._forward(self._inner.add, key, value)
+
+    def delete(self, key: bytes) -> bool:
+        return self._forward(self._inner.delete, key)
+
+    def pop(self, key: bytes) -> bytes | None:
+        return self._forward(self._inner.pop, key)
+
+    def pop_first(self) -> Pair | None:
+        return self._forward(self._inner.pop_first)
+
+    def modify(self, key: bytes, change: Callable[[bytes | None], bytes | None]) -> None:
+        self._forward(self._inner.modify, key, change)
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        return self._forward(self._inner.get_many, keys)
+
+    def put_many(self, pairs: list[Pair]) -> None:
+        self._forward(self._inner.put_many, pairs)
+
+    def add_many(self, pairs: list[Pair]) -> list[bool]:
+        return self._forward(self._inner.add_many, pairs)
+
+    def delete_many(self, keys: list[bytes]) -> int:
+        return self._forward(self._inner.delete_many, keys)
+
+    def scan(self, after: bytes | None, reverse: bool, values: bool) -> list[Any]:
+        return self._forward(self._inner.scan, after, reverse, values)
+
+    def count(self) -> int:
+        return self._forward(self._inner.count)
+
+    def clear(self) -> None:
+        self._forward(self._inner.clear)
+
+    def version(self) -> object:
+        return self._forward(self._inner.version)
+
+    def check(self) -> None:
+        self._forward(self._inner.check)
+
+    def sync(self) -> None:
+        self._forward(self._inner.sync)
+
+    # Life is the inner shard's own.
+
+    def on_write(self, check: Callable[[], None]) -> None:
+        self._inner.on_write(check)
+
+    def close(self, timeout: float | None = None) -> None:
+        self._inner.close(timeout)
+
+    def before_fork(self) -> None:
+        self._inner.before_fork()
+
+    def after_fork_in_parent(self) -> None:
+        self._inner.after_fork_in_parent()
+
+    def after_fork_in_child(self) -> None:
+        self._inner.after_fork_in_child()
+
+
+class FrozenShard(ShardProxy):
+    """Refuses writes: for a container with ``flag="r"`` on a store that this process has also open for writing."""
+
+    def _refuse(self, *args: Any) -> NoReturn:
+        raise ReadOnlyError(errno.EACCES, 'the container was opened with flag="r"')
+
+    put = add = delete = pop = pop_first = modify = _refuse
+    put_many = add_many = delete_many = clear = _refuse

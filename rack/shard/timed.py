@@ -1,0 +1,102 @@
+"""``timeout=``: a shard whose operations give up after some seconds.
+
+The engines' writer locks cannot all be waited for with a limit (LMDB's is a mutex), so a thread of its own waits for
+them. Whoever asked withdraws the request when the time is up; the thread looks, once it has the writer lock, whether
+the request still stands. So an operation that timed out has not happened and will not.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from rack.errors import LockTimeoutError
+from rack.shard.base import Shard
+from rack.shard.proxy import ShardProxy
+
+_current = threading.local()
+
+
+class _Withdrawn(Exception):
+    pass
+
+
+class _Request:
+    """An operation to be done. It is either claimed, by the thread that does it, or withdrawn, by who asked for it."""
+
+    def __init__(self, method: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self._method = method
+        self._args = args
+        self._decision = threading.Lock()
+        self._finished = threading.Event()
+        self.withdrawn = False
+        self._claimed = False
+        self._result: Any = None
+        self._error: BaseException | None = None
+
+    def claim(self) -> None:
+        with self._decision:
+            if self.withdrawn:
+                raise _Withdrawn
+            self._claimed = True
+
+    def withdraw(self) -> bool:
+        with self._decision:
+            if not self._claimed:
+                self.withdrawn = True
+        return self.withdrawn
+
+    def run(self) -> None:
+        _current.request = self
+        try:
+            self._result = self._method(*self._args)
+        except BaseException as error:
+            self._error = error
+        finally:
+            _current.request = None
+            self._finished.set()
+
+    def outcome(self, timeout: float) -> Any:
+        if not self._finished.wait(timeout) and self.withdraw():
+            raise LockTimeoutError(f"the shard's writer lock was not free for {timeout} s; nothing was changed")
+        self._finished.wait()
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+
+def _claim_current() -> None:
+    request = getattr(_current, "request", None)
+    if request is not None:
+        request.claim()
+
+
+class TimedShard(ShardProxy):
+    def __init__(self, inner: Shard, timeout: float) -> None:
+        super().__init__(inner)
+        self._timeout = timeout
+        self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+        self._pid = 0  # of the process that the thread is in: a forked child has none
+        inner.on_write(_claim_current)
+
+    def _forward(self, method: Callable[..., Any], *args: Any) -> Any:
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._requests = queue.SimpleQueue()
+            threading.Thread(target=_serve, args=(self._requests,), name="rack-timed", daemon=True).start()
+        request = _Request(method, args)
+        self._requests.put(request)
+        return request.outcome(self._timeout)
+
+    def __del__(self) -> None:
+        self._requests.put(None)
+
+
+def _serve(requests: queue.SimpleQueue[_Request | None]) -> None:
+    while (request := requests.get()) is not None:
+        if not request.withdrawn:
+            request.run()
+        del request

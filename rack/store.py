@@ -1,0 +1,195 @@
+"""A store at bytes level: shards under one roof. Routes a key to its shard, fans out over all, merges what they scan."""
+
+from __future__ import annotations
+
+import random
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import itemgetter
+from typing import Any, TypeVar
+
+from rack.errors import CorruptShardError
+from rack.router import router
+from rack.shard.base import Pair, Shard
+
+Result = TypeVar("Result")
+
+# Bulk writes are held until there is this much of them (bytes, with what Python needs around them), then written a
+# transaction a shard. LMDB's limit of 131,071 pages in a transaction is kept by the count: a pair changes some pages.
+_BUFFER_BYTES = 32 << 20
+_PAIR_OVERHEAD = 170
+_TRANSACTION_PAIRS = 20_000
+
+
+class Store:
+    """``route(key)`` is the shard that ``key`` belongs to: operations on one key go straight to it."""
+
+    def __init__(self, shards: Sequence[Shard]) -> None:
+        self.shards = tuple(shards)
+        self.route: Callable[[bytes], Shard] = router(self.shards)
+
+    def count(self) -> int:
+        """Return the number of entries: O(shards). Exact for each shard, at slightly different moments."""
+        return sum(shard.count() for shard in self.shards)
+
+    def clear(self) -> None:
+        for shard in self._from_anywhere():
+            shard.clear()
+
+    def sync(self) -> None:
+        for shard in self.shards:
+            shard.sync()
+
+    def pop_first(self) -> Pair | None:
+        """Remove and return some pair; None only if at some moment every shard was empty at once."""
+        while True:
+            versions = [shard.version() for shard in self.shards]
+            for shard in self._from_anywhere():
+                pair = shard.pop_first()
+                if pair is not None:
+                    return pair
+            if versions == [shard.version() for shard in self.shards]:
+                return None
+
+    def _from_anywhere(self) -> list[Shard]:
+        """Return the shards in a rotation of its own for each call, so that processes do not queue at the same one."""
+        start = random.randrange(len(self.shards))
+        return [*self.shards[start:], *self.shards[:start]]
+
+    # Many keys
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Return the values in the order of ``keys``, None where there is none."""
+        found: list[bytes | None] = [None] * len(keys)
+        for shard, positions in self._positions(keys):
+            for position, value in zip(positions, shard.get_many([keys[at] for at in positions]), strict=True):
+                found[position] = value
+        return found
+
+    def add_each(self, pairs: Sequence[Pair]) -> list[bool]:
+        """Add the pairs, a transaction a shard; return for each, in order, whether this call added it."""
+        added = [False] * len(pairs)
+        for shard, positions in self._positions([key for key, _ in pairs]):
+            for position, new in zip(positions, shard.add_many([pairs[at] for at in positions]), strict=True):
+                added[position] = new
+        return added
+
+    def _positions(self, keys: Sequence[bytes]) -> list[tuple[Shard, list[int]]]:
+        route = self.route
+        by_shard: defaultdict[Shard, list[int]] = defaultdict(list)
+        for position, key in enumerate(keys):
+            by_shard[route(key)].append(position)
+        groups = list(by_shard.items())
+        random.shuffle(groups)
+        return groups
+
+    def put_all(self, pairs: Iterable[Pair]) -> None:
+        """Put the pairs, which are streamed; a later pair wins over an earlier one with the same key."""
+        for _ in self._bulk(pairs, lambda shard, block: shard.put_many(block)):
+            pass
+
+    def add_all(self, pairs: Iterable[Pair]) -> int:
+        """Add the pairs whose keys are not there, streaming; return how many this call added."""
+        return sum(self._bulk(pairs, lambda shard, block: sum(shard.add_many(block))))
+
+    def delete_all(self, keys: Iterable[bytes]) -> int:
+        """Delete the keys, streaming; return how many were there."""
+        pairs = ((key, b"") for key in keys)
+        return sum(self._bulk(pairs, lambda shard, block: shard.delete_many([key for key, _ in block])))
+
+    def _bulk(self, pairs: Iterable[Pair], write: Callable[[Shard, list[Pair]], Result]) -> Iterator[Result]:
+        """Collect pairs by shard; when there are enough, ``write`` them sorted, a transaction a shard."""
+        buffers: list[dict[bytes, bytes]] = [{} for _ in self.shards]
+        buffer_of = router([buffer.__setitem__ for buffer in buffers])
+        size = 0
+        for key, value in pairs:
+            buffer_of(key)(key, value)
+            size += len(key) + len(value) + _PAIR_OVERHEAD
+            if size >= _BUFFER_BYTES:
+                yield from self._flush(buffers, write)
+                size = 0
+        yield from self._flush(buffers, write)
+
+    def _flush(
+        self, buffers: list[dict[bytes, bytes]], write: Callable[[Shard, list[Pair]], Result]
+    ) -> Iterator[Result]:
+        start = random.randrange(len(buffers))
+        for number in (*range(start, len(buffers)), *range(start)):
+            block = sorted(buffers[number].items())
+            buffers[number].clear()
+            for at in range(0, len(block), _TRANSACTION_PAIRS):
+                yield write(self.shards[number], block[at : at + _TRANSACTION_PAIRS])
+
+    # In order
+
+    def keys(self, after: bytes | None = None, reverse: bool = False) -> Iterator[list[bytes]]:
+        """Yield all keys in order of their bytes, in blocks. A key that is there throughout is seen exactly once."""
+        return self._scan(after, reverse, values=False)
+
+    def items(self, after: bytes | None = None, reverse: bool = False) -> Iterator[list[Pair]]:
+        """Yield all pairs in order of the keys' bytes, in blocks."""
+        return self._scan(after, reverse, values=True)
+
+    def _scan(self, after: bytes | None, reverse: bool, values: bool) -> Iterator[list[Any]]:
+        """Merge the shards' blocks.
+
+        ``pending`` holds, for each shard, what was read and not yielded, in ascending order. What may be yielded ends
+        at the nearest end of a block: behind it, that shard may have more. Sorting the concatenated runs is faster
+        than heapq.merge.
+        """
+        key_of = itemgetter(0) if values else None
+        pending: list[list[Any]] = [[] for _ in self.shards]
+        position = [after] * len(self.shards)
+        open_shards = set(range(len(self.shards)))
+        while True:
+            for number in list(open_shards):
+                if not pending[number]:
+                    block = self.shards[number].scan(position[number], reverse, values)
+                    if not block:
+                        open_shards.discard(number)
+                        continue
+                    position[number] = block[-1][0] if values else block[-1]
+                    pending[number] = block[::-1] if reverse else block
+            ends = [position[number] for number in open_shards]
+            merged: list[Any] = []
+            if not ends:
+                for run in pending:
+                    merged += run
+                pending = [[] for _ in pending]
+            elif reverse:
+                bound = max(ends)  # type: ignore[type-var]
+                for number, run in enumerate(pending):
+                    cut = bisect_left(run, bound, key=key_of)  # type: ignore[misc]
+                    merged += run[cut:]
+                    pending[number] = run[:cut]
+            else:
+                bound = min(ends)  # type: ignore[type-var]
+                for number, run in enumerate(pending):
+                    cut = bisect_right(run, bound, key=key_of)  # type: ignore[misc]
+                    merged += run[:cut]
+                    pending[number] = run[cut:]
+            if not merged:
+                return
+            merged.sort(key=key_of, reverse=reverse)
+            yield merged
+
+    def check(self) -> None:
+        """Verify every shard, and that every key is in the shard it belongs to.
+
+        :raises CorruptShardError: with what is wrong. While other processes write, the counts are not compared.
+        """
+        for number, shard in enumerate(self.shards):
+            shard.check()
+            version = shard.version()
+            after, found = None, 0
+            while block := shard.scan(after, False, False):
+                found += len(block)
+                for key in block:
+                    if self.route(key) is not shard:
+                        raise CorruptShardError(f"shard {number} holds {key[:60]!r}, which belongs to another shard")
+                    if after is not None and key <= after:
+                        raise CorruptShardError(f"shard {number} holds keys out of order at {key[:60]!r}")
+                    after = key
+            if version == shard.version() and found != shard.count():
+                raise CorruptShardError(f"shard {number} counts {shard.count()} entries and has {found}")

@@ -1,0 +1,50 @@
+"""What all tests share: options, and a doctest namespace. Tests that start processes use :mod:`tests.processes`."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run the long form of the stress tests")
+    parser.addoption("--seed", type=int, default=None, help="seed of the random choices of stress tests")
+
+
+@pytest.fixture(scope="session")
+def long(request: pytest.FixtureRequest) -> bool:
+    """Whether to run the long form."""
+    return bool(request.config.getoption("--long"))
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """The seed of this run; printed, so that a failure can be repeated with --seed."""
+    given = request.config.getoption("--seed")
+    chosen: int = random.randrange(2**32) if given is None else given
+    print(f"--seed={chosen}")
+    return chosen
+
+
+@pytest.fixture(autouse=True)
+def _doctest_tmp(doctest_namespace: dict[str, Any], tmp_path: Path) -> None:
+    doctest_namespace["tmp"] = tmp_path
+
+
+@pytest.fixture(autouse=True)
+def _no_leaked_descriptors() -> Any:
+    """Fail a test that leaves descriptors of a store's files open."""
+    yield
+    leaked = []
+    for fd in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else []:
+        try:
+            target = os.readlink(f"/proc/self/fd/{fd}")
+        except OSError:
+            continue
+        if ".lmdb" in target or ".rack" in target or ".sqlite3" in target:
+            leaked.append(target)
+    assert not leaked, f"left open: {leaked[:5]}"
