@@ -13,7 +13,7 @@ from threading import get_ident
 from typing import Any
 
 from rack.shard.base import Shard
-from rack.shard.proxy import ShardProxy
+from rack.shard.proxy import Result, ShardProxy
 from rack.store import Store
 
 _BUFFER_BYTES = 32 << 20
@@ -129,10 +129,8 @@ class _BatchShard(ShardProxy):
             Store([self._inner]).put_all(held.items())
             held.clear()
 
-    def _forward(self, method: Callable[..., Any], *args: Any) -> Any:
+    def _forward(self, method: Callable[..., Result], *args: Any) -> Result:
         held = self._batches.held(self)
         if held:
             self._commit(held)
         return method(*args)
-
-

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -33,6 +32,15 @@ class Container:
     Both, and the codecs, are set when the container opens; until then and afterwards they raise NotOpenError, so that
     no operation has to ask.
     """
+
+    _store: Store
+    _route: Callable[[bytes], Shard]
+    _codec: KeyCodec
+    _serdes: Serdes
+    _dump_key: Callable[[Any], bytes]
+    _load_key: Callable[[bytes], Any]
+    _dump: Callable[[Any], bytes]
+    _load: Callable[[bytes], Any]
 
     _kind: ClassVar[str]
     _default_engine: ClassVar[str | None] = None
@@ -156,14 +164,8 @@ class Container:
         self._route = store.route
 
     def _set_closed(self) -> None:
-        self._store: Store = _NOT_OPEN
-        self._route: Callable[[bytes], Shard] = _not_open
-        self._codec: KeyCodec = _NOT_OPEN
-        self._serdes: Serdes = _NOT_OPEN
-        self._dump_key: Callable[[Any], bytes] = _not_open
-        self._load_key: Callable[[bytes], Any] = _not_open
-        self._dump: Callable[[Any], bytes] = _not_open
-        self._load: Callable[[bytes], Any] = _not_open
+        self._store = self._codec = self._serdes = _NOT_OPEN
+        self._route = self._dump_key = self._load_key = self._dump = self._load = _not_open
 
     @property
     def _manifest(self) -> Manifest:
@@ -290,7 +292,7 @@ class Container:
 
     def _keys(self, reverse: bool = False) -> Iterator[Any]:
         load = self._load_key
-        for block in self._store.keys(reverse=reverse):
+        for block in self._store.all_keys(reverse=reverse):
             yield from map(load, block)
 
     def clear(self) -> None:
@@ -340,7 +342,7 @@ class Container:
         """
         self._store.check()
         found = 0
-        for block in self._store.items():
+        for block in self._store.all_pairs():
             for key, value in block:
                 self._check_entry(key, value)
                 found += 1

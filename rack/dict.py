@@ -150,7 +150,7 @@ class PersistentDict(Container, MutableMapping[K, V], Generic[K, V]):
         return result
 
     def compare_and_set(self, key: K, old: V, new: V) -> bool:
-        """Set ``d[key] = new`` if the value equals ``old``; return whether it did. Atomic. (``add`` makes a new key.)"""
+        """Set ``d[key] = new`` if the key is there and its value equals ``old``; return whether it did. Atomic."""
         key_bytes = self._dump_key(key)
         shard = self._route(key_bytes)
         new_data = self._dump_value(new)
@@ -191,19 +191,21 @@ class PersistentDict(Container, MutableMapping[K, V], Generic[K, V]):
     def keys(self) -> PersistentKeys[K]:  # type: ignore[override]
         return PersistentKeys(self)
 
-    def values(self) -> PersistentValues[V]:  # type: ignore[override]
+    def values(self) -> PersistentValues[V]:
         return PersistentValues(self)
 
     def items(self) -> PersistentItems[K, V]:  # type: ignore[override]
         return PersistentItems(self)
 
     def _items(self, reverse: bool = False) -> Iterator[tuple[K, V]]:
-        load_key, load = self._load_key, self._load_value
-        if self._serdes.loads.__class__ is _BUILTIN:
-            load = self._load
-        for block in self._store.items(reverse=reverse):
+        load_key, load = self._load_key, self._load
+        for block in self._store.all_pairs(reverse=reverse):
             for key, data in block:
-                yield load_key(key), load(data)
+                try:
+                    pair = load_key(key), load(data)
+                except Exception as error:
+                    raise self._unreadable(data, error) from error
+                yield pair
 
     def get_many(self, keys: Iterable[K]) -> dict[K, V]:
         """Return a dict of those keys that are there; reads a transaction a shard for each chunk of keys."""
@@ -216,7 +218,7 @@ class PersistentDict(Container, MutableMapping[K, V], Generic[K, V]):
     def update(self, other: Any = (), /, **more: Any) -> None:
         """Set all pairs of a mapping or of an iterable of pairs, streaming, then the keywords."""
         if isinstance(other, PersistentDict) and (other._codec, other._serdes) == (self._codec, self._serdes):
-            self._store.put_all(pair for block in other._store.items() for pair in block)
+            self._store.put_all(pair for block in other._store.all_pairs() for pair in block)
         elif other != ():
             self._store.put_all(self._pairs(_pairs_of(other)))
         if more:
@@ -224,13 +226,11 @@ class PersistentDict(Container, MutableMapping[K, V], Generic[K, V]):
 
     def _pairs(self, pairs: Iterable[Any]) -> Iterator[tuple[bytes, bytes]]:
         dump_key, dump = self._dump_key, self._dump
-        number = 0
-        for pair in pairs:
+        for number, pair in enumerate(pairs):
             try:
                 key, value = pair
             except (TypeError, ValueError):
                 _bad_pair(pair, number)
-            number += 1
             try:
                 data = dump(value)
             except NotOpenError:
@@ -242,16 +242,14 @@ class PersistentDict(Container, MutableMapping[K, V], Generic[K, V]):
     # New dicts
 
     def copy(self, name: Name = None, **options: Any) -> PersistentDict[K, V]:
-        """Return a copy, opened; ``options`` (``shards=``, ``durability=``...) make it differ from this one in shape."""
+        """Return a copy, opened; ``options`` of the constructor (``shards=``, ...) make it differ in shape."""
         made: PersistentDict[K, V] = self._new(name, **options)
         return _filled(made, self)
 
     __copy__ = copy
 
     @classmethod
-    def fromkeys(  # type: ignore[override]
-        cls, keys: Iterable[Any], value: Any = None, name: Name = None, **options: Any
-    ) -> Self:
+    def fromkeys(cls, keys: Iterable[Any], value: Any = None, name: Name = None, **options: Any) -> Self:
         """Return a new dict, opened, with the keys and one value for all; ``options`` are the constructor's."""
         if name is None:
             import tempfile  # only here: it is slow to import
@@ -301,9 +299,6 @@ class PersistentDict(Container, MutableMapping[K, V], Generic[K, V]):
         return True
 
 
-_BUILTIN = type(len)
-
-
 def _swap(shard: Any, key: bytes, old: bytes, new: bytes) -> bool:
     """Replace the value if it still is ``old``."""
     swapped = False
@@ -321,7 +316,7 @@ def _pairs_of(other: Any) -> Iterable[Any]:
     if isinstance(other, Mapping):
         return other.items()
     if hasattr(other, "keys"):
-        return ((key, other[key]) for key in other.keys())
+        return ((key, other[key]) for key in other.keys())  # noqa: SIM118 - keys() is all it has
     return other  # type: ignore[no-any-return]
 
 
@@ -333,11 +328,11 @@ def _bad_pair(pair: object, number: int) -> None:
     raise ValueError(f"dictionary update sequence element #{number} has length {length}; 2 is required")
 
 
-def _filled(made: Any, pairs: Any) -> Any:
+def _filled(made: D, pairs: Any) -> D:
     """Fill a dict that an operation made; leave none behind if that fails."""
     try:
-        made.update(pairs)
+        made.update(pairs)  # type: ignore[attr-defined]
     except BaseException:
-        made._abandon()
+        made._abandon()  # type: ignore[attr-defined]
         raise
     return made

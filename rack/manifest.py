@@ -14,7 +14,6 @@ import os
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 from rack.errors import ManifestError, MismatchError
 from rack.keys import CANONICAL, KeyCodec, resolve_codec
@@ -223,5 +222,3 @@ def sync_directory(directory: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-

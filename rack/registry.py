@@ -16,7 +16,7 @@ from rack.errors import (
     StoreInUseError,
     StoreNotFoundError,
 )
-from rack.lockfile import StoreLock, pause, path_error
+from rack.lockfile import StoreLock, path_error, pause
 from rack.manifest import Manifest, Request, manifest_path, sync_directory
 from rack.shard import shard_class
 from rack.shard.base import Shard
@@ -285,6 +285,4 @@ def _after_fork_in_child() -> None:
         held.after_fork_in_child()
 
 
-os.register_at_fork(
-    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -151,7 +151,7 @@ def _to_bytes(dumps: Callable[[Any], Any]) -> Callable[[Any], bytes]:
     def dump(value: Any) -> bytes:
         raw = dumps(value)
         if raw.__class__ is bytes:
-            return raw  # type: ignore[no-any-return]
+            return raw
         if isinstance(raw, str):
             return raw.encode()
         if isinstance(raw, bytes | bytearray | memoryview):
@@ -171,14 +171,13 @@ def _from_text(loads: Callable[[Any], Any]) -> Callable[[bytes], Any]:
 def unserializable(value: object, what: str, serdes: str, cause: Exception) -> SerializationError:
     """The error for a key or value that ``serdes`` cannot hold: names the type and says what to do."""
     held = {
-        "marshal": "marshal holds None, bool, int, float, complex, str, bytes, and tuples, lists, sets and dicts of them",
+        "marshal": "marshal holds None, bool, int, float, complex, str, bytes and tuples, lists, sets, dicts of them",
         "str": "serdes 'str' holds str",
         "bytes": "serdes 'bytes' holds bytes",
         "ordered": "serdes 'ordered' holds None, bool, int, float, str, bytes and tuples of them",
     }.get(serdes, f"serdes {serdes!r} refused it")
     advice = "serdes='pickle' holds most objects" if serdes != "pickle" else "give a serdes of your own that holds it"
-    error = SerializationError(f"{what} of type {_type_path(value)} cannot be stored ({cause}): {held}; {advice}")
-    return error
+    return SerializationError(f"{what} of type {_type_path(value)} cannot be stored ({cause}): {held}; {advice}")
 
 
 def _type_path(value: object) -> str:

@@ -134,14 +134,14 @@ class PersistentSet(Container, MutableSet[T], Generic[T]):
 
     def _pairs(self, elements: Iterable[T]) -> Iterator[tuple[bytes, bytes]]:
         if isinstance(elements, PersistentSet) and elements._codec is self._codec:
-            return ((key, b"") for block in elements._store.keys() for key in block)
+            return ((key, b"") for block in elements._store.all_keys() for key in block)
         dump = self._dump_key
         return ((dump(element), b"") for element in elements)
 
     # New sets
 
     def copy(self, name: Name = None, **options: Any) -> PersistentSet[T]:
-        """Return a copy, opened; ``options`` (``shards=``, ``durability=``...) make it differ from this one in shape."""
+        """Return a copy, opened; ``options`` of the constructor (``shards=``, ...) make it differ in shape."""
         made: PersistentSet[T] = self._new(name, **options)
         return _filled(made, lambda: made.update(self))
 
@@ -208,13 +208,13 @@ class PersistentSet(Container, MutableSet[T], Generic[T]):
                 self.discard_many(element for element, there in zip(chunk, present, strict=True) if there)
                 self.add_many(element for element, there in zip(chunk, present, strict=True) if not there)
 
-    def __iand__(self, other: Set[Any]) -> Self:  # type: ignore[override]
+    def __iand__(self, other: Set[Any]) -> Self:
         if not isinstance(other, Set):
             return NotImplemented
         self.intersection_update(other)
         return self
 
-    def __isub__(self, other: Set[Any]) -> Self:  # type: ignore[override]
+    def __isub__(self, other: Set[Any]) -> Self:
         if not isinstance(other, Set):
             return NotImplemented
         self.difference_update(other)
@@ -228,23 +228,23 @@ class PersistentSet(Container, MutableSet[T], Generic[T]):
 
     # Operators: as the methods, for sets only
 
-    def __or__(self, other: Set[Any]) -> PersistentSet[Any]:  # type: ignore[override]
+    def __or__(self, other: Set[Any]) -> PersistentSet[Any]:
         return self.union(other) if isinstance(other, Set) else NotImplemented
 
-    def __and__(self, other: Set[Any]) -> PersistentSet[T]:  # type: ignore[override]
+    def __and__(self, other: Set[Any]) -> PersistentSet[T]:
         return self.intersection(other) if isinstance(other, Set) else NotImplemented
 
-    def __sub__(self, other: Set[Any]) -> PersistentSet[T]:  # type: ignore[override]
+    def __sub__(self, other: Set[Any]) -> PersistentSet[T]:
         return self.difference(other) if isinstance(other, Set) else NotImplemented
 
-    def __xor__(self, other: Set[Any]) -> PersistentSet[Any]:  # type: ignore[override]
+    def __xor__(self, other: Set[Any]) -> PersistentSet[Any]:
         return self.symmetric_difference(other) if isinstance(other, Set) else NotImplemented
 
-    __ror__ = __or__  # type: ignore[assignment]
+    __ror__ = __or__
     __rand__ = __and__
-    __rxor__ = __xor__  # type: ignore[assignment]
+    __rxor__ = __xor__
 
-    def __rsub__(self, other: Set[Any]) -> PersistentSet[Any]:  # type: ignore[override]
+    def __rsub__(self, other: Set[Any]) -> PersistentSet[Any]:
         if not isinstance(other, Set):
             return NotImplemented
         made: PersistentSet[Any] = self._new(None)
@@ -340,7 +340,7 @@ class _Operand:
 
 def _answers_in(other: object) -> bool:
     """Whether ``other`` has distinct elements, a length, and a fast ``in``."""
-    return isinstance(other, Set | Container) or (isinstance(other, dict))
+    return isinstance(other, Set | Container | dict)
 
 
 def _filled(made: PersistentSet[T], fill: Callable[[], None]) -> PersistentSet[T]:

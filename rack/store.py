@@ -1,4 +1,4 @@
-"""A store at bytes level: shards under one roof. Routes a key to its shard, fans out over all, merges what they scan."""
+"""A store at bytes level: routes a key to its shard, fans out over all shards, merges what they scan."""
 
 from __future__ import annotations
 
@@ -123,11 +123,11 @@ class Store:
 
     # In order
 
-    def keys(self, after: bytes | None = None, reverse: bool = False) -> Iterator[list[bytes]]:
+    def all_keys(self, after: bytes | None = None, reverse: bool = False) -> Iterator[list[bytes]]:
         """Yield all keys in order of their bytes, in blocks. A key that is there throughout is seen exactly once."""
         return self._scan(after, reverse, values=False)
 
-    def items(self, after: bytes | None = None, reverse: bool = False) -> Iterator[list[Pair]]:
+    def all_pairs(self, after: bytes | None = None, reverse: bool = False) -> Iterator[list[Pair]]:
         """Yield all pairs in order of the keys' bytes, in blocks."""
         return self._scan(after, reverse, values=True)
 
@@ -160,13 +160,13 @@ class Store:
             elif reverse:
                 bound = max(ends)  # type: ignore[type-var]
                 for number, run in enumerate(pending):
-                    cut = bisect_left(run, bound, key=key_of)  # type: ignore[misc]
+                    cut = bisect_left(run, bound, key=key_of)
                     merged += run[cut:]
                     pending[number] = run[:cut]
             else:
                 bound = min(ends)  # type: ignore[type-var]
                 for number, run in enumerate(pending):
-                    cut = bisect_right(run, bound, key=key_of)  # type: ignore[misc]
+                    cut = bisect_right(run, bound, key=key_of)
                     merged += run[:cut]
                     pending[number] = run[cut:]
             if not merged:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterable, Iterator, KeysView, Set, ValuesView
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, MappingView, Set, ValuesView
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     from rack.dict import PersistentDict
@@ -11,33 +11,34 @@ if TYPE_CHECKING:
 
 K = TypeVar("K")
 V = TypeVar("V")
+_MISSING: Any = object()
 
 
-class _SetView(Set[Any]):
-    """What the views of keys and of items share: set operations that hold nothing in memory, as methods of `set` do."""
+class _SetView(MappingView, Set[Any]):
+    """What the views of keys and of items share: set operations that hold nothing in memory."""
 
     _mapping: PersistentDict[Any, Any]
 
     def _gather(self, elements: Iterable[Any]) -> PersistentSet[Any]:
         raise NotImplementedError
 
-    def __and__(self, other: Iterable[Any]) -> PersistentSet[Any]:  # type: ignore[override]
+    def __and__(self, other: Iterable[Any]) -> PersistentSet[Any]:
         return self._gather(element for element in other if element in self)
 
-    def __or__(self, other: Iterable[Any]) -> PersistentSet[Any]:  # type: ignore[override]
+    def __or__(self, other: Iterable[Any]) -> PersistentSet[Any]:
         return self._gather(element for side in (self, other) for element in side)
 
-    def __sub__(self, other: Iterable[Any]) -> PersistentSet[Any]:  # type: ignore[override]
+    def __sub__(self, other: Iterable[Any]) -> PersistentSet[Any]:
         made = self._gather(self)
         made.difference_update(other)
         return made
 
-    def __xor__(self, other: Iterable[Any]) -> PersistentSet[Any]:  # type: ignore[override]
+    def __xor__(self, other: Iterable[Any]) -> PersistentSet[Any]:
         made = self._gather(self)
         made.symmetric_difference_update(other)
         return made
 
-    def __rsub__(self, other: Iterable[Any]) -> PersistentSet[Any]:  # type: ignore[override]
+    def __rsub__(self, other: Iterable[Any]) -> PersistentSet[Any]:
         return self._gather(element for element in other if element not in self)
 
     __rand__ = __and__
@@ -48,8 +49,10 @@ class _SetView(Set[Any]):
         return not any(element in self for element in other)
 
 
-class PersistentKeys(_SetView, KeysView[K]):
+class PersistentKeys(_SetView, Generic[K]):
     """``d.keys()``."""
+
+    _mapping: PersistentDict[K, Any]
 
     def __iter__(self) -> Iterator[K]:
         return iter(self._mapping)
@@ -64,11 +67,18 @@ class PersistentKeys(_SetView, KeysView[K]):
         return self._mapping._new_set(elements, items=False)
 
 
-class PersistentItems(_SetView, ItemsView[K, V]):
+class PersistentItems(_SetView, Generic[K, V]):
     """``d.items()``. Its set operations need values that can be keys: hashable, and held by the key codec."""
 
     def __iter__(self) -> Iterator[tuple[K, V]]:
         return self._mapping._items()
+
+    def __contains__(self, item: object) -> bool:
+        if not (isinstance(item, tuple) and len(item) == 2):
+            return False
+        key, value = item
+        there = self._mapping.get(key, _MISSING)
+        return there is not _MISSING and (there is value or there == value)
 
     def __reversed__(self) -> Iterator[tuple[K, V]]:
         return self._mapping._items(reverse=True)
@@ -90,3 +100,7 @@ class PersistentValues(ValuesView[V]):
 
     def __contains__(self, value: object) -> bool:
         return any(value is each or value == each for each in self)
+
+
+KeysView.register(PersistentKeys)
+ItemsView.register(PersistentItems)

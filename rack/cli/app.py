@@ -35,7 +35,7 @@ def app() -> None:
     """Persistent sets and dicts that many processes share.
 
     Start with "rack demo". A STORE is a path prefix: the store "data/seen" is the files data/seen.rack,
-    data/seen-0000.lmdb and so on.
+    data/seen-0000.lmdb and so on; data/seen.rack means it too.
     """
 
 

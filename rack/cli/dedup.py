@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import click
 
 from rack import PersistentSet
+from rack.cli.arguments import store_argument
 from rack.cli.crew import Crew
 from rack.cli.failure import Failure, tell
 from rack.cli.inputs import InputError
@@ -19,7 +20,7 @@ from rack.cli.sources import Block, Part, Source
 
 
 @click.command()
-@click.argument("store")
+@store_argument
 @click.argument("files", metavar="[FILE]...", nargs=-1)
 @click.option("-0", "--null", is_flag=True, help="Lines end with NUL, in the input and in the output.")
 @click.option("--count", is_flag=True, help="Write three counts in place of the lines: read, new, seen.")

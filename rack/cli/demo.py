@@ -25,7 +25,7 @@ from rack.cli.progress import Meter, size
 if TYPE_CHECKING:
     from rich.console import Console
 
-_WORD = re.compile(r"[A-Za-z_]\w*")
+_WORD = re.compile(r"[A-Za-z_]\w+")
 
 #: What a worker reports of a file: its bytes, lines, new lines, words, calls of incr().
 Report = tuple[int, int, int, int, int]
@@ -41,7 +41,7 @@ Report = tuple[int, int, int, int, int]
 @click.option(
     "--megabytes",
     type=click.FloatRange(min=0, min_open=True),
-    default=32,
+    default=16,
     show_default=True,
     metavar="N",
     help="Read at most N MB of source files.",
@@ -90,7 +90,7 @@ class Total(Meter):
 def _source_files(limit: float) -> list[Path]:
     """Return the standard library's source files, as many as hold ``limit`` bytes. Installed packages are not it."""
     top = Path(sysconfig.get_paths()["stdlib"])
-    paths = []
+    paths: list[Path] = []
     for path in sorted(top.rglob("*.py")):
         if "site-packages" in path.parts or "dist-packages" in path.parts or not os.access(path, os.R_OK):
             continue
@@ -191,14 +191,14 @@ def _show(console: Console, total: Total, seconds: float, lines: set[bytes], wor
 def _show_next(place: Path, lines_name: str, words_name: str, path: Path) -> None:
     """Print commands that can be copied into a shell as they are."""
     rack = _this_command()
-    count = f'from rack import PersistentDict; words = PersistentDict({words_name!r}).open(); print(len(words), words["self"])'
+    look = 'import rack, sys; words = rack.PersistentDict(sys.argv[1]).open(); print(len(words), words["self"])'
     click.echo(f"The stores are in {place}. To try next:\n")
     click.echo("  # every line of this file has been seen: none is new")
     click.echo(f"  {rack} dedup {shlex.quote(lines_name)} {shlex.quote(str(path))} --count")
     click.echo("  # a line is new once, over all runs")
     click.echo(f"  echo 'a line of my own' | {rack} dedup {shlex.quote(lines_name)}")
     click.echo("  # the dict in Python")
-    click.echo(f"  {shlex.quote(sys.executable)} -c {shlex.quote(count)}")
+    click.echo(f"  {shlex.quote(sys.executable)} -c {shlex.quote(look)} {shlex.quote(words_name)}")
 
 
 def _this_command() -> str:

@@ -45,7 +45,7 @@ class Input:
     ``consumed`` is how many bytes of the file itself (compressed ones, say) were used up so far.
     """
 
-    def __init__(self, file: io.FileIO | io.BufferedReader) -> None:
+    def __init__(self, file: io.FileIO | io.BufferedReader[io.FileIO]) -> None:
         self.consumed = 0
         self._file = file
 
@@ -140,7 +140,7 @@ class Stream(Input):
 class CompressedFile(Input):
     """A file that is decompressed while it is read."""
 
-    def __init__(self, path: str, decoder: Callable[[io.BufferedReader], Decoder]) -> None:
+    def __init__(self, path: str, decoder: Callable[[io.BufferedReader[io.FileIO]], Decoder]) -> None:
         raw = io.BufferedReader(io.FileIO(path), 1 << 17)
         super().__init__(raw)
         self._raw = raw
@@ -170,7 +170,7 @@ class CompressedFile(Input):
 class _Zstandard:
     """Frames of zstd, one after another. (The library's own stream reader takes a truncated file for a whole one.)"""
 
-    def __init__(self, raw: io.BufferedReader) -> None:
+    def __init__(self, raw: io.BufferedReader[io.FileIO]) -> None:
         import zstandard
 
         self._raw = raw
@@ -195,7 +195,7 @@ class _Zstandard:
         return b""
 
 
-_DECODERS: dict[str, Callable[[io.BufferedReader], Decoder]] = {
+_DECODERS: dict[str, Callable[[io.BufferedReader[io.FileIO]], Decoder]] = {
     ".gz": lambda raw: gzip.GzipFile(fileobj=raw),
     ".bz2": bz2.BZ2File,
     ".xz": lzma.LZMAFile,

@@ -129,7 +129,7 @@ class Shard(ABC):
 
     @abstractmethod
     def on_write(self, check: Callable[[], None]) -> None:
-        """From now on call ``check`` in each write transaction, once it has the writer lock; it raises to abandon it."""
+        """Call ``check`` in each write transaction from now on, once it has the writer lock; it may raise."""
 
     @abstractmethod
     def close(self, timeout: float | None = None) -> None:

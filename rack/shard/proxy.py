@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any, TypeVar
 
 from rack.errors import ReadOnlyError
 from rack.shard.base import Pair, Shard, ShardSpec
+
+Result = TypeVar("Result")
 
 
 class ShardProxy(Shard):
@@ -24,7 +26,7 @@ class ShardProxy(Shard):
     def __init__(self, inner: Shard) -> None:
         self._inner = inner
 
-    def _forward(self, method: Callable[..., Any], *args: Any) -> Any:
+    def _forward(self, method: Callable[..., Result], *args: Any) -> Result:
         return method(*args)
 
     def get(self, key: bytes) -> bytes | None:
@@ -102,8 +104,8 @@ class ShardProxy(Shard):
 class FrozenShard(ShardProxy):
     """Refuses writes: for a container with ``flag="r"`` on a store that this process has also open for writing."""
 
-    def _refuse(self, *args: Any) -> NoReturn:
+    def _refuse(self, *args: Any) -> Any:
         raise ReadOnlyError(errno.EACCES, 'the container was opened with flag="r"')
 
-    put = add = delete = pop = pop_first = modify = _refuse
-    put_many = add_many = delete_many = clear = _refuse
+    put = add = delete = pop = pop_first = modify = _refuse  # type: ignore[assignment]
+    put_many = add_many = delete_many = clear = _refuse  # type: ignore[assignment]

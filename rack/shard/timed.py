@@ -15,7 +15,7 @@ from typing import Any
 
 from rack.errors import LockTimeoutError
 from rack.shard.base import Shard
-from rack.shard.proxy import ShardProxy
+from rack.shard.proxy import Result, ShardProxy
 
 _current = threading.local()
 
@@ -82,14 +82,14 @@ class TimedShard(ShardProxy):
         self._pid = 0  # of the process that the thread is in: a forked child has none
         inner.on_write(_claim_current)
 
-    def _forward(self, method: Callable[..., Any], *args: Any) -> Any:
+    def _forward(self, method: Callable[..., Result], *args: Any) -> Result:
         if self._pid != os.getpid():
             self._pid = os.getpid()
             self._requests = queue.SimpleQueue()
             threading.Thread(target=_serve, args=(self._requests,), name="rack-timed", daemon=True).start()
         request = _Request(method, args)
         self._requests.put(request)
-        return request.outcome(self._timeout)
+        return request.outcome(self._timeout)  # type: ignore[no-any-return]
 
     def __del__(self) -> None:
         self._requests.put(None)

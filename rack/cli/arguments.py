@@ -1,0 +1,17 @@
+"""Arguments that commands share."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+
+def _store_name(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """A shell completes a store's name to its manifest's: take that for the store."""
+    stem, suffix = os.path.splitext(value)
+    return stem if suffix == ".rack" and os.path.isfile(value) else value
+
+
+#: The STORE of a command.
+store_argument = click.argument("store", callback=_store_name)

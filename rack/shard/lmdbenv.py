@@ -1,0 +1,375 @@
+"""The environment of an LMDB shard: opening, transactions, growth, fork. What is stored in it is :mod:`.lmdb`'s.
+
+``_lock`` is held around each short transaction. It makes threads of this process queue, keeps a resize (which
+invalidates the process's transactions) from being seen, and is what ``before_fork`` takes so that no transaction is
+alive at a fork.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable
+from threading import RLock
+from typing import Any, TypeVar
+
+import lmdb
+
+from rack.errors import (
+    CorruptShardError,
+    LockTimeoutError,
+    NotOpenError,
+    RackError,
+    ReadOnlyError,
+    ReentrantWriteError,
+    StoreFullError,
+    StorePathError,
+    TooLargeError,
+)
+from rack.shard import lmdbfile
+from rack.shard.base import ShardSpec
+from rack.shard.lmdblong import LongKeys
+
+Result = TypeVar("Result")
+
+MAX_KEY = 511  # LMDB's default, which the on-disk format depends on
+MAX_VALUE = 0xFFFFFFFF - 4096
+RESERVED = b"\xff" * 510 + b"\x01"  # keys from here on are Rack's own; names of databases are C strings: no NUL
+_LONG_TABLE = RESERVED
+IDENTITY = b"\xff" * 511
+_MAX_READERS = 4096
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class LmdbEnvironment:
+    """``_begin`` is ``env.begin``, or stands for it: while closed, after a fork, or with a check to make."""
+
+    @classmethod
+    def create(cls, spec: ShardSpec) -> None:
+        _remove_leftover(spec)
+        with open(spec.path, "xb"):
+            pass
+        with lmdbfile.growth_lock(spec.path) as fd:
+            env = _open_env(spec, lmdbfile.INITIAL_SIZE)
+            try:
+                page = env.stat()["psize"]
+                # LMDB has just made the file this long, with holes: fill all but its two meta pages.
+                lmdbfile.extend(fd, 2 * page, lmdbfile.INITIAL_SIZE, spec.path)
+                if spec.layout != "small":
+                    env.open_db(_LONG_TABLE)
+                with env.begin(write=True) as txn:
+                    txn.put(IDENTITY, identity(spec))
+                env.sync(True)
+            finally:
+                env.close()
+
+    def __init__(self, spec: ShardSpec, rejoin: Callable[[], None]) -> None:
+        self._spec = spec
+        self._rejoin = rejoin
+        self._new_lock()
+        self._begin: Any = self._begin_reopened
+        self._env: Any = None
+        self._main: Any = None
+        self._long: LongKeys | None = None
+        self._inode = (0, 0)
+        self._check_write: Callable[[], None] | None = None
+        with self._lock:
+            self._open()
+
+    def _read(self, body: Callable[..., Result], *args: Any) -> Result:
+        with self._lock:
+            while True:
+                try:
+                    txn = self._begin()
+                    try:
+                        return body(self, txn, *args)
+                    finally:
+                        abort(txn)
+                except lmdb.Error as error:
+                    self._mend(error, args)
+
+    def _write(self, body: Callable[..., Result], *args: Any) -> Result:
+        """Run ``body(self, txn, *args)`` in a write transaction, again after growing the map where that is needed."""
+        with self._lock:
+            while True:
+                try:
+                    txn = self._begin(None, None, True)
+                    try:
+                        result = body(self, txn, *args)
+                        txn.commit()
+                        return result
+                    except BaseException:
+                        abort(txn)
+                        raise
+                except lmdb.Error as error:
+                    self._mend(error, args)
+
+    def _mend(self, error: lmdb.Error, args: tuple[Any, ...]) -> None:
+        """Return if the operation should be tried again; raise what the user should see if not."""
+        if isinstance(error, lmdb.MapFullError):
+            self._grow(_bytes_in(args))
+        elif isinstance(error, lmdb.MapResizedError):
+            self._adopt_size()
+        elif isinstance(error, lmdb.ReadersFullError) and self._env.reader_check():
+            pass
+        else:
+            raise self._translated(error) from error
+
+    def _translated(self, error: lmdb.Error) -> Exception:
+        path = self._spec.path
+        if isinstance(error, RackError):
+            return error
+        if isinstance(error, lmdb.ReadonlyError):
+            return ReadOnlyError(errno.EACCES, 'the store was opened with flag="r"', path)
+        if isinstance(error, lmdb.BadValsizeError):
+            return TooLargeError(f"a value or key is larger than LMDB holds ({MAX_VALUE} bytes)")
+        if isinstance(error, lmdb.ReadersFullError):
+            return RackError(f"{path}: more than {_MAX_READERS} threads read this shard at once")
+        if error.code == errno.EBUSY or "same thread" in str(error):
+            return ReentrantWriteError(f"{path}: a write inside another write; a serializer must not use the store")
+        if error.code in _NO_SPACE:
+            return StoreFullError(error.code, f"{error}; nothing was changed", path)
+        if error.code in (errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE):
+            return StorePathError(error.code, str(error), path)
+        return CorruptShardError(f"{path}: {error}. The shard is damaged; restore it from a copy")
+
+    def _give_up(self, error: BaseException, txn: Any = None) -> None:
+        """Undo an attempt; raise the error again unless it is LMDB's.
+
+        If this thread has the lock it got it in this attempt, or before and then again in this attempt: a thread that
+        has it already does not wait, and only waiting is interrupted.
+        """
+        if txn is not None:
+            abort(txn)
+        if self._lock._is_owned():  # type: ignore[attr-defined]
+            self._release()
+        if not isinstance(error, lmdb.Error):
+            raise error
+
+    def _open(self) -> None:
+        spec = self._spec
+        with contextlib.ExitStack() as stack:
+            try:
+                if not spec.readonly:
+                    fd = stack.enter_context(lmdbfile.growth_lock(spec.path))
+                else:
+                    fd = os.open(spec.path, os.O_RDONLY | os.O_CLOEXEC)
+                    stack.callback(os.close, fd)
+            except FileNotFoundError:
+                raise CorruptShardError(
+                    errno.ENOENT, "a shard of the store is missing; restore it from a copy", spec.path
+                ) from None
+            except OSError as error:
+                if isinstance(error, RackError):
+                    raise
+                raise StorePathError(error.errno, error.strerror, spec.path) from error
+            lmdbfile.check_header(fd, spec.path)
+            status = os.fstat(fd)
+            size = status.st_size
+            if not spec.readonly and size % lmdbfile.PAGE:  # a growth that was cut short
+                lmdbfile.extend(fd, size, lmdbfile.grown(size, 1), spec.path)
+                size = os.fstat(fd).st_size
+            try:
+                env = _open_env(spec, size)
+            except lmdb.Error as error:
+                raise self._translated(error) from error
+        try:
+            if env.max_key_size() != MAX_KEY:
+                raise RackError(f"this build of LMDB has keys of {env.max_key_size()} bytes; Rack needs {MAX_KEY}")
+            if not spec.readonly:
+                env.reader_check()
+            main = env.open_db()
+            self._check_identity(env)
+            self._long = None
+            if spec.layout != "small":
+                self._long = LongKeys(env.open_db(_LONG_TABLE, create=False), spec.hash)
+        except lmdb.Error as error:
+            env.close()
+            raise self._translated(error) from error
+        except BaseException:
+            env.close()
+            raise
+        self._env, self._main = env, main
+        self._begin = env.begin if self._check_write is None else self._begin_checked
+        self._inode = lmdbfile.file_id(status)
+
+    def _check_identity(self, env: Any) -> None:
+        with env.begin() as txn:
+            found = txn.get(IDENTITY)
+        expected = identity(self._spec)
+        if found == expected:
+            return
+        path = self._spec.path
+        if found is None:
+            raise CorruptShardError(f"{path} is an LMDB file, but not a Rack shard")
+        try:
+            _, store_id, number, _ = found.decode().split()
+        except ValueError:
+            raise CorruptShardError(f"{path} has a damaged identity: {found!r}") from None
+        if store_id != self._spec.store_id:
+            raise CorruptShardError(f"{path} belongs to another store ({store_id}, not {self._spec.store_id})")
+        raise CorruptShardError(f"{path} is shard {number} of its store: shard files were swapped or renamed")
+
+    def _begin_reopened(self, *args: Any) -> Any:
+        """Stands for ``env.begin`` in a forked child until the shard's first use there."""
+        self._rejoin()
+        self._open()
+        return self._begin(*args)
+
+    def _begin_checked(self, *args: Any) -> Any:
+        """Stands for ``env.begin`` once there is a check to make in write transactions (see ``on_write``)."""
+        txn = self._env.begin(*args)
+        if args and self._check_write is not None:
+            try:
+                self._check_write()
+            except BaseException:
+                abort(txn)
+                raise
+        return txn
+
+    def _begin_closed(self, *args: Any) -> Any:
+        raise NotOpenError("the container is closed; open it with `with` or open()")
+
+    def _adopt_size(self) -> None:
+        """Take over the size that another process has given the file."""
+        if self._spec.readonly:
+            self._env.set_mapsize(os.stat(self._spec.path).st_size)
+            return
+        with lmdbfile.growth_lock(self._spec.path, self._inode) as fd:
+            self._resize(os.fstat(fd).st_size)
+
+    def _grow(self, need: int) -> None:
+        """Make room for an operation on ``need`` bytes, unless another process has just made some."""
+        self._env.reader_check()  # a dead reader keeps pages from being used again
+        with lmdbfile.growth_lock(self._spec.path, self._inode) as fd:
+            size = os.fstat(fd).st_size
+            if size <= self._env.info()["map_size"]:
+                new_size = lmdbfile.grown(size, need)
+                lmdbfile.extend(fd, size, new_size, self._spec.path)
+                size = new_size
+            self._resize(size)
+
+    def _resize(self, size: int) -> None:
+        try:
+            self._env.set_mapsize(size)
+        except lmdb.Error as error:
+            # The environment is unusable after a failed remap (address space, memory): open it anew at next use.
+            with contextlib.suppress(lmdb.Error):
+                self._env.close()
+            self._env, self._begin = None, self._begin_reopened
+            raise self._translated(error) from error
+
+    # Life
+
+    def _new_lock(self) -> None:
+        self._lock = RLock()
+        self._acquire = self._lock.acquire
+        self._release = self._lock.release
+
+    def close(self, timeout: float | None = None) -> None:
+        if not self._lock.acquire(timeout=-1 if timeout is None else timeout):
+            raise LockTimeoutError(f"{self._spec.path}: another thread's write is still waiting; not closed")
+        try:
+            env, self._env, self._begin = self._env, None, self._begin_closed
+            self._main = self._long = None
+            if env is not None:
+                env.close()
+        finally:
+            self._lock.release()
+
+    def on_write(self, check: Callable[[], None]) -> None:
+        with self._lock:
+            self._check_write = check
+            if self._env is not None:
+                self._begin = self._begin_checked
+
+    def before_fork(self) -> None:
+        self._lock.acquire()
+
+    def after_fork_in_parent(self) -> None:
+        self._lock.release()
+
+    def after_fork_in_child(self) -> None:
+        # No transaction is alive (before_fork), so closing the copy touches neither the parent's reader slots nor
+        # its locks; and LMDB must not be opened a second time while the copy is open.
+        self._new_lock()
+        env, self._env = self._env, None
+        if env is not None:
+            self._main = self._long = None
+            env.close()
+            self._begin = self._begin_reopened
+
+
+def _open_env(spec: ShardSpec, size: int) -> Any:
+    always = spec.durability == "always"
+    options: dict[str, Any] = {
+        "subdir": False,
+        "map_size": size,
+        "max_dbs": 1,
+        "max_readers": _MAX_READERS,
+        "max_spare_txns": 0,  # a spare reader would be alive at a fork
+        "mode": 0o666,
+        "lib_version": 0,
+    }
+    if not spec.readonly:
+        return lmdb.open(spec.path, sync=always, metasync=always, writemap=True, **options)
+    try:
+        return lmdb.open(spec.path, readonly=True, **options)
+    except lmdb.Error as error:
+        # Without permission to write the lock file a reader cannot register; nobody who could not either writes.
+        if error.code not in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise
+        return lmdb.open(spec.path, readonly=True, lock=False, **options)
+
+
+def identity(spec: ShardSpec) -> bytes:
+    return f"rack-shard-1 {spec.store_id} {spec.number} {spec.layout}".encode()
+
+
+def _remove_leftover(spec: ShardSpec) -> None:
+    """Remove the files of a creation that was killed. The caller holds the store's lock, and there is no manifest."""
+    if not os.path.lexists(spec.path):
+        return
+    in_the_way = CorruptShardError(
+        errno.EEXIST,
+        "this file is in the way of a new store and may hold data: its store's manifest is missing."
+        " Restore the manifest, or move the file away",
+        spec.path,
+    )
+    if not os.path.isfile(spec.path):
+        raise in_the_way
+    if os.path.getsize(spec.path):
+        try:
+            env = lmdb.open(spec.path, subdir=False, readonly=True, lock=False, max_dbs=1, lib_version=0)
+            try:
+                with env.begin() as txn:
+                    names = {key for key, _ in txn.cursor()}
+                    if not names <= {IDENTITY, _LONG_TABLE}:
+                        raise in_the_way
+                    if _LONG_TABLE in names and txn.stat(env.open_db(_LONG_TABLE, txn, create=False))["entries"]:
+                        raise in_the_way
+            finally:
+                env.close()
+        except lmdb.Error:
+            raise in_the_way from None
+    for path in (spec.path, spec.path + "-lock"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+def abort(txn: Any) -> None:
+    with contextlib.suppress(lmdb.Error):  # already committed or invalid
+        txn.abort()
+
+
+def _bytes_in(args: tuple[Any, ...]) -> int:
+    """Return about how many bytes of a map an operation with these arguments may need."""
+    need = 16 * lmdbfile.PAGE
+    for arg in args:
+        if isinstance(arg, bytes):
+            need += len(arg)
+        elif isinstance(arg, list):
+            for item in arg:
+                need += len(item) if isinstance(item, bytes) else len(item[0]) + len(item[1]) + 16
+    return need
