@@ -96,6 +96,8 @@ class Container:
         engine = engine or self._default_engine
         if engine is not None and engine not in ENGINES:
             raise ValueError(f"engine={engine!r}: must be one of {', '.join(map(repr, ENGINES))}")
+        if self._default_layout == "small" and engine != "lmdb":
+            raise ValueError(f"engine={engine!r}: rack.set_small is for LMDB; on SQLite use rack.set_sqlite3")
         if hash is not None:
             if not callable(hash):
                 raise TypeError(f"hash={hash!r}: must be a function from bytes to bytes")

@@ -45,6 +45,8 @@ def resolve_codec(key_serdes: SerdesArgument, serdes: Serdes) -> KeyCodec:
     """Return the codec for ``key_serdes``, or the one that goes with the values' ``serdes`` when that is None."""
     if key_serdes is None:
         return _CODECS.get(serdes.name) or _canonical_codec(serdes)
+    if isinstance(key_serdes, KeyCodec):
+        return key_serdes
     chosen = resolve(key_serdes, "key_serdes")
     if chosen.name in PRESETS:
         return _CODECS.get(chosen.name) or _canonical_codec(chosen)

@@ -6,7 +6,7 @@ from importlib import import_module
 
 from rack.shard.base import Shard
 
-ENGINES = {"lmdb": "rack.shard.lmdb"}
+ENGINES = {"lmdb": "rack.shard.lmdb", "sqlite3": "rack.shard.sqlite3"}
 DEFAULT_ENGINE = "lmdb"
 
 
