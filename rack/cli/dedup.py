@@ -62,7 +62,7 @@ def dedup(
     sources = [source for path in files or ("-",) if (source := _look(path, output, problems))]
     with PersistentSet[bytes](store, serdes="bytes", shards=shards):
         pass  # made, or found to be what it should be, before anything is read
-    if not quiet and sys.stdin.isatty() and any(source.path == "-" for source in sources):
+    if not quiet and any(source.path == "-" for source in sources) and os.isatty(0):
         tell("reading lines from the terminal; Ctrl-D ends them")
 
     # The bar and the lines are not to be mixed on one terminal.

@@ -13,9 +13,11 @@ from rack.cli.signals import Stopped
 
 
 def running() -> str:
-    """The command that runs, as it was called: "rack dedup"."""
+    """The command that runs, as it is called: "rack dedup"."""
     context = click.get_current_context(silent=True)
-    return context.command_path if context else "rack"
+    if context is None:
+        return "rack"
+    return f"{context.command_path} {context.invoked_subcommand or ''}".rstrip()
 
 
 def tell(message: str, command: str | None = None) -> None:

@@ -40,8 +40,8 @@ class Output:
         except BlockingIOError:
             pass  # it is another writer's turn
         except OSError:
-            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
-            self._lock = self._file.fileno()
+            with tempfile.TemporaryFile() as file:
+                self._lock = os.dup(file.fileno())
 
     def check(self) -> None:
         """Raise Stopped if nobody can read the output any more, as far as that can be known without writing."""

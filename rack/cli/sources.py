@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -47,6 +48,8 @@ class Source:
 
         :raises InputError: it cannot be one.
         """
+        if path == "-" and sys.stdin is None:
+            raise InputError("-: standard input is closed")
         with named(path):
             status = os.fstat(0) if path == "-" else os.stat(path)
         if stat.S_ISDIR(status.st_mode):

@@ -266,11 +266,15 @@ def _scan(
 ) -> list[Any]:
     block = _scan_short(txn, after, reverse, values, limit)
     long = shard._long
-    if long is not None and long.count(txn):
-        block += long.scan(txn, after, reverse, values, limit, _BLOCK_BYTES)
-        block.sort(reverse=reverse)  # two runs; keys are unique, so values are never compared
-        del block[limit:]
-    return block
+    if long is None or not long.count(txn):
+        return block
+    others = long.scan(txn, after, reverse, values, limit, _BLOCK_BYTES)
+    if not block or not others:
+        return block or others
+    # Either run may have been cut by its size: behind the nearer end there may be more of it.
+    end = (max if reverse else min)(block[-1], others[-1])  # keys are unique: pairs are compared by them alone
+    block = sorted(block + others, reverse=reverse)
+    return block[: block.index(end) + 1]
 
 
 def _scan_short(txn: Any, after: bytes | None, reverse: bool, values: bool, limit: int) -> list[Any]:
