@@ -22,6 +22,7 @@ from rack.shard.base import Shard
 from rack.store import Store
 
 T = TypeVar("T")
+Name = str | os.PathLike[str] | None
 
 _CHUNK = 1024  # how many elements a streaming operation takes in at a time
 
@@ -77,7 +78,7 @@ class Container:
         self._entered_by_maker = False
         self._batches: Batches | None = None
         self._held: OpenStore | None = None
-        self._finalizer: Callable[[], object] | None = None
+        self._finalizer: weakref.finalize[..., Container] | None = None
         self._set_closed()
 
     def _make_request(
@@ -103,9 +104,7 @@ class Container:
                 raise TypeError(f"hash={hash!r}: must be a function from bytes to bytes")
             digest_of(hash)
         values = None if serdes is None else resolve(serdes)
-        keys = None
-        if key_serdes is not None or values is not None:
-            keys = resolve_codec(key_serdes, values or MARSHAL)
+        keys = None if key_serdes is None else resolve_codec(key_serdes, values or MARSHAL)
         return Request(self._kind, engine, shards, values, keys, hash, self._default_layout)
 
     # Life
@@ -131,12 +130,15 @@ class Container:
         if self._depth > 1:
             self._depth -= 1
         elif self._depth:
-            self._depth = 0
-            self._entered_by_maker = False
-            self._set_closed()
-            finalizer, self._finalizer, self._held = self._finalizer, None, None
-            if finalizer is not None:
-                finalizer()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self._depth = 0
+        self._entered_by_maker = False
+        self._set_closed()
+        finalizer, self._finalizer, self._held = self._finalizer, None, None
+        if finalizer is not None:
+            finalizer()
 
     def __enter__(self) -> Self:
         if self._entered_by_maker:
@@ -206,32 +208,52 @@ class Container:
 
     # Containers made by operations
 
-    def _new(self, name: str | os.PathLike[str] | None, like: type[Container] | None = None, **options: Any) -> Any:
-        """Make and open a new, empty store of the same shape; an anonymous one beside this one without a name."""
+    def _derived(
+        self, name: Name, fill: Callable[[Any], object], like: type[Container] | None = None, **options: Any
+    ) -> Any:
+        """Return a new, open container of the same shape as this one, filled by ``fill``."""
         arguments = {key: value for key, value in self._arguments.items() if key not in ("flag", "timeout")}
+        # What was adopted from the manifest are presets, so their names will do; and names can be pickled.
+        if arguments["serdes"] is None:
+            arguments["serdes"] = self._serdes.name
+        if arguments["key_serdes"] is None and "serdes" not in options:
+            arguments["key_serdes"] = self._codec.preset
         arguments |= {"shards": self.shards, "engine": self._manifest.engine, **options}
-        if arguments["serdes"] is None and arguments["key_serdes"] is None:
-            # adopted from the manifest, so they are presets
-            arguments["serdes"] = self._manifest.serdes
-            arguments["key_serdes"] = self._codec
-        return (like or type(self))._make(name, self._path, arguments)
+        return (like or type(self))._produce(name, self._path, arguments, fill)
 
     @classmethod
-    def _make(cls, name: str | os.PathLike[str] | None, beside: str, arguments: dict[str, Any]) -> Self:
-        made = cls(registry.anonymous_path(beside) if name is None else name, flag="n", **arguments)
-        made._attach(registry.acquire(made._path, made._request, made._mode), anonymous=name is None)
+    def _produce(cls, name: Name, beside: str, arguments: dict[str, Any], fill: Callable[[Any], object]) -> Self:
+        """Make a container and fill it; without a name it is anonymous and lies beside another.
+
+        One with a name is anonymous until it is full, so that nobody ever finds half of it.
+        """
+        target = None if name is None else _absolute(name)
+        if target is not None:
+            registry.check_absent(target)
+        made = cls(registry.anonymous_path(target or beside), flag="n", **arguments)
+        made._attach(registry.acquire(made._path, made._request, made._mode), anonymous=True)
         made._depth = 1
         made._entered_by_maker = True
+        try:
+            fill(made)
+            if target is not None:
+                made._publish(target)
+        except BaseException:
+            made._let_go()  # which deletes it
+            raise
         return made
 
-    def _abandon(self) -> None:
-        """Remove a store that an operation made and could not fill: a half-made one must not be found."""
-        held, self._held = self._held, None
-        if held is not None and self._finalizer is not None:
-            self._finalizer.detach()  # type: ignore[attr-defined]
-            self._finalizer, self._depth = None, 0
-            self._set_closed()
-            registry.remove(held)
+    def _publish(self, target: str) -> None:
+        """Give an anonymous container a name."""
+        assert self._held is not None
+        self.sync()
+        registry.publish(self._held, target)
+        assert self._finalizer is not None
+        self._finalizer.detach()
+        self.name = self._path = target
+        self._mode = Mode("w", self._mode.durability, None)
+        self._arguments["flag"] = "w"
+        self._attach(registry.acquire(target, self._request, self._mode))
 
     # Serialization
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any, Generic, Self, TypeVar, overload
 
-from rack.container import Container
+from rack.container import Container, Name
 from rack.errors import NotOpenError, SerializationError
-from rack.keys import CANONICAL
 from rack.serdes import unserializable
 from rack.set import PersistentSet
 from rack.views import PersistentItems, PersistentKeys, PersistentValues
@@ -16,7 +16,6 @@ from rack.views import PersistentItems, PersistentKeys, PersistentValues
 K = TypeVar("K")
 V = TypeVar("V")
 D = TypeVar("D")
-Name = str | os.PathLike[str] | None
 _MISSING: Any = object()
 
 
@@ -217,14 +216,17 @@ class PersistentDict(Container, MutableMapping[K, V], Generic[K, V]):
 
     def update(self, other: Any = (), /, **more: Any) -> None:
         """Set all pairs of a mapping or of an iterable of pairs, streaming, then the keywords."""
-        if isinstance(other, PersistentDict) and (other._codec, other._serdes) == (self._codec, self._serdes):
-            self._store.put_all(pair for block in other._store.all_pairs() for pair in block)
-        elif other != ():
-            self._store.put_all(self._pairs(_pairs_of(other)))
+        self._store.put_all(self._pairs(other))
         if more:
-            self._store.put_all(self._pairs(more.items()))
+            self._store.put_all(self._pairs(more))
 
-    def _pairs(self, pairs: Iterable[Any]) -> Iterator[tuple[bytes, bytes]]:
+    def _pairs(self, other: Any) -> Iterator[tuple[bytes, bytes]]:
+        """Return what a mapping or an iterable of pairs holds, as bytes."""
+        if isinstance(other, PersistentDict) and (other._codec, other._serdes) == (self._codec, self._serdes):
+            return (pair for block in other._store.all_pairs() for pair in block)
+        return self._dump_pairs(_pairs_of(other))
+
+    def _dump_pairs(self, pairs: Iterable[Any]) -> Iterator[tuple[bytes, bytes]]:
         dump_key, dump = self._dump_key, self._dump
         for number, pair in enumerate(pairs):
             try:
@@ -242,42 +244,48 @@ class PersistentDict(Container, MutableMapping[K, V], Generic[K, V]):
     # New dicts
 
     def copy(self, name: Name = None, **options: Any) -> PersistentDict[K, V]:
-        """Return a copy, opened; ``options`` of the constructor (``shards=``, ...) make it differ in shape."""
-        made: PersistentDict[K, V] = self._new(name, **options)
-        return _filled(made, self)
+        """Return a copy, opened; ``options`` of the constructor (``shards=``, ``engine=``, ...) make it differ.
+
+        With ``name`` it is there as a whole or not at all. :raises StoreExistsError: there is a store of that name.
+        """
+        made: PersistentDict[K, V] = self._derived(name, lambda made: made.update(self), **options)
+        return made
 
     __copy__ = copy
 
     @classmethod
     def fromkeys(cls, keys: Iterable[Any], value: Any = None, name: Name = None, **options: Any) -> Self:
-        """Return a new dict, opened, with the keys and one value for all; ``options`` are the constructor's."""
-        if name is None:
-            import tempfile  # only here: it is slow to import
+        """Return a new dict, opened, with the keys and one value for all; ``options`` are the constructor's.
 
-            beside = os.path.join(tempfile.gettempdir(), "rack")
-        made = cls._make(name, beside if name is None else "", options)
-        return _filled(made, ((key, value) for key in keys))
+        Without a name it is anonymous, in the directory for temporary files.
+        """
+        beside = os.path.join(tempfile.gettempdir(), "rack")
+        return cls._produce(name, beside, options, lambda made: made.update((key, value) for key in keys))
 
-    def _new_set(self, elements: Iterable[Any], items: bool) -> PersistentSet[Any]:
-        codec = CANONICAL if items and self._codec.name != "ordered" else self._codec
-        made: PersistentSet[Any] = self._new(None, PersistentSet, serdes=self._serdes, key_serdes=codec)
-        try:
-            made.update(elements)
-        except BaseException:
-            made._abandon()
-            raise
+    def _new_set(self, elements: Iterable[Any]) -> PersistentSet[Any]:
+        """Return an anonymous set of what a view yields; "pickle" holds it, whatever it is."""
+        made: PersistentSet[Any] = self._derived(
+            None, lambda made: made.update(elements), PersistentSet, serdes="pickle", key_serdes="pickle"
+        )
         return made
 
     def __or__(self, other: Any) -> PersistentDict[Any, Any]:
         if not isinstance(other, Mapping):
             return NotImplemented
-        return _filled(self.copy(), other)
+        return self._merged(self, other)
 
     def __ror__(self, other: Any) -> PersistentDict[Any, Any]:
         if not isinstance(other, Mapping):
             return NotImplemented
-        made: PersistentDict[Any, Any] = self._new(None)
-        return _filled(_filled(made, other), self)
+        return self._merged(other, self)
+
+    def _merged(self, first: Any, second: Any) -> PersistentDict[Any, Any]:
+        def fill(made: PersistentDict[Any, Any]) -> None:
+            made.update(first)
+            made.update(second)
+
+        made: PersistentDict[Any, Any] = self._derived(None, fill)
+        return made
 
     def __ior__(self, other: Any) -> Self:
         self.update(other)
@@ -326,13 +334,3 @@ def _bad_pair(pair: object, number: int) -> None:
     except TypeError:
         raise TypeError(f"cannot convert dictionary update sequence element #{number} to a sequence") from None
     raise ValueError(f"dictionary update sequence element #{number} has length {length}; 2 is required")
-
-
-def _filled(made: D, pairs: Any) -> D:
-    """Fill a dict that an operation made; leave none behind if that fails."""
-    try:
-        made.update(pairs)  # type: ignore[attr-defined]
-    except BaseException:
-        made._abandon()  # type: ignore[attr-defined]
-        raise
-    return made

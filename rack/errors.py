@@ -23,6 +23,10 @@ class StoreNotFoundError(RackError, FileNotFoundError):
     """There is no store of that name, and the flag does not allow to make one."""
 
 
+class StoreExistsError(RackError, FileExistsError):
+    """An operation was to make a store where there is one already."""
+
+
 class StoreDeletedError(RackError, FileNotFoundError):
     """The store's files were removed or replaced while it was open: what was written since is not in the new files."""
 

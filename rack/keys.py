@@ -40,17 +40,18 @@ class KeyCodec:
     ordered: bool = False
     probe: tuple[Any, bytes] | None = None
 
+    @property
+    def preset(self) -> str | None:
+        """The name of the preset that stands for this codec."""
+        return next((name for name, codec in _CODECS.items() if codec is self), None)
+
 
 def resolve_codec(key_serdes: SerdesArgument, serdes: Serdes) -> KeyCodec:
     """Return the codec for ``key_serdes``, or the one that goes with the values' ``serdes`` when that is None."""
     if key_serdes is None:
         return _CODECS.get(serdes.name) or _canonical_codec(serdes)
-    if isinstance(key_serdes, KeyCodec):
-        return key_serdes
     chosen = resolve(key_serdes, "key_serdes")
-    if chosen.name in PRESETS:
-        return _CODECS.get(chosen.name) or _canonical_codec(chosen)
-    return _custom_codec(chosen)
+    return _CODECS.get(chosen.name) or _custom_codec(chosen)
 
 
 def canonical(key: Any) -> Any:
@@ -111,9 +112,6 @@ def _dump_canonical(key: Any) -> bytes:
 
 def _canonical_codec(fallback: Serdes) -> KeyCodec:
     """The canonical codec; what marshal cannot hold is dumped by ``fallback``, leaf by leaf."""
-
-    if fallback.name == "marshal":
-        return CANONICAL
 
     def pack(key: Any) -> Any:
         if type(key) is tuple:
@@ -197,6 +195,8 @@ def _dump_ordered_key(key: Any) -> bytes:
 CANONICAL = KeyCodec("canonical", _dump_canonical, _unmarshal)
 _CODECS = {
     "marshal": CANONICAL,
+    "pickle": _canonical_codec(PRESETS["pickle"]),
+    "json": _canonical_codec(PRESETS["json"]),
     "str": KeyCodec("str", _dump_str_key, load_str, ordered=True),
     "bytes": KeyCodec("bytes", _dump_bytes_key, bytes, ordered=True),
     "ordered": KeyCodec("ordered", _dump_ordered_key, ordered.loads, ordered=True),

@@ -137,12 +137,15 @@ class Manifest:
         if request.kind != self.kind:
             class_name = {"dict": "PersistentDict", "set": "PersistentSet"}
             raise MismatchError(f"{where} is a {self.kind}: open it as {class_name.get(self.kind, self.kind)}")
-        advice = "; the store's copy(name=..., {}=...) makes another store with it"
         for name in ("engine", "shards", "layout"):
             asked = getattr(request, name)
-            if asked is not None and asked != getattr(self, name):
-                hint = advice.format(name) if name != "layout" else "; rack.set_small and rack.set differ in this"
-                raise MismatchError(f"{name}={asked!r} was given, but {where} has {name}={getattr(self, name)!r}{hint}")
+            if asked is None or asked == getattr(self, name):
+                continue
+            if name == "layout":
+                hint = "rack.set_small and rack.set differ in this"
+            else:
+                hint = f"`rack copy {path} NEW --{name} {asked}` makes a copy with it"
+            raise MismatchError(f"{name}={asked!r} was given, but {where} has {name}={getattr(self, name)!r}; {hint}")
         for name, given in (("serdes", request.serdes), ("key_serdes", request.key_serdes)):
             self._reconcile_serdes(name, given, where)
         if request.hash is not None or self.hash != "sha256":

@@ -13,11 +13,13 @@ from rack.errors import (
     LockTimeoutError,
     MismatchError,
     StoreDeletedError,
+    StoreExistsError,
     StoreInUseError,
     StoreNotFoundError,
+    StorePathError,
 )
 from rack.lockfile import StoreLock, path_error, pause
-from rack.manifest import Manifest, Request, manifest_path, sync_directory
+from rack.manifest import Manifest, Request, manifest_path, shard_path, sync_directory
 from rack.shard import shard_class
 from rack.shard.base import Shard
 from rack.shard.proxy import FrozenShard
@@ -170,10 +172,39 @@ def remove(held: OpenStore) -> None:
     """Close the store and delete its files, whoever else has it open."""
     with _lock:
         held.users = 1
-        files = held.manifest.files(held.path) + [held.path + ".rack-lock"]
+        files = _files(held.manifest, held.path)
         with contextlib.suppress(StoreDeletedError):
             release(held)
         _unlink(files)
+
+
+def check_absent(path: str) -> None:
+    """Raise StoreExistsError if there is a store at ``path``."""
+    if os.path.lexists(manifest_path(path)):
+        raise StoreExistsError(
+            errno.EEXIST, "an operation that makes a store does not replace one", manifest_path(path)
+        )
+
+
+def publish(held: OpenStore, target: str) -> None:
+    """Close an anonymous store and move it to ``target``: it is there as a whole, or not at all."""
+    manifest, source = held.manifest, held.path
+    with _lock:
+        release(held)
+        lock = StoreLock(target)
+        try:
+            lock.claim_or_raise("make the store")
+            check_absent(target)
+            cls = shard_class(manifest.engine)
+            for number in range(manifest.shards):
+                spec = manifest.spec(target, number, Request(manifest.kind), "process", False)
+                cls.remove_leftover(spec)
+                os.rename(shard_path(source, number, cls.suffix), spec.path)
+            os.rename(manifest_path(source), manifest_path(target))
+            sync_directory(os.path.dirname(target))
+        finally:
+            lock.close()
+            _unlink(_files(manifest, source))
 
 
 def _open_or_create(path: str, request: Request, mode: Mode) -> OpenStore:
@@ -205,15 +236,16 @@ def _join(path: str, request: Request, mode: Mode, lock: StoreLock) -> OpenStore
             try:
                 manifest = Manifest.read(path)
             except FileNotFoundError:
+                if os.path.islink(manifest_path(path)):
+                    raise StorePathError(errno.ENOENT, "a link that leads nowhere", manifest_path(path)) from None
                 continue
             break
         if mode.flag in "rw":
             raise StoreNotFoundError(errno.ENOENT, 'there is no such store; flag="c" makes one', manifest_path(path))
         if lock.claim() and lock.is_current():
             if not os.path.lexists(manifest_path(path)):
-                manifest = _create(path, request)
-                lock.share()
-                break
+                _create(path, request)
+                continue  # share the lock, which lets go of it for a moment, and only then read what is there
         elif time.monotonic() > deadline:
             if mode.timeout is not None:
                 raise LockTimeoutError(f"{lock.path} is locked; waited {mode.timeout} s")
@@ -227,13 +259,14 @@ def _join(path: str, request: Request, mode: Mode, lock: StoreLock) -> OpenStore
     return OpenStore(path, manifest, request, lock, mode)
 
 
-def _create(path: str, request: Request) -> Manifest:
+def _create(path: str, request: Request) -> None:
     manifest = Manifest.new(request)
     cls = shard_class(manifest.engine)
     specs = [manifest.spec(path, number, request, "process", False) for number in range(manifest.shards)]
     made: list[str] = []
     try:
         for spec in specs:
+            cls.remove_leftover(spec)
             cls.create(spec)
             made += [spec.path, *(spec.path + suffix for suffix in cls.companions)]
         sync_directory(os.path.dirname(path))
@@ -246,7 +279,10 @@ def _create(path: str, request: Request) -> Manifest:
     except BaseException:
         _unlink(made)
         raise
-    return manifest
+
+
+def _files(manifest: Manifest, path: str) -> list[str]:
+    return [*manifest.files(path), path + ".rack-lock"]
 
 
 def _unlink(files: list[str]) -> None:

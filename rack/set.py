@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator, MutableSet, Set
+from collections.abc import Iterable, Iterator, MutableSet, Set
 from typing import Any, Generic, Self, TypeVar
 
-from rack.container import _CHUNK, Container, _chunks
+from rack.container import _CHUNK, Container, Name, _chunks
 
 T = TypeVar("T")
-Name = str | os.PathLike[str] | None
 
 
 class PersistentSet(Container, MutableSet[T], Generic[T]):
@@ -141,43 +139,55 @@ class PersistentSet(Container, MutableSet[T], Generic[T]):
     # New sets
 
     def copy(self, name: Name = None, **options: Any) -> PersistentSet[T]:
-        """Return a copy, opened; ``options`` of the constructor (``shards=``, ...) make it differ in shape."""
-        made: PersistentSet[T] = self._new(name, **options)
-        return _filled(made, lambda: made.update(self))
+        """Return a copy, opened; ``options`` of the constructor (``shards=``, ``engine=``, ...) make it differ.
+
+        With ``name`` it is there as a whole or not at all. :raises StoreExistsError: there is a store of that name.
+        """
+        made: PersistentSet[T] = self._derived(name, lambda made: made.update(self), **options)
+        return made
 
     __copy__ = copy
 
     def union(self, *others: Iterable[T], name: Name = None) -> PersistentSet[T]:
         """Return a new set with the elements of this and all others."""
-        made = self.copy(name)
-        return _filled(made, lambda: made.update(*others))
+        made: PersistentSet[T] = self._derived(name, lambda made: made.update(self, *others))
+        return made
 
     def intersection(self, *others: Iterable[Any], name: Name = None) -> PersistentSet[T]:
         """Return a new set with the elements that are also in all others."""
-        if not others:
-            return self.copy(name)
-        made: PersistentSet[T] = self._new(name)
 
-        def fill() -> None:
-            # Each other is read once and need not be a set: what it shares with this set is gathered...
-            made.update(self._shared_with(others[0]))
-            for other in others[1:]:
-                made.intersection_update(other)
+        def fill(made: PersistentSet[T]) -> None:
+            first, *rest = others or (self,)
+            made.update(self._shared_with(first))
+            made.intersection_update(*rest)
 
-        return _filled(made, fill)
+        made: PersistentSet[T] = self._derived(name, fill)
+        return made
 
     def difference(self, *others: Iterable[Any], name: Name = None) -> PersistentSet[T]:
         """Return a new set with the elements that are in no other."""
-        if len(others) == 1 and _answers_in(others[0]):
-            made: PersistentSet[T] = self._new(name)
-            return _filled(made, lambda: made.update(self._not_in(others[0])))
-        made = self.copy(name)
-        return _filled(made, lambda: made.difference_update(*others))
+
+        def fill(made: PersistentSet[T]) -> None:
+            first, *rest = others or ((),)
+            if _answers_in(first):
+                made.update(self._not_in(first))
+            else:
+                made.update(self)
+                made.difference_update(first)
+            made.difference_update(*rest)
+
+        made: PersistentSet[T] = self._derived(name, fill)
+        return made
 
     def symmetric_difference(self, other: Iterable[T], name: Name = None) -> PersistentSet[T]:
         """Return a new set with the elements that are in exactly one of the two."""
-        made = self.copy(name)
-        return _filled(made, lambda: made.symmetric_difference_update(other))
+
+        def fill(made: PersistentSet[T]) -> None:
+            made.update(self)
+            made.symmetric_difference_update(other)
+
+        made: PersistentSet[T] = self._derived(name, fill)
+        return made
 
     # In place
 
@@ -247,8 +257,9 @@ class PersistentSet(Container, MutableSet[T], Generic[T]):
     def __rsub__(self, other: Set[Any]) -> PersistentSet[Any]:
         if not isinstance(other, Set):
             return NotImplemented
-        made: PersistentSet[Any] = self._new(None)
-        return _filled(made, lambda: made.update(element for element in other if element not in self))
+        missing = (element for element in other if element not in self)
+        made: PersistentSet[Any] = self._derived(None, lambda made: made.update(missing))
+        return made
 
     # Comparisons
 
@@ -329,9 +340,8 @@ class _Operand:
     def __enter__(self) -> Any:
         if _answers_in(self._other):
             return self._other
-        other = self._other
-        self._gathered = gathered = self._source._new(None)
-        return _filled(gathered, lambda: gathered.update(other))
+        self._gathered = self._source._derived(None, lambda made: made.update(self._other))
+        return self._gathered
 
     def __exit__(self, *args: object) -> None:
         if self._gathered is not None:
@@ -341,13 +351,3 @@ class _Operand:
 def _answers_in(other: object) -> bool:
     """Whether ``other`` has distinct elements, a length, and a fast ``in``."""
     return isinstance(other, Set | Container | dict)
-
-
-def _filled(made: PersistentSet[T], fill: Callable[[], None]) -> PersistentSet[T]:
-    """Fill a set that an operation made; leave none behind if that fails."""
-    try:
-        fill()
-    except BaseException:
-        made._abandon()
-        raise
-    return made

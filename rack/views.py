@@ -20,7 +20,7 @@ class _SetView(MappingView, Set[Any]):
     _mapping: PersistentDict[Any, Any]
 
     def _gather(self, elements: Iterable[Any]) -> PersistentSet[Any]:
-        raise NotImplementedError
+        return self._mapping._new_set(elements)
 
     def __and__(self, other: Iterable[Any]) -> PersistentSet[Any]:
         return self._gather(element for element in other if element in self)
@@ -63,9 +63,6 @@ class PersistentKeys(_SetView, Generic[K]):
     def __contains__(self, key: object) -> bool:
         return key in self._mapping
 
-    def _gather(self, elements: Iterable[Any]) -> PersistentSet[Any]:
-        return self._mapping._new_set(elements, items=False)
-
 
 class PersistentItems(_SetView, Generic[K, V]):
     """``d.items()``. Its set operations need values that can be keys: hashable, and held by the key codec."""
@@ -82,9 +79,6 @@ class PersistentItems(_SetView, Generic[K, V]):
 
     def __reversed__(self) -> Iterator[tuple[K, V]]:
         return self._mapping._items(reverse=True)
-
-    def _gather(self, elements: Iterable[Any]) -> PersistentSet[Any]:
-        return self._mapping._new_set(elements, items=True)
 
 
 class PersistentValues(ValuesView[V]):

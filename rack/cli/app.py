@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from rack import RackError, __version__
+from rack.cli.copy import copy
 from rack.cli.dedup import dedup
 from rack.cli.demo import demo
 from rack.cli.failure import Failure
@@ -39,6 +40,7 @@ def app() -> None:
     """
 
 
+app.add_command(copy)
 app.add_command(dedup)
 app.add_command(demo)
 

@@ -7,11 +7,11 @@ import os
 import click
 
 
-def _store_name(context: click.Context, parameter: click.Parameter, value: str) -> str:
+def store_name(context: click.Context, parameter: click.Parameter, value: str) -> str:
     """A shell completes a store's name to its manifest's: take that for the store."""
     stem, suffix = os.path.splitext(value)
     return stem if suffix == ".rack" and os.path.isfile(value) else value
 
 
 #: The STORE of a command.
-store_argument = click.argument("store", callback=_store_name)
+store_argument = click.argument("store", callback=store_name)

@@ -150,10 +150,14 @@ class Crew(Generic[Task, Report]):
             other.close()
         # Ctrl-C reaches every process of a terminal: it is the parent that decides.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        guard.patient = True
         try:
-            with guard:
+            try:  # the other signals raise Stopped, by the guard that was inherited
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
                 self._job(self._tasks(connection), lambda report: connection.send(("report", report)))
+            finally:
+                for signum in ENDING:
+                    signal.signal(signum, signal.SIG_IGN)
         except (EOFError, ConnectionError):
             pass  # the parent is gone
         except BaseException as error:

@@ -181,7 +181,7 @@ class _Zstandard:
 
     def read1(self, size: int = -1, /) -> bytes:
         # A few bytes at a time, whatever ``size`` is: 4 bytes of zstd may stand for 128 KiB.
-        while data := self._rest or self._raw.read(1 << 12):
+        while data := self._rest or self._raw.read(512):
             frame = self._frame or self._new()
             try:
                 out: bytes = frame.decompress(data)

@@ -38,13 +38,16 @@ class Stopped(BaseException):
 class Guard:
     """While entered, a signal of :data:`ENDING` raises :class:`Stopped`; inside :meth:`held`, only at its end.
 
-    A second signal, or :data:`GRACE` seconds after the first one, does not wait for the end. Signals that were ignored
-    from the start (``nohup``, a background job) stay ignored. For the main thread only.
+    A second signal, or :data:`GRACE` seconds after the first one, does not wait for that end. Signals that were
+    ignored from the start (``nohup``, a background job) stay ignored. For the main thread only.
+
+    A worker is ``patient``: a second signal is the same one, once from the terminal and once from its parent.
     """
 
     def __init__(self) -> None:
+        self.patient = False
         self._holding = False
-        self._waiting: int | None = None
+        self._signum: int | None = None  # the first one that came
 
     def __enter__(self) -> Self:
         for signum in ENDING:
@@ -59,11 +62,16 @@ class Guard:
                 signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        if self._holding and self._waiting is None:
-            self._waiting = signum
+        if signum == signal.SIGALRM:
+            if self._holding and self._signum is not None:
+                raise Stopped(self._signum)
+        elif self._signum is None:
+            self._signum = signum
+            if not self._holding:
+                raise Stopped(signum)
             signal.setitimer(signal.ITIMER_REAL, GRACE)
-        elif signum != signal.SIGALRM or self._holding:
-            raise Stopped(self._waiting or signum)
+        elif not self.patient:
+            raise Stopped(self._signum)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -73,11 +81,9 @@ class Guard:
             yield
         finally:
             self._holding = False
-            waiting, self._waiting = self._waiting, None
-            if waiting is not None:
-                signal.setitimer(signal.ITIMER_REAL, 0)
-        if waiting is not None:
-            raise Stopped(waiting)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        if self._signum is not None:
+            raise Stopped(self._signum)
 
 
 #: The one guard of the process: ``rack.cli.app.run`` enters it for every command.

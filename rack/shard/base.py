@@ -118,7 +118,12 @@ class Shard(ABC):
     @classmethod
     @abstractmethod
     def create(cls, spec: ShardSpec) -> None:
-        """Make the shard's files. The caller holds the store's lock exclusively.
+        """Make the shard's files, which are not there. The caller holds the store's lock exclusively."""
+
+    @classmethod
+    @abstractmethod
+    def remove_leftover(cls, spec: ShardSpec) -> None:
+        """Remove what a creation that was killed has left. The caller holds the lock, and there is no manifest.
 
         :raises CorruptShardError: a file is in the way that may hold somebody's data.
         """

@@ -47,22 +47,42 @@ class LmdbEnvironment:
 
     @classmethod
     def create(cls, spec: ShardSpec) -> None:
-        _remove_leftover(spec)
-        with open(spec.path, "xb"):
-            pass
-        with lmdbfile.growth_lock(spec.path) as fd:
-            env = _open_env(spec, lmdbfile.INITIAL_SIZE)
+        try:
+            _make(spec)
+        except BaseException as error:
+            _unlink(spec)
+            if isinstance(error, lmdb.Error):
+                raise _translated(error, spec.path) from error
+            raise
+
+    @classmethod
+    def remove_leftover(cls, spec: ShardSpec) -> None:
+        if not os.path.lexists(spec.path):
+            _unlink(spec)  # its lock file may be there
+            return
+        in_the_way = CorruptShardError(
+            errno.EEXIST,
+            "this file is in the way of a new store and may hold data: its store's manifest is missing."
+            " Restore the manifest, or move the file away",
+            spec.path,
+        )
+        if not os.path.isfile(spec.path):
+            raise in_the_way
+        if not lmdbfile.is_unfinished(spec.path):
             try:
-                page = env.stat()["psize"]
-                # LMDB has just made the file this long, with holes: fill all but its two meta pages.
-                lmdbfile.extend(fd, 2 * page, lmdbfile.INITIAL_SIZE, spec.path)
-                if spec.layout != "small":
-                    env.open_db(_LONG_TABLE)
-                with env.begin(write=True) as txn:
-                    txn.put(IDENTITY, identity(spec))
-                env.sync(True)
-            finally:
-                env.close()
+                env = lmdb.open(spec.path, subdir=False, readonly=True, lock=False, max_dbs=1, lib_version=0)
+                try:
+                    with env.begin() as txn:
+                        names = {key for key, _ in txn.cursor()}
+                        if not names <= {IDENTITY, _LONG_TABLE}:
+                            raise in_the_way
+                        if _LONG_TABLE in names and txn.stat(env.open_db(_LONG_TABLE, txn, create=False))["entries"]:
+                            raise in_the_way
+                finally:
+                    env.close()
+            except lmdb.Error:
+                raise in_the_way from None
+        _unlink(spec)
 
     def __init__(self, spec: ShardSpec, rejoin: Callable[[], None]) -> None:
         self._spec = spec
@@ -114,25 +134,7 @@ class LmdbEnvironment:
         elif isinstance(error, lmdb.ReadersFullError) and self._env.reader_check():
             pass
         else:
-            raise self._translated(error) from error
-
-    def _translated(self, error: lmdb.Error) -> Exception:
-        path = self._spec.path
-        if isinstance(error, RackError):
-            return error
-        if isinstance(error, lmdb.ReadonlyError):
-            return ReadOnlyError(errno.EACCES, 'the store was opened with flag="r"', path)
-        if isinstance(error, lmdb.BadValsizeError):
-            return TooLargeError(f"a value or key is larger than LMDB holds ({MAX_VALUE} bytes)")
-        if isinstance(error, lmdb.ReadersFullError):
-            return RackError(f"{path}: more than {_MAX_READERS} threads read this shard at once")
-        if error.code == errno.EBUSY or "same thread" in str(error):
-            return ReentrantWriteError(f"{path}: a write inside another write; a serializer must not use the store")
-        if error.code in _NO_SPACE:
-            return StoreFullError(error.code, f"{error}; nothing was changed", path)
-        if error.code in (errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE):
-            return StorePathError(error.code, str(error), path)
-        return CorruptShardError(f"{path}: {error}. The shard is damaged; restore it from a copy")
+            raise _translated(error, self._spec.path) from error
 
     def _give_up(self, error: BaseException, txn: Any = None) -> None:
         """Undo an attempt; raise the error again unless it is LMDB's.
@@ -171,9 +173,11 @@ class LmdbEnvironment:
                 lmdbfile.extend(fd, size, lmdbfile.grown(size, 1), spec.path)
                 size = os.fstat(fd).st_size
             try:
+                if not spec.readonly:
+                    lmdbfile.back_lock_file(spec.path + "-lock")
                 env = _open_env(spec, size)
             except lmdb.Error as error:
-                raise self._translated(error) from error
+                raise _translated(error, self._spec.path) from error
         try:
             if env.max_key_size() != MAX_KEY:
                 raise RackError(f"this build of LMDB has keys of {env.max_key_size()} bytes; Rack needs {MAX_KEY}")
@@ -186,7 +190,7 @@ class LmdbEnvironment:
                 self._long = LongKeys(env.open_db(_LONG_TABLE, create=False), spec.hash)
         except lmdb.Error as error:
             env.close()
-            raise self._translated(error) from error
+            raise _translated(error, self._spec.path) from error
         except BaseException:
             env.close()
             raise
@@ -258,7 +262,7 @@ class LmdbEnvironment:
             with contextlib.suppress(lmdb.Error):
                 self._env.close()
             self._env, self._begin = None, self._begin_reopened
-            raise self._translated(error) from error
+            raise _translated(error, self._spec.path) from error
 
     # Life
 
@@ -323,36 +327,48 @@ def _open_env(spec: ShardSpec, size: int) -> Any:
         return lmdb.open(spec.path, readonly=True, lock=False, **options)
 
 
+def _make(spec: ShardSpec) -> None:
+    with open(spec.path, "xb"):
+        pass
+    with lmdbfile.growth_lock(spec.path) as fd:
+        lmdbfile.back_lock_file(spec.path + "-lock")
+        env = _open_env(spec, lmdbfile.INITIAL_SIZE)
+        try:
+            page = env.stat()["psize"]
+            # LMDB has just made the file this long, with holes: fill all but its two meta pages.
+            lmdbfile.extend(fd, 2 * page, lmdbfile.INITIAL_SIZE, spec.path)
+            if spec.layout != "small":
+                env.open_db(_LONG_TABLE)
+            with env.begin(write=True) as txn:
+                txn.put(IDENTITY, identity(spec))
+            env.sync(True)
+        finally:
+            env.close()
+
+
+def _translated(error: lmdb.Error, path: str) -> Exception:
+    if isinstance(error, RackError):
+        return error
+    if isinstance(error, lmdb.ReadonlyError):
+        return ReadOnlyError(errno.EACCES, 'the store was opened with flag="r"', path)
+    if isinstance(error, lmdb.BadValsizeError):
+        return TooLargeError(f"a value or key is larger than LMDB holds ({MAX_VALUE} bytes)")
+    if isinstance(error, lmdb.ReadersFullError):
+        return RackError(f"{path}: more than {_MAX_READERS} threads read this shard at once")
+    if error.code == errno.EBUSY or "same thread" in str(error):
+        return ReentrantWriteError(f"{path}: a write inside another write; a serializer must not use the store")
+    if error.code in _NO_SPACE:
+        return StoreFullError(error.code, f"{error}; nothing was changed", path)
+    if error.code in (errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE):
+        return StorePathError(error.code, str(error), path)
+    return CorruptShardError(f"{path}: {error}. The shard is damaged; restore it from a copy")
+
+
 def identity(spec: ShardSpec) -> bytes:
     return f"rack-shard-1 {spec.store_id} {spec.number} {spec.layout}".encode()
 
 
-def _remove_leftover(spec: ShardSpec) -> None:
-    """Remove the files of a creation that was killed. The caller holds the store's lock, and there is no manifest."""
-    if not os.path.lexists(spec.path):
-        return
-    in_the_way = CorruptShardError(
-        errno.EEXIST,
-        "this file is in the way of a new store and may hold data: its store's manifest is missing."
-        " Restore the manifest, or move the file away",
-        spec.path,
-    )
-    if not os.path.isfile(spec.path):
-        raise in_the_way
-    if os.path.getsize(spec.path):
-        try:
-            env = lmdb.open(spec.path, subdir=False, readonly=True, lock=False, max_dbs=1, lib_version=0)
-            try:
-                with env.begin() as txn:
-                    names = {key for key, _ in txn.cursor()}
-                    if not names <= {IDENTITY, _LONG_TABLE}:
-                        raise in_the_way
-                    if _LONG_TABLE in names and txn.stat(env.open_db(_LONG_TABLE, txn, create=False))["entries"]:
-                        raise in_the_way
-            finally:
-                env.close()
-        except lmdb.Error:
-            raise in_the_way from None
+def _unlink(spec: ShardSpec) -> None:
     for path in (spec.path, spec.path + "-lock"):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)

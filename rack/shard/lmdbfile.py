@@ -61,10 +61,9 @@ def file_id(status: os.stat_result) -> tuple[int, int]:
 
 def check_header(fd: int, path: str) -> None:
     """Raise CorruptShardError unless this is an LMDB file that holds every page it refers to."""
-    size = os.fstat(fd).st_size
     first = os.pread(fd, _META.size, 0)
     if len(first) < _META.size:
-        raise CorruptShardError(f"{path} is truncated: {size} bytes are too few for a shard")
+        raise CorruptShardError(f"{path} is truncated: {len(first)} bytes are too few for a shard")
     magic, version, *_ = _META.unpack(first)
     if magic != _MAGIC or version & 0xFFFF != _FORMAT:
         raise CorruptShardError(f"{path} is not a Rack shard (it is no LMDB data file of format {_FORMAT})")
@@ -72,10 +71,40 @@ def check_header(fd: int, path: str) -> None:
     second = os.pread(fd, _META.size, page)
     metas = [_META.unpack(meta) for meta in (first, second) if len(meta) == _META.size]
     _, _, _, _, _, last_page, _ = max(metas, key=lambda meta: meta[6])
+    size = os.fstat(fd).st_size  # asked last: without the growth lock, the file may grow between the two
     if (last_page + 1) * page > size:
         raise CorruptShardError(
             f"{path} is truncated: it has {size} bytes and uses {(last_page + 1) * page}. Restore it from a copy"
         )
+
+
+def is_unfinished(path: str) -> bool:
+    """Return whether the file is what a killed creation leaves: no more than LMDB's two meta pages, or part of them."""
+    with open(path, "rb") as file:
+        data = file.read(INITIAL_SIZE + 1)
+    return len(data) <= INITIAL_SIZE and not any(data[2 * PAGE :])
+
+
+def back_lock_file(path: str) -> None:
+    """Make LMDB's lock file with its first page backed by the file system, unless it is there.
+
+    LMDB makes it with holes and writes to it through a map, which is SIGBUS if there is no space. What is behind the
+    first page is touched only when more than 60 processes are inside a transaction at one moment.
+
+    :raises StoreFullError: no space; there is no lock file.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    except FileExistsError:
+        return
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(fd, 0, PAGE)
+    except OSError as error:
+        os.unlink(path)
+        raise StoreFullError(error.errno, f"no space to open the shard ({error.strerror})", path) from error
+    finally:
+        os.close(fd)
 
 
 def grown(size: int, need: int) -> int:

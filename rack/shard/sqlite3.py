@@ -69,7 +69,6 @@ class SqliteShard(Shard):
 
     @classmethod
     def create(cls, spec: ShardSpec) -> None:
-        _remove_leftover(spec)
         for path in (spec.path, spec.path + "-lock"):
             with open(path, "xb"):
                 pass
@@ -80,6 +79,32 @@ class SqliteShard(Shard):
             _create_triggers(connection)
             rows = [("identity", _identity(spec)), ("count", 0)]
             connection.executemany("INSERT INTO rack VALUES (?, ?)", rows)
+
+    @classmethod
+    def remove_leftover(cls, spec: ShardSpec) -> None:
+        files = [spec.path, *(spec.path + suffix for suffix in SqliteShard.companions)]
+        if os.path.lexists(spec.path):
+            in_the_way = CorruptShardError(
+                errno.EEXIST,
+                "this file is in the way of a new store and may hold data: its store's manifest is missing."
+                " Restore the manifest, or move the file away",
+                spec.path,
+            )
+            if not os.path.isfile(spec.path):
+                raise in_the_way
+            if os.path.getsize(spec.path) or _size(spec.path + "-wal"):
+                try:
+                    with contextlib.closing(_connect(spec.path, "rw")) as connection:
+                        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+                        if not tables <= {"entries", "rack"}:
+                            raise in_the_way
+                        if "entries" in tables and connection.execute("SELECT 1 FROM entries LIMIT 1").fetchone():
+                            raise in_the_way
+                except sqlite3.Error:
+                    raise in_the_way from None
+        for path in files:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
 
     def __init__(self, spec: ShardSpec, rejoin: Callable[[], None]) -> None:
         self._spec = spec
@@ -399,33 +424,6 @@ def _check_header(path: str) -> None:
     needed = (65536 if page == 1 else page) * int.from_bytes(header[28:32], "big")
     if size < needed:
         raise CorruptShardError(f"{path} is truncated: it has {size} bytes and needs {needed}. Restore it from a copy")
-
-
-def _remove_leftover(spec: ShardSpec) -> None:
-    """Remove the files of a creation that was killed. The caller holds the store's lock, and there is no manifest."""
-    files = [spec.path, *(spec.path + suffix for suffix in SqliteShard.companions)]
-    if os.path.lexists(spec.path):
-        in_the_way = CorruptShardError(
-            errno.EEXIST,
-            "this file is in the way of a new store and may hold data: its store's manifest is missing."
-            " Restore the manifest, or move the file away",
-            spec.path,
-        )
-        if not os.path.isfile(spec.path):
-            raise in_the_way
-        if os.path.getsize(spec.path) or _size(spec.path + "-wal"):
-            try:
-                with contextlib.closing(_connect(spec.path, "rw")) as connection:
-                    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-                    if not tables <= {"entries", "rack"}:
-                        raise in_the_way
-                    if "entries" in tables and connection.execute("SELECT 1 FROM entries LIMIT 1").fetchone():
-                        raise in_the_way
-            except sqlite3.Error:
-                raise in_the_way from None
-    for path in files:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
 
 
 # What the operations do inside a transaction.
