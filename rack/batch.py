@@ -37,16 +37,13 @@ class Batches:
         self._size.setdefault(thread, 0)
 
     def end(self) -> bool:
-        """Leave the batch, committing at the outermost; return whether any batch is left."""
+        """Leave a batch that has been flushed; return whether any batch is left."""
         thread = get_ident()
         self._depth[thread] -= 1
         if not self._depth[thread]:
-            try:
-                self.flush(thread)
-            finally:
-                del self._depth[thread], self._size[thread]
-                for shard in self._shards:
-                    shard.held.pop(thread, None)
+            del self._depth[thread], self._size[thread]
+            for shard in self._shards:
+                shard.held.pop(thread, None)
         return bool(self._depth)
 
     def held(self, shard: _BatchShard) -> dict[bytes, bytes] | None:
@@ -62,15 +59,17 @@ class Batches:
         thread = get_ident()
         self._size[thread] += size
         if self._size[thread] >= _BUFFER_BYTES:
-            self.flush(thread)
+            self.flush()
 
-    def flush(self, thread: int) -> None:
+    def flush(self) -> None:
+        """Commit what this thread's batch holds."""
         if self._pid != os.getpid():
             self._forget()
-        pairs = (pair for shard in self._shards for pair in shard.held.get(thread, {}).items())
-        self.plain.put_all(pairs)
-        for shard in self._shards:
-            shard.held.pop(thread, None)
+        thread = get_ident()
+        held = [shard.held[thread] for shard in self._shards if thread in shard.held]
+        self.plain.put_all(pair for pairs in held for pair in pairs.items())
+        for pairs in held:
+            pairs.clear()
         self._size[thread] = 0
 
     def _forget(self) -> None:

@@ -7,7 +7,6 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
-from threading import Lock
 from typing import Any, ClassVar, NoReturn, Self, TypeVar
 
 from rack import registry
@@ -117,9 +116,10 @@ class Container:
         :raises CorruptShardError: a shard is missing, foreign, swapped, truncated or damaged.
         :raises StoreInUseError: flag is "n", and the store is open somewhere.
         """
-        if self._depth == 0:
-            self._attach(registry.acquire(self._path, self._request, self._mode))
-        self._depth += 1
+        with registry.guard():
+            if self._depth == 0:
+                self._attach(registry.acquire(self._path, self._request, self._mode))
+            self._depth += 1
         return self
 
     def close(self) -> None:
@@ -127,18 +127,23 @@ class Container:
 
         :raises StoreDeletedError: the store's files were removed while it was open; what was written is lost.
         """
-        if self._depth > 1:
-            self._depth -= 1
-        elif self._depth:
-            self._let_go()
+        with registry.guard():
+            if self._depth > 1:
+                self._depth -= 1
+            elif self._depth:
+                self._let_go()
 
     def _let_go(self) -> None:
         self._depth = 0
         self._entered_by_maker = False
         self._set_closed()
         finalizer, self._finalizer, self._held = self._finalizer, None, None
-        if finalizer is not None:
-            finalizer()
+        if finalizer is not None and (alive := finalizer.detach()) is not None:
+            _, _, (held, anonymous, pid), _ = alive
+            if anonymous and pid == os.getpid():
+                registry.remove(held)
+            else:
+                registry.release(held)
 
     def __enter__(self) -> Self:
         if self._entered_by_maker:
@@ -155,7 +160,7 @@ class Container:
 
     def _attach(self, held: OpenStore, anonymous: bool = False) -> None:
         self._held = held
-        self._finalizer = weakref.finalize(self, _dispose, held, anonymous, os.getpid())
+        self._finalizer = weakref.finalize(self, _collected, held, anonymous, os.getpid())
         self._codec, self._serdes = held.manifest.codecs(self._request)
         self._dump_key = self._codec.dumps
         self._load_key = self._codec.loads
@@ -192,6 +197,9 @@ class Container:
             return f"<{type(self).__name__} {self.name!r}, closed>"
         manifest = self._manifest
         return f"<{type(self).__name__} {self.name!r}, {manifest.engine}, {manifest.shards} shards>"
+
+    def __deepcopy__(self, memo: object) -> Any:
+        return self.copy()  # type: ignore[attr-defined]
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self._path, "name": self.name, "arguments": self._arguments, "open": not self.closed}
@@ -337,7 +345,7 @@ class Container:
         have been collected. Operations with an answer (add, discard, pop, incr, ...) are done at once. The writes of
         one batch are atomic for each shard, not all together. No lock is held while the block runs.
         """
-        with _batch_lock:
+        with registry.guard():
             if self._batches is None:
                 self._batches = Batches(self._store)
                 self._use(self._batches.store)
@@ -346,11 +354,14 @@ class Container:
         try:
             yield self
         finally:
-            with _batch_lock:
-                if not batches.end() and self._batches is batches:
-                    self._batches = None
-                    if not self.closed:
-                        self._use(batches.plain)
+            try:
+                batches.flush()
+            finally:
+                with registry.guard():
+                    if not batches.end() and self._batches is batches:
+                        self._batches = None
+                        if not self.closed:
+                            self._use(batches.plain)
 
     # The store
 
@@ -381,12 +392,9 @@ class Container:
             raise DeserializationError(f"{self.name}: a stored key is not in its canonical form: {key[:60]!r}")
 
 
-def _dispose(held: OpenStore, anonymous: bool, pid: int) -> None:
-    """Give back a container's store; also called when the container is collected and at exit."""
-    if anonymous and pid == os.getpid():
-        registry.remove(held)
-    else:
-        registry.release(held)
+def _collected(held: OpenStore, anonymous: bool, pid: int) -> None:
+    """Give back the store of a container that was collected or open at exit; its maker deletes an anonymous one."""
+    registry.orphan(held, anonymous and pid == os.getpid())
 
 
 def _absolute(name: str | os.PathLike[str]) -> str:
@@ -416,4 +424,3 @@ class _NotOpen:
 
 
 _NOT_OPEN: Any = _NotOpen()
-_batch_lock = Lock()

@@ -7,7 +7,9 @@ import errno
 import os
 import time
 import uuid
+from collections import deque
 from threading import Lock, RLock
+from typing import Any
 
 from rack.errors import (
     LockTimeoutError,
@@ -112,6 +114,7 @@ class OpenStore:
 
 
 _lock = RLock()
+_orphans: deque[tuple[OpenStore, bool]] = deque()
 _by_path: dict[str, OpenStore] = {}
 _all: set[OpenStore] = set()  # also those whose files were removed, and are no longer found by path
 
@@ -119,6 +122,7 @@ _all: set[OpenStore] = set()  # also those whose files were removed, and are no 
 def acquire(path: str, request: Request, mode: Mode) -> OpenStore:
     """Return the store at ``path``, opening or making it as ``mode`` says. Pair with :func:`release`."""
     with _lock:
+        _release_orphans()
         key = os.path.realpath(path)
         held = _by_path.get(key)
         if held is not None and not held.is_current():
@@ -176,6 +180,33 @@ def remove(held: OpenStore) -> None:
         with contextlib.suppress(StoreDeletedError):
             release(held)
         _unlink(files)
+
+
+def orphan(held: OpenStore, anonymous: bool) -> None:
+    """Give back the store of a container that was collected, soon.
+
+    The collector runs anywhere, also where this thread has a shard's lock: waiting for the registry's lock here, while
+    a fork has that and waits for the shard's, would never end.
+    """
+    _orphans.append((held, anonymous))
+    lock = _lock
+    if lock.acquire(blocking=False):
+        try:
+            _release_orphans()
+        finally:
+            lock.release()
+
+
+def _release_orphans() -> None:
+    while _orphans:
+        held, anonymous = _orphans.popleft()
+        with contextlib.suppress(StoreDeletedError):  # there is nobody left to tell
+            remove(held) if anonymous else release(held)
+
+
+def guard() -> contextlib.AbstractContextManager[Any]:
+    """Return the registry's lock, for what else happens when a container opens or closes. Not held across a fork."""
+    return _lock
 
 
 def check_absent(path: str) -> None:

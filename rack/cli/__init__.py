@@ -8,6 +8,7 @@ shows 130, 143, 141): only so a shell loop around it stops as well.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -15,6 +16,8 @@ from collections.abc import Sequence
 def main(args: Sequence[str] | None = None) -> int:
     """Run the ``rack`` command with ``args`` (default: those of the process) and return its exit code."""
     _fill_standard_descriptors()
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the command has its own: no traceback from an import
     try:
         import click  # noqa: F401
         import rich  # noqa: F401

@@ -54,13 +54,20 @@ def dedup(
     Ctrl-C and a closed pipe (as in "| head") end the command quietly. What was written stays seen, and another run
     goes on from there. Lines are stored just before they are written, a block of about 1 MiB at a time: a process that
     is killed between the two, or whose reader goes away, has stored up to a block (per worker) that nobody was given.
+
+    Exit codes: 0 done; 1 an error, or a FILE that could not be read; 2 wrong usage; and, as a shell shows them, 130
+    after Ctrl-C and 141 after a closed pipe.
     """
     if sys.stdout is None:
         raise Failure("standard output is closed")
+    try:
+        seen = PersistentSet[bytes](store, serdes="bytes", shards=shards)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
     output = None if count else Output()
     problems = Problems()
     sources = [source for path in files or ("-",) if (source := _look(path, output, problems))]
-    with PersistentSet[bytes](store, serdes="bytes", shards=shards):
+    with seen:
         pass  # made, or found to be what it should be, before anything is read
     if not quiet and any(source.path == "-" for source in sources) and os.isatty(0):
         tell("reading lines from the terminal; Ctrl-D ends them")

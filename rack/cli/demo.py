@@ -61,21 +61,21 @@ def demo(directory: Path | None, megabytes: float, workers: int) -> None:
     console = Console(highlight=False)
     paths = _source_files(megabytes * 1e6)
     place = directory or Path(tempfile.mkdtemp(prefix="rack-demo-"))
+    # Names of the demo's own: flag="n" will replace no store of the user's.
+    lines_name, words_name = str(place / "demo-lines"), str(place / "demo-words")
+    console.print(f"{workers} processes read {len(paths):,} files of Python's standard library ...")
     try:
         place.mkdir(parents=True, exist_ok=True)
-        # Names of the demo's own: flag="n" will replace no store of the user's.
-        lines_name, words_name = str(place / "demo-lines"), str(place / "demo-words")
-        console.print(f"{workers} processes read {len(paths):,} files of Python's standard library ...")
         total = _fill(paths, workers, lines_name, words_name)
-        console.print("One process does the same in memory, to compare ...")
-        began = time.monotonic()
-        lines, words = _in_memory(paths)
-        seconds = time.monotonic() - began
-        _compare(lines, words, total, lines_name, words_name)
     except BaseException:
-        if directory is None:
+        if directory is None:  # half a demo, in a place that nobody was told
             shutil.rmtree(place, ignore_errors=True)
         raise
+    console.print("One process does the same in memory, to compare ...")
+    began = time.monotonic()
+    lines, words = _in_memory(paths)
+    seconds = time.monotonic() - began
+    _compare(lines, words, total, lines_name, words_name)
     _show(console, total, seconds, lines, words)
     _show_next(place, lines_name, words_name, paths[0])
 

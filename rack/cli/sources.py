@@ -75,7 +75,7 @@ class Source:
                 yield from _blocks(Stream(0 if self.path == "-" else self.path, idle), separator)
 
     def parts(self, workers: int) -> Iterator[Part]:
-        """Cut it so that ``workers`` processes have about the same to do, which may be slow at it for other reasons."""
+        """Cut it into more parts than there are ``workers``, so that all of them are busy until near the end."""
         if self.size is None or is_compressed(self.path):
             yield Part(self.path)
             return

@@ -177,26 +177,33 @@ class LmdbEnvironment:
                     lmdbfile.back_lock_file(spec.path + "-lock")
                 env = _open_env(spec, size)
             except lmdb.Error as error:
-                raise _translated(error, self._spec.path) from error
+                raise _translated(error, spec.path) from error
+        self._env, self._inode = env, lmdbfile.file_id(status)
         try:
             if env.max_key_size() != MAX_KEY:
                 raise RackError(f"this build of LMDB has keys of {env.max_key_size()} bytes; Rack needs {MAX_KEY}")
             if not spec.readonly:
                 env.reader_check()
-            main = env.open_db()
-            self._check_identity(env)
-            self._long = None
-            if spec.layout != "small":
-                self._long = LongKeys(env.open_db(_LONG_TABLE, create=False), spec.hash)
-        except lmdb.Error as error:
+            while True:
+                try:
+                    self._open_tables(env)
+                    break
+                except lmdb.MapResizedError:  # another process has just made the file larger
+                    self._adopt_size()
+        except BaseException as error:
+            self._env = None
             env.close()
-            raise _translated(error, self._spec.path) from error
-        except BaseException:
-            env.close()
+            if isinstance(error, lmdb.Error):
+                raise _translated(error, spec.path) from error
             raise
-        self._env, self._main = env, main
         self._begin = env.begin if self._check_write is None else self._begin_checked
-        self._inode = lmdbfile.file_id(status)
+
+    def _open_tables(self, env: Any) -> None:
+        self._main = env.open_db()
+        self._check_identity(env)
+        self._long = None
+        if self._spec.layout != "small":
+            self._long = LongKeys(env.open_db(_LONG_TABLE, create=False), self._spec.hash)
 
     def _check_identity(self, env: Any) -> None:
         with env.begin() as txn:
