@@ -117,9 +117,9 @@ class Manifest:
     def write(self, path: str) -> None:
         """Put the manifest in place. It is there as a whole and on the disk, or not at all."""
         file = manifest_path(path)
-        temporary = f"{file}-{os.getpid()}"
+        temporary = f"{file}-new"  # whoever makes a store has its lock
         try:
-            with open(temporary, "x") as stream:
+            with open(temporary, "w") as stream:
                 json.dump(asdict(self), stream, indent=2)
                 stream.write("\n")
                 stream.flush()

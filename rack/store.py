@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 
 # Bulk writes are held until there is this much of them (bytes, with what Python needs around them), then written a
 # transaction a shard. LMDB's limit of 131,071 pages in a transaction is kept by the count: a pair changes some pages.
-_BUFFER_BYTES = 32 << 20
+_BUFFER_BYTES = 96 << 20  # about 75 MB of memory
 _PAIR_OVERHEAD = 170
 _TRANSACTION_PAIRS = 20_000
 

@@ -225,8 +225,9 @@ def blocks(source: Input, separator: bytes, size: int = BLOCK) -> Iterator[bytes
             pieces.append(chunk)
             continue
         pieces.append(chunk[:cut])
-        yield b"".join(pieces)
-        pieces = [chunk[cut + 1 :]]
+        block = b"".join(pieces)
+        pieces = [chunk[cut + 1 :]]  # a long record is not kept twice
+        yield block
     if last := b"".join(pieces):
         yield last
 

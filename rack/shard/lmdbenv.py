@@ -362,12 +362,13 @@ def _translated(error: lmdb.Error, path: str) -> Exception:
         return TooLargeError(f"a value or key is larger than LMDB holds ({MAX_VALUE} bytes)")
     if isinstance(error, lmdb.ReadersFullError):
         return RackError(f"{path}: more than {_MAX_READERS} threads read this shard at once")
-    if error.code == errno.EBUSY or "same thread" in str(error):
+    code = getattr(error, "code", 0)  # LMDB's own have one
+    if code == errno.EBUSY or "same thread" in str(error):
         return ReentrantWriteError(f"{path}: a write inside another write; a serializer must not use the store")
-    if error.code in _NO_SPACE:
-        return StoreFullError(error.code, f"{error}; nothing was changed", path)
-    if error.code in (errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE):
-        return StorePathError(error.code, str(error), path)
+    if code in _NO_SPACE:
+        return StoreFullError(code, f"{error}; nothing was changed", path)
+    if code in (errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE):
+        return StorePathError(code, str(error), path)
     return CorruptShardError(f"{path}: {error}. The shard is damaged; restore it from a copy")
 
 

@@ -21,7 +21,7 @@ import fcntl
 import os
 import resource
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from threading import RLock
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -50,6 +50,7 @@ _TRIGGERS = {
     "inserted": "AFTER INSERT ON entries BEGIN UPDATE rack SET value = value + 1 WHERE name = 'count'; END",
     "deleted": "AFTER DELETE ON entries BEGIN UPDATE rack SET value = value - 1 WHERE name = 'count'; END",
 }
+_TABLE_NAMES = "SELECT name FROM sqlite_master WHERE type = 'table'"
 _PUT = "INSERT INTO entries VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 _ADD = "INSERT OR IGNORE INTO entries VALUES (?, ?)"
 _DELETE = "DELETE FROM entries WHERE key = ?"
@@ -95,7 +96,7 @@ class SqliteShard(Shard):
             if os.path.getsize(spec.path) or _size(spec.path + "-wal"):
                 try:
                     with contextlib.closing(_connect(spec.path, "rw")) as connection:
-                        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+                        tables = {name for (name,) in connection.execute(_TABLE_NAMES)}
                         if not tables <= {"entries", "rack"}:
                             raise in_the_way
                         if "entries" in tables and connection.execute("SELECT 1 FROM entries LIMIT 1").fetchone():
@@ -429,6 +430,16 @@ def _check_header(path: str) -> None:
 # What the operations do inside a transaction.
 
 
+@contextlib.contextmanager
+def _snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+    """Have several reads see one state."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        _roll_back(connection)
+
+
 def _get(connection: sqlite3.Connection, key: bytes) -> bytes | None:
     row = connection.execute("SELECT value FROM entries WHERE key = ?", (key,)).fetchone()
     return None if row is None else row[0]
@@ -471,11 +482,8 @@ def _modify(connection: sqlite3.Connection, key: bytes, change: Callable[[bytes 
 
 
 def _get_many(connection: sqlite3.Connection, keys: Sequence[bytes]) -> list[bytes | None]:
-    connection.execute("BEGIN")
-    try:
+    with _snapshot(connection):
         return [_get(connection, key) for key in keys]
-    finally:
-        _roll_back(connection)
 
 
 def _put_many(connection: sqlite3.Connection, pairs: list[Pair]) -> None:
@@ -510,7 +518,10 @@ def _scan(connection: sqlite3.Connection, after: bytes | None, reverse: bool, va
 
 
 def _count(connection: sqlite3.Connection) -> int:
-    count: int = connection.execute("SELECT value FROM rack WHERE name = 'count'").fetchone()[0]
+    row = connection.execute("SELECT value FROM rack WHERE name = 'count'").fetchone()
+    if row is None:
+        raise sqlite3.DatabaseError("the number of entries is missing")
+    count: int = row[0]
     return count
 
 
@@ -533,7 +544,11 @@ def _version(connection: sqlite3.Connection) -> object:
 
 
 def _check(connection: sqlite3.Connection, spec: ShardSpec) -> None:
-    problems = [problem for (problem,) in connection.execute("PRAGMA integrity_check(5)")]
-    if problems != ["ok"]:
-        raise CorruptShardError(f"{spec.path}: {'; '.join(problems)}")
-    _check_identity(spec, connection.execute("SELECT value FROM rack WHERE name = 'identity'").fetchone())
+    with _snapshot(connection):
+        problems = [problem for (problem,) in connection.execute("PRAGMA integrity_check(5)")]
+        if problems != ["ok"]:
+            raise CorruptShardError(f"{spec.path}: {'; '.join(problems)}")
+        _check_identity(spec, connection.execute("SELECT value FROM rack WHERE name = 'identity'").fetchone())
+        counted, found = _count(connection), connection.execute("SELECT count(*) FROM entries").fetchone()[0]
+        if counted != found:
+            raise CorruptShardError(f"{spec.path}: counts {counted} entries and has {found}")
