@@ -154,7 +154,7 @@ def as_data(results: Mapping[str, Result], settings: dict[str, Any]) -> dict[str
                     {
                         "name": series.label,
                         "operations": series.ops,
-                        "seconds_each": series.times,
+                        "seconds_each": series.rounds,
                         "rack_is_times": result.ratio(series.label),
                         "bytes_on_disk": series.disk,
                         "problem": ": ".join(filter(None, (series.problem, series.error))) or None,

@@ -1,43 +1,50 @@
-"""Rounds: every contestant in turn, timed with the garbage collector off, on stores that are removed afterwards."""
+"""Rounds: the contestants take turns, timed with the garbage collector off, on stores that are removed afterwards."""
 
 from __future__ import annotations
 
 import copy
 import gc
-import multiprocessing
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any
 
+from bench.processes import measure
 from bench.rival import Rival
 from bench.workloads import Workload
-
-PATIENCE = 120  # seconds that writer processes wait for each other
-PRELOAD = ["bench.__main__", "rack", "diskcache", "sqlitedict", "lmdbm"]
 
 
 @dataclass
 class Series:
-    """What one contestant did in one benchmark: seconds an operation, round by round."""
+    """What one contestant did in one benchmark: seconds an operation, for each slice of each round."""
 
     label: str
     ops: int
-    times: list[float] = field(default_factory=list)
+    rounds: list[list[float]] = field(default_factory=list)
     disk: int = 0  # bytes on disk after close, in the last round
     problem: str = ""  # why there are no times
     error: str = ""
 
     @property
+    def times(self) -> list[float]:
+        """Seconds an operation in each round: the median of its slices, which one disturbed slice does not move."""
+        return [median(slices) for slices in self.rounds]
+
+    @property
     def time(self) -> float:
         """Median seconds an operation."""
         return median(self.times)
+
+    def fail(self, error: Exception) -> None:
+        """Take this contestant out; the others go on."""
+        if not self.problem:
+            self.problem = "failed"
+            self.error = f"{type(error).__name__}: {error}"
 
 
 @dataclass
@@ -49,17 +56,127 @@ class Result:
     series: list[Series]
 
     def ratios(self, label: str) -> list[float]:
-        """How many times faster the first one was, round by round; empty if either has no times."""
+        """How many times faster the first one was in each round; empty if either has no times.
+
+        Slices are compared with the slices beside them in time, and the median of those ratios is the round's.
+        """
         first = self.series[0]
         for other in self.series:
             if other.label == label and not other.problem and not first.problem:
-                return [theirs / ours for ours, theirs in zip(first.times, other.times, strict=True)]
+                return [_ratio(ours, theirs) for ours, theirs in zip(first.rounds, other.rounds, strict=True)]
         return []
 
     def ratio(self, label: str) -> float | None:
         """Median of the ratios."""
         ratios = self.ratios(label)
         return median(ratios) if ratios else None
+
+
+def _ratio(ours: list[float], theirs: list[float]) -> float:
+    return median(other / mine for mine, other in zip(ours, theirs, strict=True))
+
+
+class Contest:
+    """A benchmark under way."""
+
+    def __init__(self, workload: Workload, directory: Path, tick: Callable[[], None]) -> None:
+        self.workload = workload
+        self.directory = directory
+        self.tick = tick
+        self.result = Result(workload.name, workload.title, [])
+        self.contestants: list[tuple[Rival, Series]] = []
+        for rival in workload.rivals():
+            series = Series(rival.label, workload.ops(rival.share))
+            if rival.version() is None:
+                series.problem = "not installed"
+            elif workload.processes > 1 and not rival.processes:
+                series.problem = "one process only"
+            self.result.series.append(series)
+            self.contestants.append((rival, series))
+
+    def round(self, number: int) -> None:
+        """Time all contestants once; each round begins with another one."""
+        turn = number % len(self.contestants)
+        order = self.contestants[turn:] + self.contestants[:turn]
+        if self.workload.processes:
+            for rival, series in order:
+                if not series.problem:
+                    self._time_processes(rival, series)
+                self.tick()
+        else:
+            self._time_slices([(copy.copy(rival), series) for rival, series in order])
+
+    def _time_processes(self, rival: Rival, series: Series) -> None:
+        directory = self._directory(series)
+        directory.mkdir()
+        try:
+            series.rounds.append([measure(self.workload, rival, directory, series.ops) / series.ops])
+            series.disk = disk_usage(directory)
+        except Exception as error:
+            series.fail(error)
+        shutil.rmtree(directory)
+
+    def _time_slices(self, order: list[tuple[Rival, Series]]) -> None:
+        """All stores are open at once, and the contestants do a slice of their work each in turn."""
+        workload = self.workload
+        work: dict[str, list[Any]] = {}
+        for rival, series in order:
+            if not series.problem:
+                work[series.label] = workload.work(series.ops)
+                with _failing(series):
+                    self._open(rival, series)
+        times: dict[str, list[float]] = {label: [] for label in work}
+        answers: dict[str, list[Any]] = {label: [] for label in work}
+        with no_gc():
+            for number in range(workload.slices):
+                for rival, series in order:
+                    if not series.problem:
+                        label = series.label
+                        part = slice_of(work[label], number, workload.slices)
+                        with _failing(series):
+                            start = perf_counter()
+                            answer = workload.run(rival, part)
+                            times[label].append((perf_counter() - start) / len(part))
+                            answers[label].append(answer)
+        for rival, series in order:
+            label = series.label
+            if not series.problem:
+                with _failing(series):
+                    workload.verify(rival, work[label], answers[label])
+                    series.rounds.append(times[label])
+            if label in work:
+                with _failing(series):
+                    rival.close()
+                series.disk = disk_usage(self._directory(series))
+            if workload.fresh:
+                shutil.rmtree(self._directory(series), ignore_errors=True)
+            self.tick()
+
+    def _open(self, rival: Rival, series: Series) -> None:
+        directory = self._directory(series)
+        fill = not directory.exists()
+        directory.mkdir(exist_ok=True)
+        rival.open(directory, self.workload.capacity(series.ops), self.workload.kind)
+        if fill:
+            self.workload.prepare(rival, series.ops)
+        self.workload.warm(rival)
+
+    def _directory(self, series: Series) -> Path:
+        return self.directory / str(self.result.series.index(series))
+
+
+def run(workload: Workload, rounds: int, base: Path | None, tick: Callable[[], None]) -> Result:
+    """Run a benchmark `rounds` times; stores are below `base`, or where temporary files go."""
+    with tempfile.TemporaryDirectory(prefix="rack-bench-", dir=base) as temporary:
+        contest = Contest(workload, Path(temporary), tick)
+        for number in range(rounds):
+            contest.round(number)
+    return contest.result
+
+
+def turns(workload: Workload, rounds: int) -> int:
+    """How often :func:`run` will tick."""
+    return rounds * len(workload.rivals())
 
 
 @contextmanager
@@ -73,128 +190,24 @@ def no_gc() -> Iterator[None]:
         gc.enable()
 
 
+@contextmanager
+def _failing(series: Series) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        series.fail(error)
+
+
+def slice_of(work: list[Any], number: int, count: int) -> list[Any]:
+    """One of `count` parts of a list, of about equal size."""
+    return work[number * len(work) // count : (number + 1) * len(work) // count]
+
+
 def disk_usage(directory: Path) -> int:
     """Bytes allocated to the files below `directory`."""
-    return sum(path.stat().st_blocks * 512 for path in directory.rglob("*") if path.is_file())
-
-
-def measure(workload: Workload, rival: Rival, directory: Path, ops: int, fill: bool) -> float:
-    """Seconds for the timed part, in this process."""
-    store = copy.copy(rival)
-    store.open(directory, workload.capacity(ops), workload.kind)
-    try:
-        if fill:
-            workload.prepare(store, ops)
-        workload.warm(store, ops)
-        with no_gc():
-            start = perf_counter()
-            answer = workload.run(store)
-            seconds = perf_counter() - start
-        workload.verify(store, answer)
-    finally:
-        store.close()
-    return seconds
-
-
-def write(workload: Workload, rival: Rival, directory: Path, ops: int, barrier: Any, sender: Connection) -> None:
-    """A writer process: sends when it began and when it ended, or what went wrong."""
-    try:
-        rival.open(directory, workload.capacity(ops), workload.kind)
-        workload.warm(rival, ops)
-        with no_gc():
-            barrier.wait(PATIENCE)
-            start = perf_counter()
-            workload.run(rival)
-            end = perf_counter()
-        rival.close()
-        sender.send((start, end))
-    except BaseException as error:
-        barrier.abort()
-        sender.send(error if isinstance(error, Exception) else RuntimeError(repr(error)))
-
-
-def measure_processes(workload: Workload, rival: Rival, directory: Path, ops: int) -> float:
-    """Seconds from the first start to the last end of all writers. The clock is the system's, one for all of them."""
-    store = copy.copy(rival)  # an open one cannot be pickled to a worker
-    store.open(directory, workload.capacity(ops), workload.kind)
-    store.close()
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
-    barrier = context.Barrier(workload.processes)
-    receivers = []
-    workers = []
-    for number in range(workload.processes):
-        mine = type(workload)(workload.scale, workload.seed, number)
-        receiver, sender = context.Pipe(duplex=False)
-        worker = context.Process(target=write, args=(mine, rival, directory, ops, barrier, sender), daemon=True)
-        worker.start()
-        sender.close()
-        receivers.append(receiver)
-        workers.append(worker)
-    answers: list[Any] = []
-    for receiver in receivers:
-        try:
-            answers.append(receiver.recv() if receiver.poll(2 * PATIENCE) else TimeoutError("no answer from a writer"))
-        except EOFError:
-            barrier.abort()
-            answers.append(RuntimeError("a writer died"))
-    for worker in workers:
-        worker.join(10)
-        if worker.is_alive():
-            worker.kill()
-    errors = [answer for answer in answers if isinstance(answer, Exception)]
-    if errors:  # the others only saw that the barrier broke
-        raise next((error for error in errors if "Barrier" not in type(error).__name__), errors[0])
-    store.open(directory, workload.capacity(ops), workload.kind)
-    try:
-        workload.verify(store, ops)
-    finally:
-        store.close()
-    return float(max(end for _, end in answers) - min(start for start, _ in answers))
-
-
-def run(workload: Workload, rounds: int, base: Path | None, tick: Callable[[], None]) -> Result:
-    """All contestants of a benchmark, in turn, `rounds` times; each round begins with another one."""
-    rivals = workload.rivals()
-    result = Result(workload.name, workload.title, [])
-    for rival in rivals:
-        series = Series(rival.label, workload.ops(rival.share))
-        if rival.version() is None:
-            series.problem = "not installed"
-        elif workload.processes > 1 and not rival.processes:
-            series.problem = "one process only"
-        result.series.append(series)
-    contest = list(zip(rivals, result.series, strict=True))
-    with tempfile.TemporaryDirectory(prefix="rack-bench-", dir=base) as temporary:
-        for number in range(rounds):
-            turn = number % len(contest)
-            for position, (rival, series) in enumerate(contest[turn:] + contest[:turn]):
-                if not series.problem:
-                    directory = Path(temporary) / str((position + turn) % len(contest))
-                    _one(workload, rival, series, directory)
-                tick()
-    return result
-
-
-def _one(workload: Workload, rival: Rival, series: Series, directory: Path) -> None:
-    """One contestant's turn. Its failure is a line in the report and does not stop the others."""
-    fill = not directory.exists()
-    directory.mkdir(exist_ok=True)
-    try:
-        if workload.processes:
-            seconds = measure_processes(workload, rival, directory, series.ops)
-        else:
-            seconds = measure(workload, rival, directory, series.ops, fill)
-    except Exception as error:
-        series.problem = "failed"
-        series.error = f"{type(error).__name__}: {error}"
-    else:
-        series.times.append(seconds / series.ops)
-        series.disk = disk_usage(directory)
-    if workload.fresh:
-        shutil.rmtree(directory)
-
-
-def turns(workload: Workload, rounds: int) -> int:
-    """How often :func:`run` will tick."""
-    return rounds * len(workload.rivals())
+    total = 0
+    for path in directory.rglob("*"):
+        with suppress(FileNotFoundError):  # a library's background thread may still tidy up
+            if path.is_file():
+                total += path.stat().st_blocks * 512
+    return total

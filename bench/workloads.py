@@ -1,10 +1,10 @@
-"""What is timed: what fills the store beforehand, the loop, and a check of the answer."""
+"""What is timed: what fills the store beforehand, the loop, and a check of the answers."""
 
 from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from bench.data import Scale, pairs, urls
 from bench.rival import Kind, Rival
@@ -17,18 +17,19 @@ class WrongAnswer(Exception):
     """A contestant did not do the work."""
 
 
-def check(got: int, expected: int, what: str) -> None:
+def check(got: object, expected: object, what: str) -> None:
     """Raise :class:`WrongAnswer` unless the two are equal."""
     if got != expected:
-        raise WrongAnswer(f"{got:,} {what} instead of {expected:,}")
+        raise WrongAnswer(f"{what}: {got!r} instead of {expected!r}")
 
 
 class Workload(ABC):
-    """One benchmark. An instance holds its data for one contestant's share of the operations."""
+    """One benchmark. The work of a contestant is a list, of which :meth:`run` does a slice at a time."""
 
     name: ClassVar[str]
     kind: ClassVar[Kind] = "dict"
     fresh: ClassVar[bool] = True  # a new store every round; False: filled once, only read
+    slices: ClassVar[int] = 1  # the contestants take turns that often in a round
     processes: ClassVar[int] = 0  # writer processes; 0: in this one
 
     def __init__(self, scale: Scale, seed: int, worker: int = 0) -> None:
@@ -58,37 +59,43 @@ class Workload(ABC):
         return
 
     @abstractmethod
-    def warm(self, rival: Rival, ops: int) -> None:
-        """Touch what the loop will use (connections, statements, pages), and build the data; not timed."""
+    def work(self, ops: int) -> list[Any]:
+        """The operands of `ops` operations."""
 
     @abstractmethod
-    def run(self, rival: Rival) -> int:
+    def warm(self, rival: Rival) -> None:
+        """Touch what the loop will use (connections, statements, pages); not timed."""
+
+    @abstractmethod
+    def run(self, rival: Rival, part: list[Any]) -> Any:
         """The part that is timed."""
 
     @abstractmethod
-    def verify(self, rival: Rival, answer: int) -> None:
-        """Raise :class:`WrongAnswer` if the work was not done."""
+    def verify(self, rival: Rival, work: list[Any], answers: list[Any]) -> None:
+        """Raise :class:`WrongAnswer` if the work was not done. `answers`: what :meth:`run` returned for each slice."""
 
 
 class Set(Workload):
     """`d[key] = value` of new keys."""
 
     name = "set"
+    slices = 10
 
     @property
     def title(self) -> str:
         return "set: d[key] = value, new keys into a new store, one commit each"
 
-    def warm(self, rival: Rival, ops: int) -> None:
+    def work(self, ops: int) -> list[Any]:
+        return pairs(ops, self.seed, 1)
+
+    def warm(self, rival: Rival) -> None:
         rival.set(pairs(64, self.seed, 9))
-        self.data = pairs(ops, self.seed, 1)
 
-    def run(self, rival: Rival) -> int:
-        rival.set(self.data)
-        return 0
+    def run(self, rival: Rival, part: list[Any]) -> Any:
+        rival.set(part)
 
-    def verify(self, rival: Rival, answer: int) -> None:
-        check(rival.count(), 64 + len(self.data), "entries")
+    def verify(self, rival: Rival, work: list[Any], answers: list[Any]) -> None:
+        check(rival.count(), 64 + len(work), "entries")
 
 
 class Get(Workload):
@@ -96,6 +103,7 @@ class Get(Workload):
 
     name = "get"
     fresh = False
+    slices = 10
 
     @property
     def title(self) -> str:
@@ -107,17 +115,18 @@ class Get(Workload):
     def prepare(self, rival: Rival, ops: int) -> None:
         rival.update(pairs(self.scale.population, self.seed, 1))
 
-    def warm(self, rival: Rival, ops: int) -> None:
-        chosen = random.Random(self.seed).choices(pairs(self.scale.population, self.seed, 1), k=ops)
-        self.data = [key for key, _ in chosen]
-        self.expected = chosen[-1][1]
-        rival.get(self.data[:500])
+    def work(self, ops: int) -> list[Any]:
+        return random.Random(self.seed).choices(urls(self.scale.population, self.seed, 1), k=ops)
 
-    def run(self, rival: Rival) -> int:
-        return int(rival.get(self.data))
+    def warm(self, rival: Rival) -> None:
+        rival.get(self.work(500))
 
-    def verify(self, rival: Rival, answer: int) -> None:
-        check(answer, self.expected, "as a value")
+    def run(self, rival: Rival, part: list[Any]) -> Any:
+        return rival.get(part)
+
+    def verify(self, rival: Rival, work: list[Any], answers: list[Any]) -> None:
+        values = dict(pairs(self.scale.population, self.seed, 1))
+        check(answers[-1], values[work[-1]], "the last value")
 
 
 class In(Get):
@@ -129,20 +138,21 @@ class In(Get):
     def title(self) -> str:
         return f"in: key in d, half present, random order, from {self.scale.population:,}"
 
-    def warm(self, rival: Rival, ops: int) -> None:
+    def work(self, ops: int) -> list[Any]:
         rng = random.Random(self.seed)
-        self.data = rng.choices(urls(self.scale.population, self.seed, 1), k=ops // 2)
-        self.data += rng.choices(urls(self.scale.population, self.seed, 2), k=ops - ops // 2)
-        rng.shuffle(self.data)
-        present = set(urls(self.scale.population, self.seed, 1))
-        self.expected = sum(key in present for key in self.data)
-        rival.contains(self.data[:500])
+        keys = rng.choices(urls(self.scale.population, self.seed, 1), k=ops // 2)
+        keys += rng.choices(urls(self.scale.population, self.seed, 2), k=ops - ops // 2)
+        rng.shuffle(keys)
+        return keys
 
-    def run(self, rival: Rival) -> int:
-        return rival.contains(self.data)
+    def warm(self, rival: Rival) -> None:
+        rival.contains(self.work(500))
 
-    def verify(self, rival: Rival, answer: int) -> None:
-        check(answer, self.expected, "found")
+    def run(self, rival: Rival, part: list[Any]) -> Any:
+        return rival.contains(part)
+
+    def verify(self, rival: Rival, work: list[Any], answers: list[Any]) -> None:
+        check(sum(answers), len(work) // 2, "found")
 
 
 class Add(Workload):
@@ -150,27 +160,28 @@ class Add(Workload):
 
     name = "add"
     kind = "set"
+    slices = 10
 
     @property
     def title(self) -> str:
         return "add: add the key if it is absent and know which, half new"
 
     def prepare(self, rival: Rival, ops: int) -> None:
-        if rival.name == "Rack":
-            rival.add(urls(ops // 2, self.seed, 1))
-        else:
-            rival.update([(key, 1) for key in urls(ops // 2, self.seed, 1)])
+        rival.add(urls(ops // 2, self.seed, 1))
 
-    def warm(self, rival: Rival, ops: int) -> None:
-        self.data = urls(ops // 2, self.seed, 1) + urls(ops - ops // 2, self.seed, 2)
-        random.Random(self.seed).shuffle(self.data)
+    def work(self, ops: int) -> list[Any]:
+        keys = urls(ops // 2, self.seed, 1) + urls(ops - ops // 2, self.seed, 2)
+        random.Random(self.seed).shuffle(keys)
+        return keys
+
+    def warm(self, rival: Rival) -> None:
         rival.add(urls(64, self.seed, 9))
 
-    def run(self, rival: Rival) -> int:
-        return rival.add(self.data)
+    def run(self, rival: Rival, part: list[Any]) -> Any:
+        return rival.add(part)
 
-    def verify(self, rival: Rival, answer: int) -> None:
-        check(answer, len(self.data) - len(self.data) // 2, "new")
+    def verify(self, rival: Rival, work: list[Any], answers: list[Any]) -> None:
+        check(sum(answers), len(work) - len(work) // 2, "new")
 
 
 class Update(Workload):
@@ -185,15 +196,17 @@ class Update(Workload):
     def ops(self, share: float) -> int:
         return self.scale.bulk if share == 1 else self.scale.slow_bulk
 
-    def warm(self, rival: Rival, ops: int) -> None:
-        self.data = pairs(ops, self.seed, 1)
+    def work(self, ops: int) -> list[Any]:
+        return pairs(ops, self.seed, 1)
 
-    def run(self, rival: Rival) -> int:
-        rival.update(self.data)
-        return 0
+    def warm(self, rival: Rival) -> None:
+        rival.count()
 
-    def verify(self, rival: Rival, answer: int) -> None:
-        check(rival.count(), len(self.data), "entries")
+    def run(self, rival: Rival, part: list[Any]) -> Any:
+        rival.update(part)
+
+    def verify(self, rival: Rival, work: list[Any], answers: list[Any]) -> None:
+        check(rival.count(), len(work), "entries")
 
 
 class Items(Update):
@@ -210,14 +223,11 @@ class Items(Update):
     def prepare(self, rival: Rival, ops: int) -> None:
         rival.update(pairs(ops, self.seed, 1))
 
-    def warm(self, rival: Rival, ops: int) -> None:
-        self.expected = ops
-
-    def run(self, rival: Rival) -> int:
+    def run(self, rival: Rival, part: list[Any]) -> Any:
         return rival.iterate(self.values)
 
-    def verify(self, rival: Rival, answer: int) -> None:
-        check(answer, self.expected, "items")
+    def verify(self, rival: Rival, work: list[Any], answers: list[Any]) -> None:
+        check(answers[0], len(work), "seen")
 
 
 class Keys(Items):
@@ -242,18 +252,19 @@ class Writers(Workload):
     def ops(self, share: float) -> int:
         return max(int(self.scale.writer_ops * share), 200) * self.processes
 
-    def warm(self, rival: Rival, ops: int) -> None:
-        """In a worker: its own part of the keys."""
+    def work(self, ops: int) -> list[Any]:
+        """This worker's own part of the keys."""
+        return pairs(ops // self.processes, self.seed, 10 + self.worker)
+
+    def warm(self, rival: Rival) -> None:
         rival.set(pairs(64, self.seed, 100 + self.worker))
-        self.data = pairs(ops // self.processes, self.seed, 10 + self.worker)
 
-    def run(self, rival: Rival) -> int:
-        rival.set(self.data)
-        return 0
+    def run(self, rival: Rival, part: list[Any]) -> Any:
+        rival.set(part)
 
-    def verify(self, rival: Rival, answer: int) -> None:
-        """In the parent, when all are done: `answer` is the number of sets that all of them did."""
-        check(rival.count(), answer + 64 * self.processes, "entries")
+    def verify(self, rival: Rival, work: list[Any], answers: list[Any]) -> None:
+        """In the parent, when all are done."""
+        check(rival.count(), (len(work) + 64) * self.processes, "entries")
 
 
 class Writers1(Writers):
@@ -284,19 +295,28 @@ class Writers8(Writers):
     processes = 8
 
 
-class Shards1(Writers1):
-    """The default number of shards against others, one writer."""
+class ShardsSet(Set):
+    """The default number of shards against others: one process sets."""
 
-    name = "shards-1"
+    name = "shards-set"
 
     def rivals(self) -> list[Rival]:
         return rack_by_shards(SHARD_COUNTS)
 
 
-class Shards4(Writers4):
-    """The default number of shards against others, four writers."""
+class ShardsGet(Get):
+    """The default number of shards against others: one process gets."""
 
-    name = "shards-4"
+    name = "shards-get"
+
+    def rivals(self) -> list[Rival]:
+        return rack_by_shards(SHARD_COUNTS)
+
+
+class ShardsWriters(Writers4):
+    """The default number of shards against others: four processes set."""
+
+    name = "shards-writers"
 
     def rivals(self) -> list[Rival]:
         return rack_by_shards(SHARD_COUNTS)
@@ -305,5 +325,5 @@ class Shards4(Writers4):
 WORKLOADS: list[type[Workload]] = [
     *(Set, Get, In, Add, Update, Items, Keys),
     *(Writers1, Writers2, Writers4, Writers8),
-    *(Shards1, Shards4),
+    *(ShardsSet, ShardsGet, ShardsWriters),
 ]

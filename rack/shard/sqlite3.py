@@ -552,3 +552,6 @@ def _check(connection: sqlite3.Connection, spec: ShardSpec) -> None:
         counted, found = _count(connection), connection.execute("SELECT count(*) FROM entries").fetchone()[0]
         if counted != found:
             raise CorruptShardError(f"{spec.path}: counts {counted} entries and has {found}")
+        odd = "SELECT count(*) FROM entries WHERE typeof(key) != 'blob' OR typeof(value) != 'blob'"
+        if others := connection.execute(odd).fetchone()[0]:
+            raise CorruptShardError(f"{spec.path}: {others} entries are not of blobs, and not Rack's")
