@@ -1,0 +1,136 @@
+"""``copy(name=)``, ``rack copy``: a store with other engine, shards or serdes; whole, or not there."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rack import MismatchError, PersistentDict, PersistentSet, RackError, StoreExistsError
+from rack.shard import ENGINES
+
+DATA = {f"key {i}": i * i for i in range(3000)} | {"k" * 900: "long", (1, "x"): None, 7: [1, 2]}
+
+
+def rack(*args: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "rack", *map(str, args)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.parametrize("target", ENGINES)
+@pytest.mark.parametrize("source", ENGINES)
+def test_a_copy_to_another_engine_and_shard_count_holds_the_same(tmp_path: Path, source: str, target: str) -> None:
+    with PersistentDict(tmp_path / "a", engine=source, shards=3) as a:
+        a.update(DATA)
+        with a.copy(tmp_path / "b", engine=target, shards=5) as b:
+            assert b == a
+            assert b.shards == 5
+            b["more"] = 1
+        assert "more" not in a
+    with PersistentDict(tmp_path / "b") as b:
+        assert dict(b) == DATA | {"more": 1}
+        assert b.check() == len(DATA) + 1
+
+
+def test_a_copy_with_another_serdes_is_encoded_anew(tmp_path: Path) -> None:
+    with PersistentSet(tmp_path / "a", serdes="str") as a:
+        a.update(["x", "é", "\ud800"])
+        with a.copy(tmp_path / "b", serdes="ordered") as b:
+            assert set(b) == {"x", "é", "\ud800"}
+            assert b.check() == 3
+    with pytest.raises(MismatchError, match="ordered"):
+        PersistentSet(tmp_path / "b", serdes="str").open()
+
+
+def test_a_copy_that_fails_leaves_no_store(tmp_path: Path) -> None:
+    with PersistentDict(tmp_path / "a") as a:
+        a.update({"x": 1, "y": {1, 2}})
+        with pytest.raises(RackError, match="set"):
+            a.copy(tmp_path / "b", serdes="json")  # JSON has no sets
+        before = {file.name for file in tmp_path.iterdir()}
+        assert not any(name.startswith("b") for name in before)
+        assert a.check() == 2
+
+
+def test_a_copy_does_not_replace_a_store(tmp_path: Path) -> None:
+    with PersistentSet(tmp_path / "a") as a, PersistentSet(tmp_path / "b") as b:
+        a.add("from a")
+        b.add("from b")
+        for make in (a.copy, a.union, a.intersection, a.difference):
+            with pytest.raises(StoreExistsError, match=r"b\.rack"):
+                make(name=tmp_path / "b")
+        with pytest.raises(FileExistsError):
+            a.symmetric_difference({1}, name=tmp_path / "b")
+        assert set(b) == {"from b"}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_copy_killed_at_any_moment_leaves_no_store_or_the_whole(
+    tmp_path: Path, engine: str, long: bool, seed: int
+) -> None:
+    import random
+
+    pick = random.Random(seed)
+    with PersistentDict(tmp_path / "a", engine=engine, shards=4) as a:
+        a.update((i, i) for i in range(60_000))
+    whole = 0
+    for number in range(40 if long else 6):
+        target = tmp_path / f"b{number}"
+        child = os.fork()
+        if not child:
+            try:
+                with PersistentDict(tmp_path / "a", flag="r") as a:
+                    a.copy(target).close()
+            finally:
+                os._exit(0)
+        time.sleep(pick.uniform(0, 0.6))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        if target.with_suffix(".rack").exists():
+            whole += 1
+            with PersistentDict(target, flag="w") as copied:
+                assert copied.check() == 60_000
+        else:
+            assert not list(tmp_path.glob(f"b{number}.rack"))
+    print(f"{whole} copies were whole")
+
+
+def test_rack_copy_changes_engine_shards_and_serdes(tmp_path: Path) -> None:
+    with PersistentDict(tmp_path / "a") as a:
+        a.update({"x": 1, "y": [2]})
+    done = rack("copy", "a", "b", "--engine", "sqlite3", "--shards", "2", "--serdes", "json", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "2 entries copied to b" in done.stderr
+    with PersistentDict(tmp_path / "b") as b:
+        assert dict(b) == {"x": 1, "y": [2]}
+        assert b.check() == 2
+        assert b.shards == 2
+    again = rack("copy", "a", "b", cwd=tmp_path)
+    assert again.returncode == 1
+    assert "b.rack" in again.stderr
+
+
+def test_rack_copy_of_nothing_names_what_was_looked_for(tmp_path: Path) -> None:
+    done = rack("copy", "nothing", "b", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "nothing.rack" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_error_for_another_shard_count_names_a_command_that_works(tmp_path: Path) -> None:
+    with PersistentSet(tmp_path / "a", shards=2) as a:
+        a.update(range(100))
+    with pytest.raises(MismatchError) as caught:
+        PersistentSet(tmp_path / "a", shards=4).open()
+    command = str(caught.value).split("`")[1].split()
+    assert command[:2] == ["rack", "copy"]
+    assert rack(*command[1:], cwd=tmp_path).returncode == 0
+    with PersistentSet(tmp_path / "NEW", shards=4) as new:
+        assert set(new) == set(range(100))
+        assert new.check() == 100
