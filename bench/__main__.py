@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -45,15 +46,16 @@ def main(quick: bool, only: tuple[str, ...], rounds: int | None, seed: int, as_j
         scale = replace(scale, rounds=rounds)
     workloads = [workload(scale, seed) for workload in WORKLOADS if workload.name in chosen(only, quick)]
     settings = asdict(scale) | {"seed": seed}
+    load = os.getloadavg()[0]
     console = Console(stderr=as_json, highlight=False)
     if not console.is_terminal:
         console.width = 120
     results: dict[str, runner.Result] = {}
     if not as_json:
-        report.print_header(console, settings)
+        report.print_header(console, settings, load)
     stderr = Console(stderr=True)
     with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
-        task = progress.add_task("", total=sum(runner.turns(workload, scale.rounds) for workload in workloads))
+        task = progress.add_task("", total=sum(runner.ticks(workload, scale.rounds) for workload in workloads))
         for workload in workloads:
             progress.update(task, description=workload.name)
             result = runner.run(workload, scale.rounds, base, lambda: progress.advance(task))
@@ -63,7 +65,7 @@ def main(quick: bool, only: tuple[str, ...], rounds: int | None, seed: int, as_j
                 console.print(report.result_table(result))
                 progress.start()
     if as_json:
-        click.echo(json.dumps(report.as_data(results, settings), indent=1))
+        click.echo(json.dumps(report.as_data(results, settings, load), indent=1))
     else:
         report.print_footer(console, results)
 

@@ -45,5 +45,5 @@ class Scale:
     rounds: int
 
 
-FULL = Scale(ops=50_000, population=20_000, bulk=100_000, slow_bulk=50_000, writer_ops=20_000, rounds=5)
+FULL = Scale(ops=50_000, population=20_000, bulk=100_000, slow_bulk=20_000, writer_ops=20_000, rounds=5)
 QUICK = Scale(ops=20_000, population=10_000, bulk=100_000, slow_bulk=10_000, writer_ops=5_000, rounds=3)

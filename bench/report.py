@@ -140,10 +140,10 @@ def losses(results: Mapping[str, Result]) -> list[str]:
     return [line for _, line in sorted(found)]
 
 
-def as_data(results: Mapping[str, Result], settings: dict[str, Any]) -> dict[str, Any]:
+def as_data(results: Mapping[str, Result], settings: dict[str, Any], load: float) -> dict[str, Any]:
     """Everything, ready for JSON."""
     return {
-        "machine": machine(),
+        "machine": machine() | {"load_at_start": load},
         "versions": versions(),
         "settings": settings,
         "benchmarks": [
@@ -169,10 +169,10 @@ def as_data(results: Mapping[str, Result], settings: dict[str, Any]) -> dict[str
     }
 
 
-def print_header(console: Console, settings: dict[str, Any]) -> None:
+def print_header(console: Console, settings: dict[str, Any], load: float) -> None:
     """The machine, the libraries and the sizes."""
     facts = machine()
-    console.print(f"{facts['python']}, {facts['system']}, {facts['cpus']} CPUs")
+    console.print(f"{facts['python']}, {facts['system']}, {facts['cpus']} CPUs, load {load:.1f} at the start")
     console.print(", ".join(f"{name}: {version or 'not installed'}" for name, version in versions().items()))
     console.print(", ".join(f"{name} {value:,}" for name, value in settings.items()))
     console.print(

@@ -202,9 +202,9 @@ class FanoutKeeping(Fanout):
 
 
 class FanoutUnsynced(FanoutKeeping):
-    """And with synchronous=OFF: the promise of Rack's default. Not what its users have."""
+    """No eviction, and synchronous=OFF: the promise of Rack's default. Not what its users have."""
 
-    name = "FanoutCache(8), nor fsync"
+    name = "FanoutCache(8), no fsync"
     settings: ClassVar[dict[str, Any]] = FanoutKeeping.settings | {"sqlite_synchronous": 0}
 
 

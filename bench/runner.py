@@ -21,7 +21,7 @@ from bench.workloads import Workload
 
 @dataclass
 class Series:
-    """What one contestant did in one benchmark: seconds an operation, for each slice of each round."""
+    """What one contestant did in one benchmark: seconds an operation, for each turn of each round."""
 
     label: str
     ops: int
@@ -32,8 +32,8 @@ class Series:
 
     @property
     def times(self) -> list[float]:
-        """Seconds an operation in each round: the median of its slices, which one disturbed slice does not move."""
-        return [median(slices) for slices in self.rounds]
+        """Seconds an operation in each round: the median of its turns, which one disturbed turn does not move."""
+        return [median(turns) for turns in self.rounds]
 
     @property
     def time(self) -> float:
@@ -58,7 +58,7 @@ class Result:
     def ratios(self, label: str) -> list[float]:
         """How many times faster the first one was in each round; empty if either has no times.
 
-        Slices are compared with the slices beside them in time, and the median of those ratios is the round's.
+        A turn is compared with the turn beside it in time, and the median of those ratios is the round's.
         """
         first = self.series[0]
         for other in self.series:
@@ -104,7 +104,7 @@ class Contest:
                     self._time_processes(rival, series)
                 self.tick()
         else:
-            self._time_slices([(copy.copy(rival), series) for rival, series in order])
+            self._time_turns([(copy.copy(rival), series) for rival, series in order])
 
     def _time_processes(self, rival: Rival, series: Series) -> None:
         directory = self._directory(series)
@@ -116,8 +116,8 @@ class Contest:
             series.fail(error)
         shutil.rmtree(directory)
 
-    def _time_slices(self, order: list[tuple[Rival, Series]]) -> None:
-        """All stores are open at once, and the contestants do a slice of their work each in turn."""
+    def _time_turns(self, order: list[tuple[Rival, Series]]) -> None:
+        """All stores are open at once, and the contestants do a part of their work each in turn."""
         workload = self.workload
         work: dict[str, list[Any]] = {}
         for rival, series in order:
@@ -128,11 +128,12 @@ class Contest:
         times: dict[str, list[float]] = {label: [] for label in work}
         answers: dict[str, list[Any]] = {label: [] for label in work}
         with no_gc():
-            for number in range(workload.slices):
+            parts = {label: workload.parts(whole) for label, whole in work.items()}
+            for turn in range(workload.turns):
                 for rival, series in order:
                     if not series.problem:
                         label = series.label
-                        part = slice_of(work[label], number, workload.slices)
+                        part = parts[label][turn]
                         with _failing(series):
                             start = perf_counter()
                             answer = workload.run(rival, part)
@@ -174,7 +175,7 @@ def run(workload: Workload, rounds: int, base: Path | None, tick: Callable[[], N
     return contest.result
 
 
-def turns(workload: Workload, rounds: int) -> int:
+def ticks(workload: Workload, rounds: int) -> int:
     """How often :func:`run` will tick."""
     return rounds * len(workload.rivals())
 
@@ -196,11 +197,6 @@ def _failing(series: Series) -> Iterator[None]:
         yield
     except Exception as error:
         series.fail(error)
-
-
-def slice_of(work: list[Any], number: int, count: int) -> list[Any]:
-    """One of `count` parts of a list, of about equal size."""
-    return work[number * len(work) // count : (number + 1) * len(work) // count]
 
 
 def disk_usage(directory: Path) -> int:

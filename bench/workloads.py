@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
+from itertools import pairwise
 from typing import Any, ClassVar
 
 from bench.data import Scale, pairs, urls
@@ -24,12 +25,12 @@ def check(got: object, expected: object, what: str) -> None:
 
 
 class Workload(ABC):
-    """One benchmark. The work of a contestant is a list, of which :meth:`run` does a slice at a time."""
+    """One benchmark. The work of a contestant is a list, of which :meth:`run` does a part at a time."""
 
     name: ClassVar[str]
     kind: ClassVar[Kind] = "dict"
     fresh: ClassVar[bool] = True  # a new store every round; False: filled once, only read
-    slices: ClassVar[int] = 1  # the contestants take turns that often in a round
+    turns: ClassVar[int] = 1  # the contestants take turns that often in a round
     processes: ClassVar[int] = 0  # writer processes; 0: in this one
 
     def __init__(self, scale: Scale, seed: int, worker: int = 0) -> None:
@@ -62,6 +63,11 @@ class Workload(ABC):
     def work(self, ops: int) -> list[Any]:
         """The operands of `ops` operations."""
 
+    def parts(self, work: list[Any]) -> list[list[Any]]:
+        """The work, cut into as many parts as there are turns."""
+        cuts = [len(work) * turn // self.turns for turn in range(self.turns + 1)]
+        return [work[start:end] for start, end in pairwise(cuts)]
+
     @abstractmethod
     def warm(self, rival: Rival) -> None:
         """Touch what the loop will use (connections, statements, pages); not timed."""
@@ -72,14 +78,14 @@ class Workload(ABC):
 
     @abstractmethod
     def verify(self, rival: Rival, work: list[Any], answers: list[Any]) -> None:
-        """Raise :class:`WrongAnswer` if the work was not done. `answers`: what :meth:`run` returned for each slice."""
+        """Raise :class:`WrongAnswer` if the work was not done. `answers`: what :meth:`run` returned for each part."""
 
 
 class Set(Workload):
     """`d[key] = value` of new keys."""
 
     name = "set"
-    slices = 10
+    turns = 10
 
     @property
     def title(self) -> str:
@@ -103,7 +109,7 @@ class Get(Workload):
 
     name = "get"
     fresh = False
-    slices = 10
+    turns = 10
 
     @property
     def title(self) -> str:
@@ -160,7 +166,7 @@ class Add(Workload):
 
     name = "add"
     kind = "set"
-    slices = 10
+    turns = 10
 
     @property
     def title(self) -> str:
@@ -214,6 +220,7 @@ class Items(Update):
 
     name = "items"
     fresh = False
+    turns = 3
     values: ClassVar[bool] = True
 
     @property
@@ -223,11 +230,15 @@ class Items(Update):
     def prepare(self, rival: Rival, ops: int) -> None:
         rival.update(pairs(ops, self.seed, 1))
 
+    def parts(self, work: list[Any]) -> list[list[Any]]:
+        """All of it in every turn."""
+        return [work] * self.turns
+
     def run(self, rival: Rival, part: list[Any]) -> Any:
         return rival.iterate(self.values)
 
     def verify(self, rival: Rival, work: list[Any], answers: list[Any]) -> None:
-        check(answers[0], len(work), "seen")
+        check(answers, [len(work)] * self.turns, "seen")
 
 
 class Keys(Items):
@@ -300,6 +311,10 @@ class ShardsSet(Set):
 
     name = "shards-set"
 
+    @property
+    def title(self) -> str:
+        return "shards-set: as set, by number of shards"
+
     def rivals(self) -> list[Rival]:
         return rack_by_shards(SHARD_COUNTS)
 
@@ -308,6 +323,10 @@ class ShardsGet(Get):
     """The default number of shards against others: one process gets."""
 
     name = "shards-get"
+
+    @property
+    def title(self) -> str:
+        return "shards-get: as get, by number of shards"
 
     def rivals(self) -> list[Rival]:
         return rack_by_shards(SHARD_COUNTS)

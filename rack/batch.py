@@ -8,6 +8,7 @@ after what it holds. No transaction and no lock is held while the ``with`` block
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable
 from threading import get_ident
 from typing import Any
@@ -29,7 +30,7 @@ class Batches:
         self.store = Store(self._shards)
         self._depth: dict[int, int] = {}
         self._size: dict[int, int] = {}
-        self._pid = os.getpid()
+        _alive.add(self)
 
     def begin(self) -> None:
         thread = get_ident()
@@ -51,8 +52,6 @@ class Batches:
         thread = get_ident()
         if thread not in self._depth:
             return None
-        if self._pid != os.getpid():
-            self._forget()
         return shard.held.setdefault(thread, {})
 
     def note(self, size: int) -> None:
@@ -63,8 +62,6 @@ class Batches:
 
     def flush(self) -> None:
         """Commit what this thread's batch holds."""
-        if self._pid != os.getpid():
-            self._forget()
         thread = get_ident()
         held = [shard.held[thread] for shard in self._shards if thread in shard.held]
         self.plain.put_all(pair for pairs in held for pair in pairs.items())
@@ -72,11 +69,27 @@ class Batches:
             pairs.clear()
         self._size[thread] = 0
 
-    def _forget(self) -> None:
-        """In a forked child: what was held at the fork is for the parent to write."""
-        self._pid = os.getpid()
+    def after_fork_in_child(self) -> None:
+        """What was held at the fork is for the parent to write, and the batches of other threads are theirs.
+
+        At once, not at the next use: a new thread may have the identity of one that is not here.
+        """
+        thread = get_ident()
+        self._depth = {thread: self._depth[thread]} if thread in self._depth else {}
+        self._size = dict.fromkeys(self._depth, 0)
         for shard in self._shards:
             shard.held.clear()
+
+
+_alive: weakref.WeakSet[Batches] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for batches in list(_alive):
+        batches.after_fork_in_child()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class _BatchShard(ShardProxy):

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NoReturn, Self, TypeVar
 
 from rack import registry
 from rack.batch import Batches
-from rack.errors import DeserializationError, NotOpenError, SerializationError
+from rack.errors import DeserializationError, LockTimeoutError, NotOpenError, SerializationError
 from rack.keys import KeyCodec, resolve_codec
 from rack.manifest import MAX_SHARDS, Manifest, Request, digest_of
 from rack.registry import Mode, OpenStore
@@ -134,16 +134,28 @@ class Container:
                 self._let_go()
 
     def _let_go(self) -> None:
+        alive = None if self._finalizer is None else self._finalizer.peek()
+        try:
+            if alive is not None:
+                _, _, (held, anonymous, pid), _ = alive
+                if anonymous and pid == os.getpid():
+                    registry.remove(held)
+                else:
+                    registry.release(held)
+        except LockTimeoutError:
+            raise  # it is still open: closing can be tried again
+        except BaseException:
+            self._forget()
+            raise
+        self._forget()
+
+    def _forget(self) -> None:
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        self._finalizer = self._held = self._batches = None
         self._depth = 0
         self._entered_by_maker = False
         self._set_closed()
-        finalizer, self._finalizer, self._held = self._finalizer, None, None
-        if finalizer is not None and (alive := finalizer.detach()) is not None:
-            _, _, (held, anonymous, pid), _ = alive
-            if anonymous and pid == os.getpid():
-                registry.remove(held)
-            else:
-                registry.release(held)
 
     def __enter__(self) -> Self:
         if self._entered_by_maker:
@@ -205,10 +217,10 @@ class Container:
         return {"path": self._path, "name": self.name, "arguments": self._arguments, "open": not self.closed}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # The store exists if the pickled handle was open: never make it, and never make it anew.
+        # A worker must not make the store anew; nor at all, if the handle was open and so the store is there.
         arguments = dict(state["arguments"])
-        if state["open"] and arguments["flag"] in "cn":
-            arguments["flag"] = "w"
+        if arguments["flag"] in "cn":
+            arguments["flag"] = "w" if state["open"] else "c"
         self.__init__(state["path"], **arguments)  # type: ignore[misc]
         self.name = state["name"]
         if state["open"]:

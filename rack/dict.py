@@ -262,12 +262,22 @@ class PersistentDict(Container, MutableMapping[K, V], Generic[K, V]):
         beside = os.path.join(tempfile.gettempdir(), "rack")
         return cls._produce(name, beside, options, lambda made: made.update((key, value) for key in keys))
 
-    def _new_set(self, elements: Iterable[Any]) -> PersistentSet[Any]:
-        """Return an anonymous set of what a view yields; "pickle" holds it, whatever it is."""
-        made: PersistentSet[Any] = self._derived(
-            None, lambda made: made.update(elements), PersistentSet, serdes="pickle", key_serdes="pickle"
-        )
+    def _new_set(
+        self, elements: Iterable[Any], change: Callable[[PersistentSet[Any]], object] | None
+    ) -> PersistentSet[Any]:
+        """Return an anonymous set of what a view yields, then changed; "pickle" holds it, whatever it is."""
+
+        def fill(made: PersistentSet[Any]) -> None:
+            made.update(elements)
+            if change is not None:
+                change(made)
+
+        made: PersistentSet[Any] = self._derived(None, fill, PersistentSet, serdes="pickle", key_serdes="pickle")
         return made
+
+    def _check_entry(self, key: bytes, value: bytes) -> None:
+        super()._check_entry(key, value)
+        self._load_value(value)
 
     def __or__(self, other: Any) -> PersistentDict[Any, Any]:
         if not isinstance(other, Mapping):

@@ -185,11 +185,10 @@ def _dump_ordered_key(key: Any) -> bytes:
         return ordered.dumps(key)
     except (TypeError, ValueError, OverflowError) as error:
         hash(key)
-        if isinstance(key, numbers.Number) and not isinstance(key, int | float):
-            plain = canonical(key)
-            if isinstance(plain, int | float):
-                return ordered.dumps(plain)
-        raise unserializable(key, "key", "ordered", error) from error
+        try:
+            return ordered.dumps(canonical(key))  # Decimal(1), at any depth of a tuple, is 1
+        except (TypeError, ValueError, OverflowError):
+            raise unserializable(key, "key", "ordered", error) from error
 
 
 CANONICAL = KeyCodec("canonical", _dump_canonical, _unmarshal)

@@ -17,6 +17,7 @@ from rack.errors import (
     LockTimeoutError,
     RackError,
     ReadOnlyError,
+    StoreFullError,
     StoreInUseError,
     StoreNotFoundError,
     StorePathError,
@@ -130,4 +131,6 @@ def path_error(error: OSError, path: str) -> RackError:
         return StorePathError(errno.EISDIR, "a directory is in the place of a file of the store", path)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return ReadOnlyError(error.errno, f'{error.strerror}; flag="r" opens a store for reading alone', path)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StoreFullError(error.errno, error.strerror, path)
     return StorePathError(error.errno, error.strerror, path)

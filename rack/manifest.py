@@ -1,12 +1,12 @@
-"""``NAME.rack``: what a store is. JSON, written to a temporary file, synced and renamed.
+"""``NAME.rack``: what a store is, in JSON. A store without it does not exist.
 
-The file exists once every shard does; a store without it does not exist. It never changes afterwards, so a process
-that has read it once knows the store.
+It is written first as ``NAME.rack-new`` and renamed when every shard is there. A store of which there is only that is
+being made or removed; if nobody has the store's lock, whoever did that was killed, and what is there may be removed.
+``NAME.rack`` never changes, so a process that has read it once knows the store.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import marshal
@@ -14,6 +14,7 @@ import os
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from rack.errors import ManifestError, MismatchError
 from rack.keys import CANONICAL, KeyCodec, resolve_codec
@@ -88,7 +89,18 @@ class Manifest:
         :raises FileNotFoundError: there is none.
         :raises ManifestError: it is damaged, or of a newer Rack.
         """
-        file = manifest_path(path)
+        return cls._read_file(manifest_path(path))
+
+    @classmethod
+    def read_unfinished(cls, path: str) -> Manifest | None:
+        """Read the manifest of the store that is, or was, being made at ``path``; None if there is no (whole) one."""
+        try:
+            return cls._read_file(_unfinished_path(path))
+        except (FileNotFoundError, ManifestError):
+            return None
+
+    @classmethod
+    def _read_file(cls, file: str) -> Manifest:
         try:
             with open(file, "rb") as stream:
                 data = stream.read(1 << 20)
@@ -100,36 +112,39 @@ class Manifest:
             content = json.loads(data)
             newer = content["format"] > FORMAT
         except (ValueError, KeyError, TypeError) as error:
-            raise ManifestError(f"{file} is not a Rack manifest ({error}); restore it from a copy") from error
+            raise ManifestError(f"{file} is not a Rack manifest ({error!r}); restore it from a copy") from error
         if newer:
             raise ManifestError(
                 f"{file} has format {content['format']}; this Rack reads up to {FORMAT}. Upgrade with"
                 " `pip install --upgrade rack`"
             )
-        try:
-            manifest = cls(**content)
-        except TypeError as error:
-            raise ManifestError(f"{file} lacks something or has too much ({error}); restore it from a copy") from error
-        if manifest.engine not in ENGINES or not isinstance(manifest.shards, int):
-            raise ManifestError(f"{file}: engine {manifest.engine!r}, shards {manifest.shards!r}: not one of this Rack")
-        return manifest
+        for name, is_right in _FIELDS.items():
+            if name not in content or not is_right(content[name]):
+                found = repr(content[name]) if name in content else "missing"
+                raise ManifestError(f"{file}: {name} is {found}, which is not right; restore it from a copy")
+        if unknown := content.keys() - _FIELDS.keys():
+            raise ManifestError(f"{file}: {', '.join(sorted(unknown))}: not known; restore it from a copy")
+        return cls(**content)
 
-    def write(self, path: str) -> None:
-        """Put the manifest in place. It is there as a whole and on the disk, or not at all."""
-        file = manifest_path(path)
-        temporary = f"{file}-new"  # whoever makes a store has its lock
-        try:
-            with open(temporary, "w") as stream:
-                json.dump(asdict(self), stream, indent=2)
-                stream.write("\n")
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.rename(temporary, file)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
-        sync_directory(os.path.dirname(file))
+    def begin(self, path: str) -> None:
+        """Put down, on the disk, that the store is being made. Whoever has the lock may remove it while it is so."""
+        with open(_unfinished_path(path), "w") as stream:
+            json.dump(asdict(self), stream, indent=2)
+            stream.write("\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        sync_directory(os.path.dirname(path))
+
+    def finish(self, path: str) -> None:
+        """Turn the store that was being made into one that is there."""
+        sync_directory(os.path.dirname(path))
+        os.rename(_unfinished_path(path), manifest_path(path))
+        sync_directory(os.path.dirname(path))
+
+    def take_back(self, path: str) -> None:
+        """Turn the store at ``path`` into one that is being made: the first step of replacing it."""
+        os.rename(manifest_path(path), _unfinished_path(path))
+        sync_directory(os.path.dirname(path))
 
     def reconcile(self, request: Request, path: str) -> None:
         """Raise MismatchError if the request contradicts the manifest."""
@@ -192,16 +207,23 @@ class Manifest:
             readonly=readonly,
         )
 
-    def files(self, path: str) -> list[str]:
-        """Return every file of the store, the manifest first."""
+    def shard_files(self, path: str) -> list[str]:
+        """Return every file of every shard."""
         cls = shard_class(self.engine)
         shards = [shard_path(path, number, cls.suffix) for number in range(self.shards)]
-        companions = [shard + suffix for shard in shards for suffix in cls.companions]
-        return [manifest_path(path), *shards, *companions]
+        return [shard + suffix for shard in shards for suffix in ("", *cls.companions)]
+
+    def files(self, path: str) -> list[str]:
+        """Return every file of the store, its mark in the file system first."""
+        return [manifest_path(path), _unfinished_path(path), *self.shard_files(path)]
 
 
 def manifest_path(path: str) -> str:
     return path + ".rack"
+
+
+def _unfinished_path(path: str) -> str:
+    return path + ".rack-new"
 
 
 def shard_path(path: str, number: int, suffix: str) -> str:
@@ -225,3 +247,32 @@ def sync_directory(directory: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def _is_codec(name: object) -> bool:
+    if not isinstance(name, str):
+        return False
+    return name == CANONICAL.name or name.removeprefix("canonical+") in PRESETS or "custom:" in name
+
+
+_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "format": lambda value: value == FORMAT,
+    "id": lambda value: isinstance(value, str) and len(value) == 32,
+    "kind": lambda value: value in ("dict", "set"),
+    "engine": lambda value: isinstance(value, str) and value in ENGINES,
+    "shards": lambda value: type(value) is int and 1 <= value <= MAX_SHARDS,
+    "layout": lambda value: value in ("direct", "small"),
+    "serdes": lambda value: isinstance(value, str) and (value in PRESETS or value.startswith("custom:")),
+    "key_serdes": _is_codec,
+    "hash": lambda value: isinstance(value, str),
+    "probes": lambda value: isinstance(value, dict) and all(map(_is_probe, value.values())) and "hash" in value,
+}
+
+
+def _is_probe(probe: object) -> bool:
+    if not (isinstance(probe, list) and len(probe) == 2 and all(isinstance(part, str) for part in probe)):
+        return False
+    try:
+        return all(bytes.fromhex(part) is not None for part in probe)
+    except ValueError:
+        return False

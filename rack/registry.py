@@ -12,8 +12,10 @@ from threading import Lock, RLock
 from typing import Any
 
 from rack.errors import (
+    CorruptShardError,
     LockTimeoutError,
     MismatchError,
+    RackError,
     StoreDeletedError,
     StoreExistsError,
     StoreInUseError,
@@ -21,7 +23,7 @@ from rack.errors import (
     StorePathError,
 )
 from rack.lockfile import StoreLock, path_error, pause
-from rack.manifest import Manifest, Request, manifest_path, shard_path, sync_directory
+from rack.manifest import Manifest, Request, manifest_path, shard_path
 from rack.shard import shard_class
 from rack.shard.base import Shard
 from rack.shard.proxy import FrozenShard
@@ -108,8 +110,18 @@ class OpenStore:
             shard.after_fork_in_child()
 
     def shut(self) -> None:
+        """Close everything.
+
+        :raises LockTimeoutError: some shard is busy in another thread; the others are closed.
+        """
+        late = None
         for shard in self.shards:
-            shard.close(self.mode.timeout)
+            try:
+                shard.close(self.mode.timeout)
+            except LockTimeoutError as error:
+                late = error
+        if late is not None:
+            raise late
         self._lock.close()
 
 
@@ -160,12 +172,16 @@ def release(held: OpenStore) -> None:
         held.users -= 1
         if held.users:
             return
+        deleted = held.mode.flag != "r" and not held.is_current()
+        try:
+            held.shut()
+        except LockTimeoutError:
+            held.users += 1  # it is still open, and can be closed again
+            raise
         _all.discard(held)
         for key, store in list(_by_path.items()):
             if store is held:
                 del _by_path[key]
-        deleted = held.mode.flag != "r" and not held.is_current()
-        held.shut()
     if deleted:
         raise StoreDeletedError(
             f"{manifest_path(held.path)} was removed or replaced while the store was open: what was written is lost"
@@ -190,6 +206,8 @@ def orphan(held: OpenStore, anonymous: bool) -> None:
     """
     _orphans.append((held, anonymous))
     lock = _lock
+    if lock._is_owned():  # type: ignore[attr-defined]
+        return  # in the middle of opening or closing, perhaps this very store: the next one sees to it
     if lock.acquire(blocking=False):
         try:
             _release_orphans()
@@ -226,13 +244,12 @@ def publish(held: OpenStore, target: str) -> None:
         try:
             lock.claim_or_raise("make the store")
             check_absent(target)
-            cls = shard_class(manifest.engine)
+            _clear(target, manifest)
+            manifest.begin(target)
+            suffix = shard_class(manifest.engine).suffix
             for number in range(manifest.shards):
-                spec = manifest.spec(target, number, Request(manifest.kind), "process", False)
-                cls.remove_leftover(spec)
-                os.rename(shard_path(source, number, cls.suffix), spec.path)
-            os.rename(manifest_path(source), manifest_path(target))
-            sync_directory(os.path.dirname(target))
+                os.rename(shard_path(source, number, suffix), shard_path(target, number, suffix))
+            manifest.finish(target)
         finally:
             lock.close()
             _unlink(_files(manifest, source))
@@ -244,7 +261,7 @@ def _open_or_create(path: str, request: Request, mode: Mode) -> OpenStore:
         if mode.flag == "n":
             lock.claim_or_raise("replace the store")
             with contextlib.suppress(FileNotFoundError):
-                _unlink(Manifest.read(path).files(path))
+                Manifest.read(path).take_back(path)
         return _join(path, request, mode, lock)
     except BaseException:
         lock.close()
@@ -291,25 +308,43 @@ def _join(path: str, request: Request, mode: Mode, lock: StoreLock) -> OpenStore
 
 
 def _create(path: str, request: Request) -> None:
+    """Make a store; the caller has its lock exclusively, and there is none."""
     manifest = Manifest.new(request)
     cls = shard_class(manifest.engine)
-    specs = [manifest.spec(path, number, request, "process", False) for number in range(manifest.shards)]
-    made: list[str] = []
     try:
-        for spec in specs:
-            cls.remove_leftover(spec)
-            cls.create(spec)
-            made += [spec.path, *(spec.path + suffix for suffix in cls.companions)]
-        sync_directory(os.path.dirname(path))
-        manifest.write(path)
-    except OSError as error:
-        _unlink(made)
-        if isinstance(error, FileNotFoundError | PermissionError | NotADirectoryError | IsADirectoryError):
+        _clear(path, manifest)
+        manifest.begin(path)
+        for number in range(manifest.shards):
+            cls.create(manifest.spec(path, number, request, "process", False))
+        manifest.finish(path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            _clear(path, manifest)
+        if isinstance(error, OSError) and not isinstance(error, RackError):
             raise path_error(error, error.filename or path) from error
         raise
-    except BaseException:
-        _unlink(made)
-        raise
+
+
+def _clear(path: str, manifest: Manifest) -> None:
+    """Make place for a store: remove what a maker who was killed has left.
+
+    :raises CorruptShardError: there are shards without a manifest: somebody's data.
+    """
+    unfinished = Manifest.read_unfinished(path)
+    if unfinished is not None:
+        _unlink(unfinished.shard_files(path))
+        _unlink(unfinished.files(path)[1:2])
+    cls = shard_class(manifest.engine)
+    for number in range(manifest.shards):
+        shard = shard_path(path, number, cls.suffix)
+        if os.path.lexists(shard):
+            raise CorruptShardError(
+                errno.EEXIST,
+                "this file is in the way of a new store and may hold data: its store's manifest is missing."
+                " Restore the manifest, or move the file away",
+                shard,
+            )
+        _unlink([shard + companion for companion in cls.companions])
 
 
 def _files(manifest: Manifest, path: str) -> list[str]:

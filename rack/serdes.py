@@ -144,7 +144,20 @@ def _try_out(name: str, dumps: Callable[[Any], Any], loads: Callable[[Any], Any]
         if back != value:
             raise SerializationError(f"{what}: {name} turns {value!r} into {back!r} in a round trip")
         return Serdes(name, serdes.dumps, serdes.loads, (value, data))
+    _check_order(name, dumps, loads, what)
     return Serdes(name, _to_bytes(dumps), loads)
+
+
+def _check_order(name: str, dumps: Callable[[Any], Any], loads: Callable[[Any], Any], what: str) -> None:
+    """Raise SerializationError for a pair that is the wrong way round: ``loads`` dumps, and ``dumps`` loads that."""
+    for value in _PROBES:
+        try:
+            data = loads(value)
+            back = dumps(data)
+        except Exception:
+            continue
+        if isinstance(data, str | bytes | bytearray | memoryview) and back == value:
+            raise SerializationError(f"{what}: {name} is the wrong way round: a pair is (loads, dumps), in this order")
 
 
 def _to_bytes(dumps: Callable[[Any], Any]) -> Callable[[Any], bytes]:

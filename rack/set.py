@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, MutableSet, Set
+from itertools import compress
 from typing import Any, Generic, Self, TypeVar
 
 from rack.container import _CHUNK, Container, Name, _chunks
+from rack.errors import SerializationError
 
 T = TypeVar("T")
+
+_LIST_CHUNK = 16 * _CHUNK  # what is there already is taken in more at a time: fewer transactions
 
 
 class PersistentSet(Container, MutableSet[T], Generic[T]):
@@ -73,7 +77,10 @@ class PersistentSet(Container, MutableSet[T], Generic[T]):
 
     def _key_or_none(self, key: object, error: TypeError) -> bytes | None:
         if isinstance(key, set | PersistentSet):  # looked up as the frozenset that is equal to it, as in `set`
-            return self._dump_key(frozenset(key))
+            try:
+                return self._dump_key(frozenset(key))
+            except SerializationError:
+                return None
         return super()._key_or_none(key, error)
 
     def remove(self, element: object) -> None:
@@ -105,15 +112,20 @@ class PersistentSet(Container, MutableSet[T], Generic[T]):
     def filter_new(self, elements: Iterable[T]) -> Iterator[T]:
         """Add the elements and yield, in their order, those that this call added.
 
-        Streams: about a thousand are added at a time, and yielded once they are committed. Every element is yielded
-        by exactly one of all calls in all processes; one that stops early may have added up to a thousand more.
+        Streams: about a thousand (of a list or tuple, 16 thousand) are added at a time, a transaction a shard, and
+        yielded once they are committed. Every element is yielded by exactly one of all calls in all processes; one
+        that stops early may have added up to as many more.
         """
-        for chunk in _chunks(elements, _CHUNK):
-            yield from self._filter_new_chunk(chunk)
-
-    def _filter_new_chunk(self, chunk: list[T]) -> list[T]:
-        added = self._store.add_each(list(self._pairs(chunk)))
-        return [element for element, new in zip(chunk, added, strict=True) if new]
+        for chunk in _chunks(elements, _LIST_CHUNK if isinstance(elements, list | tuple) else _CHUNK):
+            added = [False] * len(chunk)
+            failure = None
+            try:
+                self._store.add_each(list(self._pairs(chunk)), added)
+            except Exception as error:
+                failure = error  # what was added until then is this call's to yield
+            yield from compress(chunk, added)
+            if failure is not None:
+                raise failure
 
     def discard_many(self, elements: Iterable[object]) -> int:
         """Remove the elements that are there, streaming; return how many this call removed."""
@@ -196,7 +208,7 @@ class PersistentSet(Container, MutableSet[T], Generic[T]):
         for other in others:
             if other is self:
                 continue
-            with self._as_set(other) as other_set:
+            with self._as_set(other, shared=True) as other_set:
                 self.discard_many(self._not_in(other_set))
 
     def difference_update(self, *others: Iterable[Any]) -> None:
@@ -269,7 +281,7 @@ class PersistentSet(Container, MutableSet[T], Generic[T]):
 
     def issubset(self, other: Iterable[Any]) -> bool:
         """Return whether every element is in the other."""
-        with self._as_set(other) as other_set:
+        with self._as_set(other, shared=True) as other_set:
             if len(self) > len(other_set):
                 return False
             return not any(True for _ in self._not_in(other_set))
@@ -301,8 +313,8 @@ class PersistentSet(Container, MutableSet[T], Generic[T]):
 
     # How the other operand is read
 
-    def _as_set(self, other: Iterable[Any]) -> _Operand:
-        return _Operand(self, other)
+    def _as_set(self, other: Iterable[Any], shared: bool = False) -> _Operand:
+        return _Operand(self, other, shared)
 
     def _shared_with(self, other: Iterable[Any]) -> Iterator[Any]:
         """Yield the elements of this set that are in ``other``, of which only the iteration is used if it is no set."""
@@ -330,17 +342,22 @@ class PersistentSet(Container, MutableSet[T], Generic[T]):
 
 
 class _Operand:
-    """An operand as something that answers ``in`` and ``len``; a stream is gathered in an anonymous set first."""
+    """An operand as something that answers ``in`` and ``len``; a stream is gathered in an anonymous set first.
 
-    def __init__(self, source: PersistentSet[Any], other: Iterable[Any]) -> None:
+    ``shared``: only what it shares with the source matters, so that it may have elements that no such set can hold.
+    """
+
+    def __init__(self, source: PersistentSet[Any], other: Iterable[Any], shared: bool) -> None:
         self._source = source
         self._other = other
+        self._shared = shared
         self._gathered: PersistentSet[Any] | None = None
 
     def __enter__(self) -> Any:
         if _answers_in(self._other):
             return self._other
-        self._gathered = self._source._derived(None, lambda made: made.update(self._other))
+        elements = self._source._shared_with(self._other) if self._shared else self._other
+        self._gathered = self._source._derived(None, lambda made: made.update(elements))
         return self._gathered
 
     def __exit__(self, *args: object) -> None:

@@ -43,13 +43,15 @@ class Store:
 
     def pop_first(self) -> Pair | None:
         """Remove and return some pair; None only if at some moment every shard was empty at once."""
+        versions = None
         while True:
-            versions = [shard.version() for shard in self.shards]
             for shard in self._from_anywhere():
                 pair = shard.pop_first()
                 if pair is not None:
                     return pair
-            if versions == [shard.version() for shard in self.shards]:
+            # Each was empty when it was looked at; if none changes while all are looked at again, all were at once.
+            before, versions = versions, [shard.version() for shard in self.shards]
+            if before == versions:
                 return None
 
     def _from_anywhere(self) -> list[Shard]:
@@ -67,13 +69,14 @@ class Store:
                 found[position] = value
         return found
 
-    def add_each(self, pairs: Sequence[Pair]) -> list[bool]:
-        """Add the pairs, a transaction a shard; return for each, in order, whether this call added it."""
-        added = [False] * len(pairs)
+    def add_each(self, pairs: Sequence[Pair], added: list[bool]) -> None:
+        """Add the pairs, a transaction a shard; set ``added[i]`` if this call added pair ``i``.
+
+        When it raises, ``added`` tells what was done until then.
+        """
         for shard, positions in self._positions([key for key, _ in pairs]):
             for position, new in zip(positions, shard.add_many([pairs[at] for at in positions]), strict=True):
                 added[position] = new
-        return added
 
     def _positions(self, keys: Sequence[bytes]) -> list[tuple[Shard, list[int]]]:
         route = self.route

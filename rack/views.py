@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterable, Iterator, KeysView, MappingView, Set, ValuesView
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, MappingView, Set, ValuesView
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -19,8 +19,10 @@ class _SetView(MappingView, Set[Any]):
 
     _mapping: PersistentDict[Any, Any]
 
-    def _gather(self, elements: Iterable[Any]) -> PersistentSet[Any]:
-        return self._mapping._new_set(elements)
+    def _gather(
+        self, elements: Iterable[Any], change: Callable[[PersistentSet[Any]], object] | None = None
+    ) -> PersistentSet[Any]:
+        return self._mapping._new_set(elements, change)
 
     def __and__(self, other: Iterable[Any]) -> PersistentSet[Any]:
         return self._gather(element for element in other if element in self)
@@ -29,14 +31,10 @@ class _SetView(MappingView, Set[Any]):
         return self._gather(element for side in (self, other) for element in side)
 
     def __sub__(self, other: Iterable[Any]) -> PersistentSet[Any]:
-        made = self._gather(self)
-        made.difference_update(other)
-        return made
+        return self._gather(self, lambda made: made.difference_update(other))
 
     def __xor__(self, other: Iterable[Any]) -> PersistentSet[Any]:
-        made = self._gather(self)
-        made.symmetric_difference_update(other)
-        return made
+        return self._gather(self, lambda made: made.symmetric_difference_update(other))
 
     def __rsub__(self, other: Iterable[Any]) -> PersistentSet[Any]:
         return self._gather(element for element in other if element not in self)

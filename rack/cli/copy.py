@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from rack import PersistentDict, PersistentSet, legacy
 from rack.cli.arguments import store_name
@@ -17,6 +15,9 @@ from rack.cli.failure import tell
 from rack.manifest import Manifest
 from rack.serdes import PRESETS
 from rack.shard import ENGINES
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 _CLASSES: dict[str, type[PersistentDict[Any, Any]] | type[PersistentSet[Any]]] = {
     "dict": PersistentDict,
@@ -43,16 +44,7 @@ def copy(source: str, target: str, engine: str | None, shards: int | None, serde
     """
     given = {"engine": engine, "shards": shards, "serdes": serdes}
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    bar = Progress(
-        BarColumn(),
-        TaskProgressColumn(),
-        MofNCompleteColumn(),
-        TextColumn("entries"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=quiet or not sys.stderr.isatty(),
-        transient=True,
-    )
+    bar = _bar(quiet or not sys.stderr.isatty())
 
     def fill(made: Any) -> None:
         with bar:
@@ -74,6 +66,29 @@ def copy(source: str, target: str, engine: str | None, shards: int | None, serde
         copied = len(made)
     if not quiet:
         tell(f"{copied:,} entries copied to {target}")
+
+
+def _bar(disable: bool) -> Progress:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        BarColumn(),
+        TaskProgressColumn(),
+        MofNCompleteColumn(),
+        TextColumn("entries"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=disable,
+        transient=True,
+    )
 
 
 def _ticking(pairs: Iterable[Any], bar: Progress, task: Any) -> Iterator[Any]:

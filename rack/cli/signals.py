@@ -17,7 +17,7 @@ from typing import NoReturn, Self
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 #: How long a held signal may be kept waiting (a reader of the output that has stopped reading, say), in seconds.
-GRACE = 2.0
+GRACE = 4.0
 
 
 class Stopped(BaseException):

@@ -120,14 +120,6 @@ class Shard(ABC):
     def create(cls, spec: ShardSpec) -> None:
         """Make the shard's files, which are not there. The caller holds the store's lock exclusively."""
 
-    @classmethod
-    @abstractmethod
-    def remove_leftover(cls, spec: ShardSpec) -> None:
-        """Remove what a creation that was killed has left. The caller holds the lock, and there is no manifest.
-
-        :raises CorruptShardError: a file is in the way that may hold somebody's data.
-        """
-
     @abstractmethod
     def __init__(self, spec: ShardSpec, rejoin: Callable[[], None]) -> None:
         """Open the shard. ``rejoin`` is called before it is reopened in a forked child."""

@@ -178,14 +178,14 @@ def _is_long(key: bytes) -> bool:
 
 def _get(shard: LmdbShard, txn: Any, key: bytes) -> bytes | None:
     if _is_long(key):
-        return shard.long_keys(key).get(txn, key)
+        return None if shard._long is None else shard._long.get(txn, key)
     value: bytes | None = txn.get(key)
     return value
 
 
 def _contains(shard: LmdbShard, txn: Any, key: bytes) -> bool:
     if _is_long(key):
-        return shard.long_keys(key).find(txn, key) is not None
+        return shard._long is not None and shard._long.find(txn, key) is not None
     return bool(txn.cursor().set_key(key))
 
 
@@ -207,7 +207,7 @@ def _add(shard: LmdbShard, txn: Any, key: bytes, value: bytes) -> bytes | None:
 
 def _delete(shard: LmdbShard, txn: Any, key: bytes) -> bool:
     if _is_long(key):
-        return shard.long_keys(key).delete(txn, key)
+        return shard._long is not None and shard._long.delete(txn, key)
     return bool(txn.delete(key))
 
 

@@ -24,6 +24,7 @@ from rack.errors import (
     ReadOnlyError,
     ReentrantWriteError,
     StoreFullError,
+    StoreInUseError,
     StorePathError,
     TooLargeError,
 )
@@ -55,35 +56,6 @@ class LmdbEnvironment:
                 raise _translated(error, spec.path) from error
             raise
 
-    @classmethod
-    def remove_leftover(cls, spec: ShardSpec) -> None:
-        if not os.path.lexists(spec.path):
-            _unlink(spec)  # its lock file may be there
-            return
-        in_the_way = CorruptShardError(
-            errno.EEXIST,
-            "this file is in the way of a new store and may hold data: its store's manifest is missing."
-            " Restore the manifest, or move the file away",
-            spec.path,
-        )
-        if not os.path.isfile(spec.path):
-            raise in_the_way
-        if not lmdbfile.is_unfinished(spec.path):
-            try:
-                env = lmdb.open(spec.path, subdir=False, readonly=True, lock=False, max_dbs=1, lib_version=0)
-                try:
-                    with env.begin() as txn:
-                        names = {key for key, _ in txn.cursor()}
-                        if not names <= {IDENTITY, _LONG_TABLE}:
-                            raise in_the_way
-                        if _LONG_TABLE in names and txn.stat(env.open_db(_LONG_TABLE, txn, create=False))["entries"]:
-                            raise in_the_way
-                finally:
-                    env.close()
-            except lmdb.Error:
-                raise in_the_way from None
-        _unlink(spec)
-
     def __init__(self, spec: ShardSpec, rejoin: Callable[[], None]) -> None:
         self._spec = spec
         self._rejoin = rejoin
@@ -112,6 +84,7 @@ class LmdbEnvironment:
     def _write(self, body: Callable[..., Result], *args: Any) -> Result:
         """Run ``body(self, txn, *args)`` in a write transaction, again after growing the map where that is needed."""
         with self._lock:
+            recycled = False
             while True:
                 try:
                     txn = self._begin(None, None, True)
@@ -123,7 +96,12 @@ class LmdbEnvironment:
                         abort(txn)
                         raise
                 except lmdb.Error as error:
-                    self._mend(error, args)
+                    try:
+                        self._mend(error, args)
+                    except StoreFullError:
+                        if recycled or not self._recycle():
+                            raise
+                        recycled = True
 
     def _mend(self, error: lmdb.Error, args: tuple[Any, ...]) -> None:
         """Return if the operation should be tried again; raise what the user should see if not."""
@@ -256,10 +234,21 @@ class LmdbEnvironment:
         with lmdbfile.growth_lock(self._spec.path, self._inode) as fd:
             size = os.fstat(fd).st_size
             if size <= self._env.info()["map_size"]:
-                new_size = lmdbfile.grown(size, need)
-                lmdbfile.extend(fd, size, new_size, self._spec.path)
-                size = new_size
+                size = lmdbfile.grow(fd, size, need, self._spec.path)
             self._resize(size)
+
+    def _recycle(self) -> bool:
+        """Make the pages that the last transactions freed available: LMDB uses them from the next but one on.
+
+        Without this, a full shard that was emptied would stay full for ever: no transaction could come between.
+        """
+        try:
+            for _ in range(2):
+                with self._begin(None, None, True) as txn:
+                    txn.put(IDENTITY, identity(self._spec))
+        except lmdb.Error:
+            return False
+        return True
 
     def _resize(self, size: int) -> None:
         try:
@@ -362,6 +351,8 @@ def _translated(error: lmdb.Error, path: str) -> Exception:
         return TooLargeError(f"a value or key is larger than LMDB holds ({MAX_VALUE} bytes)")
     if isinstance(error, lmdb.ReadersFullError):
         return RackError(f"{path}: more than {_MAX_READERS} threads read this shard at once")
+    if "already open in this process" in str(error):
+        return StoreInUseError(errno.EBUSY, "this process has it open under another name, or did not close it", path)
     code = getattr(error, "code", 0)  # LMDB's own have one
     if code == errno.EBUSY or "same thread" in str(error):
         return ReentrantWriteError(f"{path}: a write inside another write; a serializer must not use the store")

@@ -78,13 +78,6 @@ def check_header(fd: int, path: str) -> None:
         )
 
 
-def is_unfinished(path: str) -> bool:
-    """Return whether the file is what a killed creation leaves: no more than LMDB's two meta pages, or part of them."""
-    with open(path, "rb") as file:
-        data = file.read(INITIAL_SIZE + 1)
-    return len(data) <= INITIAL_SIZE and not any(data[2 * PAGE :])
-
-
 def back_lock_file(path: str) -> None:
     """Make LMDB's lock file with its first page backed by the file system, unless it is there.
 
@@ -112,6 +105,20 @@ def grown(size: int, need: int) -> int:
     step = size if size < _DOUBLE_BELOW else size // 4
     new = size + max(step, need)
     return -(-new // INITIAL_SIZE) * INITIAL_SIZE
+
+
+def grow(fd: int, size: int, need: int, path: str) -> int:
+    """Grow the file for ``need`` more bytes, amply if there is space, else by no more than that; return its new size.
+
+    :raises StoreFullError: no space even so; the file is as it was.
+    """
+    new_size = grown(size, need)
+    try:
+        extend(fd, size, new_size, path)
+    except StoreFullError:
+        new_size = -(-(size + need) // PAGE) * PAGE
+        extend(fd, size, new_size, path)
+    return new_size
 
 
 def extend(fd: int, size: int, new_size: int, path: str) -> None:

@@ -23,10 +23,6 @@ class ShardProxy(Shard):
     def create(cls, spec: ShardSpec) -> None:
         raise TypeError("a proxy has no files of its own")
 
-    @classmethod
-    def remove_leftover(cls, spec: ShardSpec) -> None:
-        raise TypeError("a proxy has no files of its own")
-
     def __init__(self, inner: Shard) -> None:
         self._inner = inner
 

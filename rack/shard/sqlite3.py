@@ -50,7 +50,6 @@ _TRIGGERS = {
     "inserted": "AFTER INSERT ON entries BEGIN UPDATE rack SET value = value + 1 WHERE name = 'count'; END",
     "deleted": "AFTER DELETE ON entries BEGIN UPDATE rack SET value = value - 1 WHERE name = 'count'; END",
 }
-_TABLE_NAMES = "SELECT name FROM sqlite_master WHERE type = 'table'"
 _PUT = "INSERT INTO entries VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 _ADD = "INSERT OR IGNORE INTO entries VALUES (?, ?)"
 _DELETE = "DELETE FROM entries WHERE key = ?"
@@ -80,32 +79,6 @@ class SqliteShard(Shard):
             _create_triggers(connection)
             rows = [("identity", _identity(spec)), ("count", 0)]
             connection.executemany("INSERT INTO rack VALUES (?, ?)", rows)
-
-    @classmethod
-    def remove_leftover(cls, spec: ShardSpec) -> None:
-        files = [spec.path, *(spec.path + suffix for suffix in SqliteShard.companions)]
-        if os.path.lexists(spec.path):
-            in_the_way = CorruptShardError(
-                errno.EEXIST,
-                "this file is in the way of a new store and may hold data: its store's manifest is missing."
-                " Restore the manifest, or move the file away",
-                spec.path,
-            )
-            if not os.path.isfile(spec.path):
-                raise in_the_way
-            if os.path.getsize(spec.path) or _size(spec.path + "-wal"):
-                try:
-                    with contextlib.closing(_connect(spec.path, "rw")) as connection:
-                        tables = {name for (name,) in connection.execute(_TABLE_NAMES)}
-                        if not tables <= {"entries", "rack"}:
-                            raise in_the_way
-                        if "entries" in tables and connection.execute("SELECT 1 FROM entries LIMIT 1").fetchone():
-                            raise in_the_way
-                except sqlite3.Error:
-                    raise in_the_way from None
-        for path in files:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
 
     def __init__(self, spec: ShardSpec, rejoin: Callable[[], None]) -> None:
         self._spec = spec

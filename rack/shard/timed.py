@@ -78,21 +78,25 @@ class TimedShard(ShardProxy):
     def __init__(self, inner: Shard, timeout: float) -> None:
         super().__init__(inner)
         self._timeout = timeout
-        self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
-        self._pid = 0  # of the process that the thread is in: a forked child has none
+        self._server: tuple[int, queue.SimpleQueue[_Request | None]] | None = None
         inner.on_write(_claim_current)
 
     def _forward(self, method: Callable[..., Result], *args: Any) -> Result:
-        if self._pid != os.getpid():
-            self._pid = os.getpid()
-            self._requests = queue.SimpleQueue()
-            threading.Thread(target=_serve, args=(self._requests,), name="rack-timed", daemon=True).start()
         request = _Request(method, args)
-        self._requests.put(request)
+        server = self._server
+        if server is None or server[0] != os.getpid():  # a forked child has none
+            server = os.getpid(), queue.SimpleQueue()
+            threading.Thread(target=_serve, args=(server[1],), name="rack-timed", daemon=True).start()
+            self._server, other = server, self._server
+            if other is not None and other[0] == server[0]:
+                other[1].put(None)  # another thread has just done the same; this ends the server it made
+        server[1].put(request)
         return request.outcome(self._timeout)  # type: ignore[no-any-return]
 
     def __del__(self) -> None:
-        self._requests.put(None)
+        server = getattr(self, "_server", None)
+        if server is not None and server[0] == os.getpid():
+            server[1].put(None)
 
 
 def _serve(requests: queue.SimpleQueue[_Request | None]) -> None:

@@ -1,0 +1,17 @@
+"""Every container on every engine with 1, 2 and 7 shards keeps the promises of the conformance suite."""
+
+from __future__ import annotations
+
+from rack.shard import ENGINES
+from tests.conformance.container_suite import ContainerSuite, LifeSuite
+from tests.conformance.dict_suite import DictSuite
+from tests.conformance.raw import RAW
+from tests.conformance.set_suite import SetSuite
+from tests.conformance.views_suite import ViewsSuite
+
+SUITES: list[type[ContainerSuite]] = [LifeSuite, SetSuite, DictSuite, ViewsSuite]
+
+for engine in ENGINES:
+    for suite in SUITES:
+        name = f"Test{suite.__name__.removesuffix('Suite')}{engine.title()}"
+        globals()[name] = type(name, (suite,), {"engine": engine, "raw": RAW[engine], "__module__": __name__})

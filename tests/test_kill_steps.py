@@ -1,0 +1,151 @@
+"""A process killed at each single step of making, replacing or copying a store leaves nothing that is in the way."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import lmdb
+
+from rack import PersistentDict, RackError
+from tests.processes import Crew, FailedError, assert_sound
+
+Store = PersistentDict[str, int]
+OLD = {str(number): number for number in range(200)}
+STEPS = [
+    (os, ["open", "close", "rename", "unlink", "fsync", "pwrite", "ftruncate", "posix_fallocate", "mkdir", "rmdir"]),
+    (fcntl, ["flock"]),
+    (lmdb, ["open"]),
+]
+
+
+def _die_at(step: int) -> None:
+    """Have this process killed before it makes its call number ``step`` to the file system."""
+    left = step
+
+    def dying(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*args, **options)
+
+        return call
+
+    for module, names in STEPS:
+        for name in names:
+            setattr(module, name, dying(getattr(module, name)))
+
+
+def _killed_at_each_step(function: Callable[[], object]) -> Iterator[int]:
+    """Run the function in a process that is killed at its first step, then in one killed at its second, and so on."""
+
+    def work(step: int) -> None:
+        _die_at(step)
+        function()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    for step in range(1000):
+        with Crew() as crew:
+            try:
+                crew.start(work, step).result(30)
+            except FailedError as error:
+                if f"ended with -{int(signal.SIGTERM)}" in str(error):
+                    return
+                if f"ended with -{int(signal.SIGKILL)}" not in str(error):
+                    raise
+        yield step
+    raise AssertionError("it never ends")
+
+
+def _clear(directory: Path) -> None:
+    for file in directory.iterdir():
+        file.unlink()
+
+
+def _files(directory: Path) -> set[str]:
+    return {file.name for file in directory.iterdir()}
+
+
+def _make(path: Path, flag: str = "c", content: dict[str, int] | None = None) -> None:
+    with Store(path, flag=flag, shards=2) as store:
+        store.update(content or {})
+
+
+def test_a_store_whose_creator_was_killed_at_any_step_can_be_made(tmp_path: Path) -> None:
+    for _ in _killed_at_each_step(lambda: _make(tmp_path / "store")):
+        _make(tmp_path / "store", content=OLD)
+        with Store(tmp_path / "store", flag="r") as store:
+            assert dict(store) == OLD
+        assert_sound(Store(tmp_path / "store"))
+        _clear(tmp_path)
+
+
+def test_what_a_killed_creator_leaves_does_not_pile_up(tmp_path: Path) -> None:
+    _make(tmp_path / "store")
+    whole = _files(tmp_path)
+    _clear(tmp_path)
+    for _ in _killed_at_each_step(lambda: _make(tmp_path / "store")):
+        _make(tmp_path / "store")
+        assert _files(tmp_path) == whole
+        _clear(tmp_path)
+
+
+def test_a_store_whose_replacement_was_killed_at_any_step_can_be_opened_and_replaced(tmp_path: Path) -> None:
+    for flag in "cn":
+        _make(tmp_path / "store", content=OLD)
+        for _ in _killed_at_each_step(lambda: _make(tmp_path / "store", "n")):
+            with Store(tmp_path / "store", flag=flag, shards=2) as store:
+                found = dict(store)
+                assert found in ({}, OLD) if flag == "c" else found == {}
+            assert_sound(Store(tmp_path / "store"))
+            _clear(tmp_path)
+            _make(tmp_path / "store", content=OLD)
+        _clear(tmp_path)
+
+
+def test_a_copy_killed_at_any_step_is_whole_or_absent_and_can_be_made_again(tmp_path: Path) -> None:
+    _make(tmp_path / "source", content=OLD)
+
+    def copy() -> None:
+        with Store(tmp_path / "source") as source, source.copy(name=tmp_path / "target"):
+            pass
+
+    for _ in _killed_at_each_step(copy):
+        try:
+            with Store(tmp_path / "target", flag="w") as target:
+                assert dict(target) == OLD
+        except FileNotFoundError:
+            copy()
+            with Store(tmp_path / "target", flag="w") as target:
+                assert dict(target) == OLD
+        assert_sound(Store(tmp_path / "target"))
+        assert_sound(Store(tmp_path / "source"))
+        for file in tmp_path.iterdir():
+            if not file.name.startswith("source.") and not file.name.startswith("source-0"):
+                file.unlink()
+
+
+def test_a_store_that_was_to_be_deleted_is_not_taken_for_a_broken_one(tmp_path: Path) -> None:
+    """An operator's own set is deleted when it is closed, also if that was begun by a process that was killed."""
+    _make(tmp_path / "source", content=OLD)
+
+    def nameless() -> None:
+        with Store(tmp_path / "source") as source, source | {"more": 1} as made:
+            assert len(made) == len(OLD) + 1
+
+    for _ in _killed_at_each_step(nameless):
+        for manifest in tmp_path.glob("*anonymous*.rack"):
+            with contextlib.suppress(RackError), Store(manifest.with_suffix(""), flag="r") as store:
+                assert dict(store).items() <= (OLD | {"more": 1}).items()
+        with Store(tmp_path / "source") as store:
+            assert dict(store) == OLD
+        for file in tmp_path.glob("*anonymous*"):
+            file.unlink()
+    assert_sound(Store(tmp_path / "source"))

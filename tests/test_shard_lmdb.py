@@ -1,0 +1,52 @@
+"""The LMDB engine's shard, and what is its own: the layout of its file."""
+
+from __future__ import annotations
+
+import os
+
+import lmdb
+import pytest
+
+from rack.errors import CorruptShardError, TooLargeError
+from tests.conformance.bench import Bench
+from tests.conformance.raw import RAW, RawLmdb, long_record, sha256
+from tests.conformance.shard_suite import ShardSuite
+
+
+class TestShardLmdb(ShardSuite):
+    engine = "lmdb"
+    raw = RAW["lmdb"]
+
+    def test_a_short_key_is_the_key_in_the_file_and_a_long_one_is_under_its_digest(self, bench: Bench) -> None:
+        long = b"l" * 600
+        bench.shard.put_many([(b"k" * 511, b"short"), (long, b"long")])
+        bench.close()
+        assert isinstance(bench.raw, RawLmdb)
+        with bench.raw.env(bench.path) as env:
+            table = env.open_db(b"\xff" * 510 + b"\x01", create=False)
+            with env.begin() as txn:
+                assert txn.get(b"k" * 511) == b"short"
+                assert txn.get(long_record(long, sha256), db=table) == (600).to_bytes(4, "big") + long + b"long"
+                assert txn.stat()["entries"] == 3
+                assert txn.get(b"\xff" * 511) == b"rack-shard-1 " + b"0123456789abcdef" * 2 + b" 3 direct"
+        bench.open()
+
+    def test_the_file_has_no_holes(self, bench: Bench) -> None:
+        bench.shard.put(b"large", os.urandom(3 << 20))
+        status = bench.path.stat()
+        assert status.st_blocks * 512 >= status.st_size - 2 * 4096
+
+    def test_a_value_too_large_for_lmdb_is_refused_by_name(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("rack.shard.lmdb.MAX_VALUE", 1000)
+        with pytest.raises(TooLargeError, match="1001 bytes"):
+            bench.shard.put(b"l" * 600, b"v" * 1001)
+        assert bench.stored() == {}
+
+    def test_an_lmdb_file_of_another_program_is_not_a_shard(self, bench: Bench) -> None:
+        bench.close()
+        bench.path.unlink()
+        with lmdb.open(str(bench.path), subdir=False, lib_version=0) as env, env.begin(write=True) as txn:
+            txn.put(b"k", b"v")
+        bench.sound = False
+        with pytest.raises(CorruptShardError, match="not a Rack shard"):
+            bench.open()
