@@ -95,7 +95,7 @@ class Manifest:
     def read_unfinished(cls, path: str) -> Manifest | None:
         """Read the manifest of the store that is, or was, being made at ``path``; None if there is no (whole) one."""
         try:
-            return cls._read_file(_unfinished_path(path))
+            return cls._read_file(unfinished_path(path))
         except (FileNotFoundError, ManifestError):
             return None
 
@@ -128,7 +128,7 @@ class Manifest:
 
     def begin(self, path: str) -> None:
         """Put down, on the disk, that the store is being made. Whoever has the lock may remove it while it is so."""
-        with open(_unfinished_path(path), "w") as stream:
+        with open(unfinished_path(path), "w") as stream:
             json.dump(asdict(self), stream, indent=2)
             stream.write("\n")
             stream.flush()
@@ -138,12 +138,12 @@ class Manifest:
     def finish(self, path: str) -> None:
         """Turn the store that was being made into one that is there."""
         sync_directory(os.path.dirname(path))
-        os.rename(_unfinished_path(path), manifest_path(path))
+        os.rename(unfinished_path(path), manifest_path(path))
         sync_directory(os.path.dirname(path))
 
     def take_back(self, path: str) -> None:
         """Turn the store at ``path`` into one that is being made: the first step of replacing it."""
-        os.rename(manifest_path(path), _unfinished_path(path))
+        os.rename(manifest_path(path), unfinished_path(path))
         sync_directory(os.path.dirname(path))
 
     def reconcile(self, request: Request, path: str) -> None:
@@ -215,14 +215,14 @@ class Manifest:
 
     def files(self, path: str) -> list[str]:
         """Return every file of the store, its mark in the file system first."""
-        return [manifest_path(path), _unfinished_path(path), *self.shard_files(path)]
+        return [manifest_path(path), unfinished_path(path), *self.shard_files(path)]
 
 
 def manifest_path(path: str) -> str:
     return path + ".rack"
 
 
-def _unfinished_path(path: str) -> str:
+def unfinished_path(path: str) -> str:
     return path + ".rack-new"
 
 

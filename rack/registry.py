@@ -333,7 +333,7 @@ def _clear(path: str, manifest: Manifest) -> None:
     unfinished = Manifest.read_unfinished(path)
     if unfinished is not None:
         _unlink(unfinished.shard_files(path))
-        _unlink(unfinished.files(path)[1:2])
+    _unlink([unfinished_path(path)])  # if it is not whole, there are no shards yet
     cls = shard_class(manifest.engine)
     for number in range(manifest.shards):
         shard = shard_path(path, number, cls.suffix)

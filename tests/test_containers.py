@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from rack.shard import ENGINES
-from tests.conformance.container_suite import ContainerSuite, LifeSuite
+from tests.conformance.atomic_suite import AtomicSuite
+from tests.conformance.container_suite import ContainerSuite
 from tests.conformance.dict_suite import DictSuite
+from tests.conformance.life_suite import LifeSuite
+from tests.conformance.made_suite import MadeSuite
 from tests.conformance.raw import RAW
 from tests.conformance.set_suite import SetSuite
 from tests.conformance.views_suite import ViewsSuite
 
-SUITES: list[type[ContainerSuite]] = [LifeSuite, SetSuite, DictSuite, ViewsSuite]
+SUITES: list[type[ContainerSuite]] = [LifeSuite, MadeSuite, SetSuite, DictSuite, AtomicSuite, ViewsSuite]
 
 for engine in ENGINES:
     for suite in SUITES:

@@ -216,7 +216,7 @@ def test_any_sequence_of_operations_answers_as_built_in_containers_do(engine: st
     run_state_machine_as_test(
         lambda: Model(engine, spawned),
         settings=settings(
-            max_examples=400 if long else 20,
+            max_examples=400 if long else 15,
             stateful_step_count=80 if long else 25,
             deadline=None,
             suppress_health_check=list(HealthCheck),
