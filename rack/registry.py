@@ -23,7 +23,7 @@ from rack.errors import (
     StorePathError,
 )
 from rack.lockfile import StoreLock, path_error, pause
-from rack.manifest import Manifest, Request, manifest_path, shard_path
+from rack.manifest import Manifest, Request, manifest_path, shard_path, unfinished_path
 from rack.shard import shard_class
 from rack.shard.base import Shard
 from rack.shard.proxy import FrozenShard

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import lmdb
+import pytest
 
 from rack import PersistentDict, RackError
 from tests.processes import Crew, FailedError, assert_sound
@@ -84,6 +85,17 @@ def test_a_store_whose_creator_was_killed_at_any_step_can_be_made(tmp_path: Path
         with Store(tmp_path / "store", flag="r") as store:
             assert dict(store) == OLD
         assert_sound(Store(tmp_path / "store"))
+        _clear(tmp_path)
+
+
+@pytest.mark.parametrize("size", [0, 100, 4096, 10_000])
+def test_it_does_not_matter_how_much_of_a_shard_a_killed_creator_has_written(size: int, tmp_path: Path) -> None:
+    for step in _killed_at_each_step(lambda: _make(tmp_path / "store")):
+        if step % 5 == 0 and not (tmp_path / "store.rack").exists():
+            for file in tmp_path.glob("store-*"):
+                file.write_bytes(file.read_bytes()[:size].ljust(4096, b"\0"))
+            _make(tmp_path / "store", content=OLD)
+            assert_sound(Store(tmp_path / "store"))
         _clear(tmp_path)
 
 

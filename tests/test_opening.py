@@ -93,17 +93,6 @@ def test_a_killed_creator_leaves_something_that_the_next_one_can_create(
             file.unlink()
 
 
-@pytest.mark.parametrize("size", [0, 100, 4096, 8192, 65536])
-def test_a_shard_file_of_a_creator_killed_at_its_very_beginning_is_made_anew(size: int, tmp_path: Path) -> None:
-    with PersistentDict[int, int](tmp_path / "other", shards=1) as store:
-        store[1] = 1
-    beginning = Path(store.name + "-0000.lmdb").read_bytes()[: min(size, 4096)] if size < 65536 else b""
-    (tmp_path / "store-0001.lmdb").write_bytes(beginning.ljust(size, b"\0"))
-    with PersistentDict[int, int](tmp_path / "store", shards=2) as store:
-        store.update((number, number) for number in range(100))
-    assert_sound(store)
-
-
 def test_the_temporary_file_of_a_creator_killed_does_not_matter_to_one_with_the_same_pid(tmp_path: Path) -> None:
     (tmp_path / f"store.rack-{os.getpid()}").write_text("half of a mani")
     with PersistentDict[int, int](tmp_path / "store") as store:
