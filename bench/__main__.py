@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import click
@@ -13,11 +14,13 @@ from rich.progress import Progress
 
 from bench import report, runner
 from bench.data import FULL, QUICK
+from bench.sqlite import SQLITE
 from bench.workloads import WORKLOADS
 
+ALL = [*WORKLOADS, *SQLITE]
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-SLOW = ("writers-2", "writers-8", "shards-set", "shards-get", "shards-writers")
-NAMES = [workload.name for workload in WORKLOADS]
+SLOW = ("writers-2", "writers-8", "shards-set", "shards-get", "shards-writers", "sqlite-writers-8", "space")
+NAMES = [workload.name for workload in ALL]
 
 
 def chosen(only: tuple[str, ...], quick: bool) -> list[str]:
@@ -44,7 +47,7 @@ def main(quick: bool, only: tuple[str, ...], rounds: int | None, seed: int, as_j
     scale = QUICK if quick else FULL
     if rounds is not None:
         scale = replace(scale, rounds=rounds)
-    workloads = [workload(scale, seed) for workload in WORKLOADS if workload.name in chosen(only, quick)]
+    workloads = [workload(scale, seed) for workload in ALL if workload.name in chosen(only, quick)]
     settings = asdict(scale) | {"seed": seed}
     load = os.getloadavg()[0]
     console = Console(stderr=as_json, highlight=False)
@@ -58,11 +61,12 @@ def main(quick: bool, only: tuple[str, ...], rounds: int | None, seed: int, as_j
         task = progress.add_task("", total=sum(runner.ticks(workload, scale.rounds) for workload in workloads))
         for workload in workloads:
             progress.update(task, description=workload.name)
-            result = runner.run(workload, scale.rounds, base, lambda: progress.advance(task))
+            run = getattr(workload, "contest", partial(runner.run, workload))
+            result = run(scale.rounds, base, lambda: progress.advance(task))
             results[workload.name] = result
             if not as_json:
                 progress.stop()
-                console.print(report.result_table(result))
+                console.print(getattr(workload, "table", report.result_table)(result))
                 progress.start()
     if as_json:
         click.echo(json.dumps(report.as_data(results, settings, load), indent=1))

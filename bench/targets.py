@@ -40,4 +40,10 @@ TARGETS = [
     Target("keys", HAND, 1 / 3),
     Target("writers-4", FANOUT, 25),
     Target("writers-4", KEEPING, 25),
+    Target("sqlite-set", FANOUT, 2.2),
+    Target("sqlite-set", "diskcache.Index", 1.5),
+    Target("sqlite-get", "diskcache.Index", 2),
+    Target("sqlite-update", "sqlite3 by hand", 0.5),
+    Target("sqlite-writers-8", FANOUT, 3.5),
+    Target("sqlite-fairness", "sqlite3 by hand", 5),  # the longest that a set took
 ]

@@ -60,6 +60,11 @@ class Batches:
         if self._size[thread] >= _BUFFER_BYTES:
             self.flush()
 
+    def flush_outermost(self) -> None:
+        """Commit what this thread's batch holds, unless it is inside another one."""
+        if self._depth[get_ident()] == 1:
+            self.flush()
+
     def flush(self) -> None:
         """Commit what this thread's batch holds."""
         thread = get_ident()

@@ -337,7 +337,23 @@ class Container:
     def _keys(self, reverse: bool = False) -> Iterator[Any]:
         load = self._load_key
         for block in self._store.all_keys(reverse=reverse):
-            yield from map(load, block)
+            for key in block:
+                try:
+                    loaded = load(key)
+                except Exception as error:
+                    raise self._unreadable(key, error) from error
+                yield loaded
+
+    def _pop_first(self) -> tuple[Any, bytes]:
+        """Remove some entry and return its key and the bytes of its value; KeyError without one if there is none."""
+        pair = self._store.pop_first()
+        if pair is None:
+            raise KeyError
+        try:
+            return self._load_key(pair[0]), pair[1]
+        except Exception as error:
+            self._route(pair[0]).add(*pair)  # nobody has got it
+            raise self._unreadable(pair[0], error) from error
 
     def clear(self) -> None:
         """Remove everything: atomic for each shard."""
@@ -367,7 +383,7 @@ class Container:
             yield self
         finally:
             try:
-                batches.flush()
+                batches.flush_outermost()
             finally:
                 with registry.guard():
                     if not batches.end() and self._batches is batches:

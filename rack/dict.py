@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMappin
 from typing import Any, Generic, Self, TypeVar, overload
 
 from rack.container import Container, Name
-from rack.errors import NotOpenError, SerializationError
+from rack.errors import DeserializationError, NotOpenError, SerializationError
 from rack.serdes import unserializable
 from rack.set import PersistentSet
 from rack.views import PersistentItems, PersistentKeys, PersistentValues
@@ -119,17 +119,31 @@ class PersistentDict(Container, MutableMapping[K, V], Generic[K, V]):
         except SerializationError:
             data = None
         if data is not None:
-            return self._load_value(data)
+            try:
+                return self._load_value(data)
+            except DeserializationError:
+                self._put_back(key, data)
+                raise
         if default is _MISSING:
             raise KeyError(key)
         return default
 
     def popitem(self) -> tuple[K, V]:
         """Remove and return some pair (``dict``: the last one set); KeyError if empty. Atomic: one caller gets it."""
-        pair = self._store.pop_first()
-        if pair is None:
-            raise KeyError("popitem(): dictionary is empty")
-        return self._load_key(pair[0]), self._load_value(pair[1])
+        try:
+            key, data = self._pop_first()
+        except KeyError:
+            raise KeyError("popitem(): dictionary is empty") from None
+        try:
+            return key, self._load_value(data)
+        except DeserializationError:
+            self._put_back(key, data)
+            raise
+
+    def _put_back(self, key: K, data: bytes) -> None:
+        """Undo the removal of a value that cannot be read: nobody has got it."""
+        key_bytes = self._dump_key(key)
+        self._route(key_bytes).add(key_bytes, data)
 
     def incr(self, key: K, delta: Any = 1, default: Any = 0) -> Any:
         """Add ``delta`` to the value, which is ``default`` if the key is not there; return the new value.

@@ -90,10 +90,10 @@ class PersistentSet(Container, MutableSet[T], Generic[T]):
 
     def pop(self) -> T:
         """Remove and return some element; KeyError if the set is empty. Atomic: each element is popped once."""
-        pair = self._store.pop_first()
-        if pair is None:
-            raise KeyError("pop from an empty set")
-        element: T = self._load_key(pair[0])
+        try:
+            element: T = self._pop_first()[0]
+        except KeyError:
+            raise KeyError("pop from an empty set") from None
         return element
 
     # Many elements

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -23,12 +24,21 @@ from pathlib import Path
 from typing import Any, Self
 
 import lmdb.verify
+import pytest
 
-from rack import PersistentDict, PersistentSet
+from rack import PersistentDict, PersistentSet, manifest
+from rack.shard import ENGINES
 
 LIMIT = 60.0  # seconds that a process may take to answer
 
 _to_test: Connection  # in a process of a crew
+
+
+@pytest.fixture(params=list(ENGINES))
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run a test with each engine: it is the one of new stores, here and in processes that are forked."""
+    monkeypatch.setattr(manifest, "DEFAULT_ENGINE", request.param)
+    return str(request.param)
 
 
 class HangError(AssertionError):
@@ -208,13 +218,18 @@ def private_memory() -> int:
 def assert_sound(store: PersistentDict[Any, Any] | PersistentSet[Any]) -> None:
     """Check a store from the inside and, for nobody may write to it meanwhile, from the outside.
 
-    The outside is lmdb.verify: it walks the pages of a file without the help of LMDB.
+    The outside is lmdb.verify, which walks the pages of a file without the help of LMDB, or SQLite's own check.
     """
     with store:
         count = len(store)
         assert store.check() == count
     path = Path(store.name)
     for file in path.parent.iterdir():
-        if re.fullmatch(re.escape(path.name) + r"-\d{4}\.lmdb", file.name):
+        if not re.fullmatch(re.escape(path.name) + r"-\d{4}\.(lmdb|sqlite3)", file.name):
+            continue
+        if file.suffix == ".lmdb":
             findings = lmdb.verify.verify(str(file), subdir=False)
-            assert not findings, f"{file}: {findings[:5]}"
+        else:
+            with contextlib.closing(sqlite3.connect(file)) as connection:
+                findings = [row for row in connection.execute("PRAGMA integrity_check") if row != ("ok",)]
+        assert not findings, f"{file}: {findings[:5]}"

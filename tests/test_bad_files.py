@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import pytest
 
 from rack import (
@@ -20,15 +23,18 @@ from rack import (
     PersistentSet,
     RackError,
     StoreNotFoundError,
+    manifest,
 )
+from rack.shard import ENGINES, shard_class
 from tests.processes import assert_sound
+from tests.processes import engine as engine
 
 Store = PersistentDict[str, Any]
 CONTENT = {"a": 1, "b": "two", "c" * 1000: [3]}
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(tmp_path: Path, engine: str) -> Path:
     """The name of a store of two shards that holds CONTENT."""
     with Store(tmp_path / "store", shards=2) as store:
         store.update(CONTENT)
@@ -36,7 +42,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def shard(path: Path, number: int) -> Path:
-    return path.with_name(f"{path.name}-{number:04d}.lmdb")
+    return path.with_name(f"{path.name}-{number:04d}{shard_class(manifest.DEFAULT_ENGINE).suffix}")
 
 
 def assert_intact(path: Path) -> None:
@@ -88,10 +94,12 @@ def _zeros(file: Path) -> None:
     file.write_bytes(bytes(65536))
 
 
-def _another_lmdb(file: Path) -> None:
-    import lmdb
-
+def _another_database(file: Path) -> None:
     file.unlink()
+    if file.suffix == ".sqlite3":
+        with contextlib.closing(sqlite3.connect(file)) as connection:
+            connection.execute("CREATE TABLE not_racks(x)")
+        return
     with lmdb.open(str(file), subdir=False) as env, env.begin(write=True) as txn:
         txn.put(b"not", b"rack's")
 
@@ -99,23 +107,23 @@ def _another_lmdb(file: Path) -> None:
 def _of_another_store(file: Path) -> None:
     with Store(file.parent / "other", shards=2) as other:
         other["x"] = 1
-    shutil.copy(f"{other.name}-0000.lmdb", file)
+    shutil.copy(shard(Path(other.name), 0), file)
 
 
 def _swapped(file: Path) -> None:
-    shutil.copy(file.with_name("store-0001.lmdb"), file)
+    shutil.copy(shard(file.parent / "store", 1), file)
 
 
-def _from_before(file: Path) -> None:
+def _no_magic_number(file: Path) -> None:
     data = bytearray(file.read_bytes())
-    data[16:20] = b"\0\0\0\0"  # the magic number of the first meta page
+    data[0:20] = bytes(20)  # where SQLite's magic number is, and that of LMDB's first meta page
     file.write_bytes(data)
 
 
 @pytest.mark.parametrize(
     "damage",
-    [_cut_to(0), _cut_to(100), _cut_to(4096), _cut_to(8192), _cut_to(10_000), _missing, _text, _zeros, _from_before]
-    + [_another_lmdb, _of_another_store, _swapped],
+    [_cut_to(0), _cut_to(100), _cut_to(4096), _cut_to(8192), _cut_to(10_000), _missing, _text, _zeros, _no_magic_number]
+    + [_another_database, _of_another_store, _swapped],
     ids=lambda damage: damage.__name__.strip("_"),
 )
 def test_a_shard_file_that_is_not_the_shard_is_noticed_when_opened(damage: Damage, path: Path) -> None:
@@ -205,7 +213,14 @@ def test_a_manifest_that_is_damaged_or_newer(damage: str, path: Path) -> None:
 
 
 def test_arguments_that_contradict_the_store(path: Path) -> None:
-    options: list[dict[str, Any]] = [{"shards": 3}, {"serdes": "json"}, {"key_serdes": "pickle"}, {"engine": "sqlite3"}]
+    other_engine = next(engine for engine in ENGINES if engine != manifest.DEFAULT_ENGINE)
+    options: list[dict[str, Any]] = [
+        {"shards": 3},
+        {"serdes": "json"},
+        {"key_serdes": "pickle"},
+        {"engine": other_engine},
+    ]
+    options.append({"engine": other_engine})
     options.append({"hash": lambda data: data[:4].ljust(4)})
     for option in options:
         refused(path, MismatchError, ValueError, f"{path}.rack", next(iter(option)), **option)

@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 
-from rack import PersistentDict, PersistentSet
+from rack import PersistentDict, PersistentSet, manifest
 from tests.processes import assert_sound, run
+from tests.processes import engine as engine
 
-PROCESSES = 128
+pytestmark = pytest.mark.usefixtures("engine")
+
+PROCESSES = {"lmdb": 128, "sqlite3": 32}
 ADDS = 500
 DISTINCT = 20_000  # keys to choose from: each is added about three times
 
@@ -40,7 +43,7 @@ def _add_many(path: Path, keys: list[int]) -> int:
 
 def _choices(seed: int) -> list[list[int]]:
     rng = random.Random(seed)
-    return [[rng.randrange(DISTINCT) for _ in range(ADDS)] for _ in range(PROCESSES)]
+    return [[rng.randrange(DISTINCT) for _ in range(ADDS)] for _ in range(PROCESSES[manifest.DEFAULT_ENGINE])]
 
 
 @pytest.mark.parametrize("function", [_add_to_set, _add_to_dict, _filter_new])

@@ -12,8 +12,11 @@ from typing import Any
 
 import pytest
 
-from rack import PersistentDict, PersistentSet, StoreDeletedError
+from rack import PersistentDict, PersistentSet, StoreDeletedError, manifest
 from tests.processes import Crew, assert_sound, hear, run, run_script, tell
+from tests.processes import engine as engine
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 SHARDS = 4
 
@@ -191,9 +194,9 @@ def test_the_exit_of_a_child_does_no_harm(leave: str, tmp_path: Path) -> None:
     script = f"""
         import os, sys
         from rack import PersistentDict, PersistentSet
-        store = PersistentDict(sys.argv[1], shards=4).open()
+        store = PersistentDict(sys.argv[1], shards=4, engine=sys.argv[2]).open()
         store["a"] = 1
-        nameless = PersistentSet(sys.argv[1] + "-set").open() | {{"x"}}
+        nameless = PersistentSet(sys.argv[1] + "-set", engine=sys.argv[2]).open() | {{"x"}}
         closed = PersistentSet(sys.argv[1] + "-set").open() | {{"y"}}
         reader, writer = os.pipe()
         child = os.fork()
@@ -212,7 +215,7 @@ def test_the_exit_of_a_child_does_no_harm(leave: str, tmp_path: Path) -> None:
             assert dict(store) == dict(a=1, b=2, c=3), dict(store)
             store.check(), nameless.check()
         """
-    run_script(script, tmp_path / "store")
+    run_script(script, tmp_path / "store", manifest.DEFAULT_ENGINE)
     assert {name.name for name in tmp_path.glob("*.rack")} == {"store.rack", "store-set.rack"}
     assert_sound(PersistentDict(tmp_path / "store"))
 

@@ -9,9 +9,14 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from rack import PersistentDict
 from tests.processes import Crew, assert_sound, hear, run, tell
+from tests.processes import engine as engine
 from tests.test_fork import SHARDS, busy
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 
 def test_a_batch_of_the_parent_is_written_by_the_parent_alone(tmp_path: Path) -> None:

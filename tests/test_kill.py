@@ -14,6 +14,7 @@ import pytest
 
 from rack import PersistentDict
 from tests.processes import Crew, FailedError, Worker, assert_sound
+from tests.processes import engine as engine
 
 Store = PersistentDict[tuple[int, int], bytes]
 _NUMBER = struct.Struct("=Q")
@@ -128,10 +129,11 @@ def _survivor(path: Path, stop: threading.Event, slowest: list[float]) -> None:
 
 
 @pytest.mark.timeout(1500)
+@pytest.mark.usefixtures("engine")
 def test_what_killed_writers_acknowledged_is_there_and_others_go_on(tmp_path: Path, seed: int, long: bool) -> None:
     rng = random.Random(seed)
     path = tmp_path / "store"
-    rounds = 200 if long else 25
+    rounds = 200 if long else 15
     generation = 0
     stop = threading.Event()
     slowest = [0.0]

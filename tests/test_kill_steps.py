@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import signal
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ import pytest
 
 from rack import PersistentDict, RackError
 from tests.processes import Crew, FailedError, assert_sound
+from tests.processes import engine as engine
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 Store = PersistentDict[str, int]
 OLD = {str(number): number for number in range(200)}
@@ -22,6 +26,7 @@ STEPS = [
     (os, ["open", "close", "rename", "unlink", "fsync", "pwrite", "ftruncate", "posix_fallocate", "mkdir", "rmdir"]),
     (fcntl, ["flock"]),
     (lmdb, ["open"]),
+    (sqlite3, ["connect"]),
 ]
 
 
@@ -44,15 +49,27 @@ def _die_at(step: int) -> None:
             setattr(module, name, dying(getattr(module, name)))
 
 
-def _killed_at_each_step(function: Callable[[], object]) -> Iterator[int]:
-    """Run the function in a process that is killed at its first step, then in one killed at its second, and so on."""
+Steps = Callable[[Callable[[], object]], Iterator[int]]
+
+
+@pytest.fixture
+def killed_at_each_step(seed: int, long: bool) -> Steps:
+    """What runs a function in a process that is killed at its first step, then in one killed at its second, and so on.
+
+    In the short form at every third step only, from one that the seed chooses.
+    """
+    steps = range(1000) if long else range(seed % 3, 1000, 3)
+    return lambda function: _killed_at(steps, function)
+
+
+def _killed_at(steps: range, function: Callable[[], object]) -> Iterator[int]:
 
     def work(step: int) -> None:
         _die_at(step)
         function()
         os.kill(os.getpid(), signal.SIGTERM)
 
-    for step in range(1000):
+    for step in steps:
         with Crew() as crew:
             try:
                 crew.start(work, step).result(30)
@@ -79,8 +96,8 @@ def _make(path: Path, flag: str = "c", content: dict[str, int] | None = None) ->
         store.update(content or {})
 
 
-def test_a_store_whose_creator_was_killed_at_any_step_can_be_made(tmp_path: Path) -> None:
-    for _ in _killed_at_each_step(lambda: _make(tmp_path / "store")):
+def test_a_store_whose_creator_was_killed_at_any_step_can_be_made(killed_at_each_step: Steps, tmp_path: Path) -> None:
+    for _ in killed_at_each_step(lambda: _make(tmp_path / "store")):
         _make(tmp_path / "store", content=OLD)
         with Store(tmp_path / "store", flag="r") as store:
             assert dict(store) == OLD
@@ -88,10 +105,12 @@ def test_a_store_whose_creator_was_killed_at_any_step_can_be_made(tmp_path: Path
         _clear(tmp_path)
 
 
-@pytest.mark.parametrize("size", [0, 100, 4096, 10_000])
-def test_it_does_not_matter_how_much_of_a_shard_a_killed_creator_has_written(size: int, tmp_path: Path) -> None:
-    for step in _killed_at_each_step(lambda: _make(tmp_path / "store")):
-        if step % 5 == 0 and not (tmp_path / "store.rack").exists():
+def test_it_does_not_matter_how_much_of_a_shard_a_killed_creator_has_written(
+    killed_at_each_step: Steps, tmp_path: Path
+) -> None:
+    for step in killed_at_each_step(lambda: _make(tmp_path / "store")):
+        if not (tmp_path / "store.rack").exists():
+            size = [0, 100, 4096, 10_000][step % 4]
             for file in tmp_path.glob("store-*"):
                 file.write_bytes(file.read_bytes()[:size].ljust(4096, b"\0"))
             _make(tmp_path / "store", content=OLD)
@@ -99,20 +118,22 @@ def test_it_does_not_matter_how_much_of_a_shard_a_killed_creator_has_written(siz
         _clear(tmp_path)
 
 
-def test_what_a_killed_creator_leaves_does_not_pile_up(tmp_path: Path) -> None:
+def test_what_a_killed_creator_leaves_does_not_pile_up(killed_at_each_step: Steps, tmp_path: Path) -> None:
     _make(tmp_path / "store")
     whole = _files(tmp_path)
     _clear(tmp_path)
-    for _ in _killed_at_each_step(lambda: _make(tmp_path / "store")):
+    for _ in killed_at_each_step(lambda: _make(tmp_path / "store")):
         _make(tmp_path / "store")
         assert _files(tmp_path) == whole
         _clear(tmp_path)
 
 
-def test_a_store_whose_replacement_was_killed_at_any_step_can_be_opened_and_replaced(tmp_path: Path) -> None:
+def test_a_store_whose_replacement_was_killed_at_any_step_can_be_opened_and_replaced(
+    killed_at_each_step: Steps, tmp_path: Path
+) -> None:
     for flag in "cn":
         _make(tmp_path / "store", content=OLD)
-        for _ in _killed_at_each_step(lambda: _make(tmp_path / "store", "n")):
+        for _ in killed_at_each_step(lambda: _make(tmp_path / "store", "n")):
             with Store(tmp_path / "store", flag=flag, shards=2) as store:
                 found = dict(store)
                 assert found in ({}, OLD) if flag == "c" else found == {}
@@ -122,14 +143,16 @@ def test_a_store_whose_replacement_was_killed_at_any_step_can_be_opened_and_repl
         _clear(tmp_path)
 
 
-def test_a_copy_killed_at_any_step_is_whole_or_absent_and_can_be_made_again(tmp_path: Path) -> None:
+def test_a_copy_killed_at_any_step_is_whole_or_absent_and_can_be_made_again(
+    killed_at_each_step: Steps, tmp_path: Path
+) -> None:
     _make(tmp_path / "source", content=OLD)
 
     def copy() -> None:
         with Store(tmp_path / "source") as source, source.copy(name=tmp_path / "target"):
             pass
 
-    for _ in _killed_at_each_step(copy):
+    for _ in killed_at_each_step(copy):
         try:
             with Store(tmp_path / "target", flag="w") as target:
                 assert dict(target) == OLD
@@ -144,7 +167,9 @@ def test_a_copy_killed_at_any_step_is_whole_or_absent_and_can_be_made_again(tmp_
                 file.unlink()
 
 
-def test_a_store_that_was_to_be_deleted_is_not_taken_for_a_broken_one(tmp_path: Path) -> None:
+def test_a_store_that_was_to_be_deleted_is_not_taken_for_a_broken_one(
+    killed_at_each_step: Steps, tmp_path: Path
+) -> None:
     """An operator's own set is deleted when it is closed, also if that was begun by a process that was killed."""
     _make(tmp_path / "source", content=OLD)
 
@@ -152,7 +177,7 @@ def test_a_store_that_was_to_be_deleted_is_not_taken_for_a_broken_one(tmp_path: 
         with Store(tmp_path / "source") as source, source | {"more": 1} as made:
             assert len(made) == len(OLD) + 1
 
-    for _ in _killed_at_each_step(nameless):
+    for _ in killed_at_each_step(nameless):
         for manifest in tmp_path.glob("*anonymous*.rack"):
             with contextlib.suppress(RackError), Store(manifest.with_suffix(""), flag="r") as store:
                 assert dict(store).items() <= (OLD | {"more": 1}).items()

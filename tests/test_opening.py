@@ -13,8 +13,17 @@ from typing import Any
 
 import pytest
 
-from rack import PersistentDict, PersistentSet, RackError, StoreDeletedError, StoreInUseError, StoreNotFoundError
+from rack import (
+    PersistentDict,
+    PersistentSet,
+    RackError,
+    StoreDeletedError,
+    StoreInUseError,
+    StoreNotFoundError,
+    manifest,
+)
 from tests.processes import Crew, assert_sound, hear, run, tell
+from tests.processes import engine as engine
 
 SHARDS = 4
 
@@ -30,11 +39,12 @@ def _open_and_add(path: Path, number: int, **options: Any) -> tuple[bool, str]:
         return first, _store_id(path)
 
 
-@pytest.mark.parametrize("shards", [None, 1, 3])
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("shards", [None, 1])
 def test_200_processes_that_create_and_open_one_store_at_once_make_one_store(
     shards: int | None, tmp_path: Path
 ) -> None:
-    count = 200 if shards is None else 60
+    count = 200 if shards is None and manifest.DEFAULT_ENGINE == "lmdb" else 60
     path = tmp_path / "store"
     opened = run(lambda number: _open_and_add(path, number, shards=shards), [(number,) for number in range(count)])
     assert sum(first for first, _ in opened) == 1
@@ -66,6 +76,7 @@ def test_of_two_kinds_of_creators_one_gets_its_way_and_the_other_an_error(tmp_pa
     assert_sound(PersistentSet(tmp_path / "store"))
 
 
+@pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("flag", ["c", "n"])
 def test_a_killed_creator_leaves_something_that_the_next_one_can_create(
     flag: str, tmp_path: Path, seed: int, long: bool
@@ -79,7 +90,7 @@ def test_a_killed_creator_leaves_something_that_the_next_one_can_create(
             with PersistentDict[str, bytes](path, flag=flag, shards=SHARDS) as store:
                 store["key"] = bytes(100_000)
 
-    for _ in range(300 if long else 40):
+    for _ in range(300 if long else 12):
         with Crew() as crew:
             worker = crew.start(create)
             worker.hear()
@@ -100,6 +111,7 @@ def test_the_temporary_file_of_a_creator_killed_does_not_matter_to_one_with_the_
     assert_sound(store)
 
 
+@pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("old", ["dict", "set"])
 def test_many_processes_that_replace_a_store_leave_one_that_is_whole(old: str, tmp_path: Path) -> None:
     path = tmp_path / "store"
@@ -123,6 +135,7 @@ def test_many_processes_that_replace_a_store_leave_one_that_is_whole(old: str, t
     assert_sound(PersistentDict(path))
 
 
+@pytest.mark.usefixtures("engine")
 def test_replacing_a_store_that_another_process_has_open_is_refused_and_names_it(tmp_path: Path) -> None:
     def hold() -> None:
         with PersistentDict[int, int](tmp_path / "store") as store:
@@ -209,6 +222,7 @@ def test_readers_that_open_while_a_writer_grows_the_store_see_no_error(tmp_path:
     assert_sound(PersistentDict(path))
 
 
+@pytest.mark.usefixtures("engine")
 def test_a_store_deleted_and_made_anew_is_another_store_for_who_had_it_open(tmp_path: Path) -> None:
     path = tmp_path / "store"
 
@@ -238,6 +252,7 @@ def test_a_store_deleted_and_made_anew_is_another_store_for_who_had_it_open(tmp_
     assert_sound(store)
 
 
+@pytest.mark.usefixtures("engine")
 def test_a_store_opened_twice_in_a_process_shares_its_handles(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path)
     with PersistentDict[str, int](tmp_path / "store") as first:
@@ -251,6 +266,7 @@ def test_a_store_opened_twice_in_a_process_shares_its_handles(tmp_path: Path) ->
     assert_sound(first)
 
 
+@pytest.mark.usefixtures("engine")
 def test_a_copied_store_and_its_original_are_two_stores(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     with PersistentDict[str, str](tmp_path / "one" / "store") as store:

@@ -13,6 +13,7 @@ import pytest
 
 from rack import NotOpenError, PersistentDict, PersistentSet, ReadOnlyError, StoreNotFoundError
 from tests.processes import assert_sound, run_script
+from tests.processes import engine as engine
 
 
 def _count(store: PersistentDict[Any, int], number: int) -> tuple[int, bool]:
@@ -63,6 +64,7 @@ def store(tmp_path: Path) -> PersistentDict[Any, int]:
     return store
 
 
+@pytest.mark.usefixtures("engine")
 def test_a_closed_handle_is_opened_by_the_worker(executor: ProcessPoolExecutor, store: Any) -> None:
     came_open = {state for _, state in executor.map(_count, [store] * 40, range(40))}
     assert came_open == {False}
@@ -72,6 +74,7 @@ def test_a_closed_handle_is_opened_by_the_worker(executor: ProcessPoolExecutor, 
     assert_sound(store)
 
 
+@pytest.mark.usefixtures("engine")
 def test_an_open_handle_is_open_in_the_worker_while_the_parent_goes_on(
     executor: ProcessPoolExecutor, store: Any
 ) -> None:
@@ -160,6 +163,7 @@ def test_a_pickled_handle_in_the_same_process_shares_the_open_store(store: Any) 
     assert_sound(store)
 
 
+@pytest.mark.usefixtures("engine")
 def test_a_handle_of_a_nameless_store_does_not_delete_it(executor: ProcessPoolExecutor, store: Any) -> None:
     with store, store | {"more": 1} as nameless:
         assert executor.submit(_state, nameless).result(60)[2] == {"base": 100, "more": 1}

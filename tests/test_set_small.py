@@ -72,7 +72,7 @@ def test_elements_are_lmdb_keys_and_there_is_no_other_table(small: PersistentSet
     for number in range(2):
         path = str(tmp_path / f"small-{number:04d}.lmdb")
         with lmdb.open(path, subdir=False, readonly=True, lock=False, lib_version=0) as env, env.begin() as txn:
-            assert txn.get(b"\xff" * 510 + b"\x01") is None
+            assert txn.get(b"\x01") is None
     small.open()
 
 

@@ -8,12 +8,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from rack import LockTimeoutError, PersistentDict, PersistentSet
 from tests.processes import Crew, Worker, assert_sound, hear, tell
+from tests.processes import engine as engine
 
 
 def run_threads(*jobs: Callable[[], object], limit: float = 60) -> None:
@@ -38,6 +38,7 @@ def run_threads(*jobs: Callable[[], object], limit: float = 60) -> None:
         raise errors[0]
 
 
+@pytest.mark.usefixtures("engine")
 def test_threads_read_and_write_one_handle_while_the_map_grows(tmp_path: Path, seed: int) -> None:
     fixed = {f"fixed {number}": bytes([number]) * 2000 for number in range(100)}
     with PersistentDict[str, bytes](tmp_path / "store", shards=2) as store:
@@ -73,6 +74,7 @@ def test_threads_read_and_write_one_handle_while_the_map_grows(tmp_path: Path, s
     assert_sound(store)
 
 
+@pytest.mark.usefixtures("engine")
 def test_one_winner_among_threads(tmp_path: Path) -> None:
     wins: list[int] = []
     with PersistentSet[int](tmp_path / "set", shards=2) as seen, PersistentDict[str, int](tmp_path / "dict") as counts:
@@ -90,6 +92,7 @@ def test_one_winner_among_threads(tmp_path: Path) -> None:
     assert_sound(counts)
 
 
+@pytest.mark.usefixtures("engine")
 def test_each_thread_has_a_batch_of_its_own(tmp_path: Path) -> None:
     with PersistentDict[str, str](tmp_path / "store", shards=2) as store:
         barrier = threading.Barrier(2)
@@ -121,6 +124,7 @@ def test_threads_that_write_while_another_is_in_a_batch_are_not_in_it(tmp_path: 
     assert_sound(store)
 
 
+@pytest.mark.usefixtures("engine")
 def test_threads_that_open_and_close_one_handle_at_once_leave_it_closed(tmp_path: Path) -> None:
     for _ in range(20):
         store = PersistentDict[str, int](tmp_path / "store", shards=8)
@@ -142,21 +146,27 @@ def test_threads_that_open_and_close_one_handle_at_once_leave_it_closed(tmp_path
 # Timeouts
 
 
+class _Addend:
+    """What waits for the test when it is added: that happens inside the write transaction of ``incr``."""
+
+    def __radd__(self, number: int) -> int:
+        tell()
+        hear()
+        return number + 1
+
+
+def _hold_writers(path: Path, key: str) -> None:
+    with PersistentDict[str, int](path) as store:
+        store.incr(key, _Addend())
+
+
 @pytest.fixture
-def stopped(tmp_path: Path) -> Iterator[Worker]:
+def stopped(tmp_path: Path, engine: str) -> Iterator[Worker]:
     """A process that was stopped inside a write to the only shard of the store."""
-
-    def write() -> None:
-        with PersistentDict[str, int](tmp_path / "store", shards=1) as store:
-            store["before"] = 1
-            held: Any = store._held
-            txn = held.shards[0]._env.begin(write=True)
-            tell()
-            hear()
-            txn.abort()
-
+    with PersistentDict[str, int](tmp_path / "store", shards=1) as store:
+        store["before"] = 1
     with Crew() as crew:
-        worker = crew.start(write)
+        worker = crew.start(_hold_writers, tmp_path / "store", "held")
         worker.hear()
         worker.kill(signal.SIGSTOP)
         yield worker
@@ -170,22 +180,15 @@ def _patient_writer(path: Path) -> None:
         store["waited"] = 1
 
 
+@pytest.mark.usefixtures("engine")
 def test_a_write_that_timed_out_has_not_happened_and_does_not_happen_later(tmp_path: Path) -> None:
     path = tmp_path / "store"
     with PersistentDict[str, int](path, shards=1, timeout=0.5) as store, Crew() as crew:
         store["base"] = 1
 
-        def hold() -> None:
-            held: Any = store._held
-            assert store["base"] == 1
-            txn = held.shards[0]._env.begin(write=True)
-            tell()
-            hear()
-            txn.abort()
-
         patient = crew.start(_patient_writer, path)
         patient.hear()
-        holder = crew.start(hold)
+        holder = crew.start(_hold_writers, path, "held")
         holder.hear()
         holder.kill(signal.SIGSTOP)
         patient.tell()
@@ -215,10 +218,11 @@ def test_a_write_that_timed_out_has_not_happened_and_does_not_happen_later(tmp_p
             except LockTimeoutError:
                 assert time.monotonic() < deadline
         time.sleep(0.2)
-        assert dict(store) == {"base": 1, "waited": 1, "after": 1}
+        assert dict(store) == {"base": 1, "held": 1, "waited": 1, "after": 1}
     assert_sound(store)
 
 
+@pytest.mark.usefixtures("engine")
 def test_a_stopped_writer_that_is_killed_holds_up_nobody(stopped: Worker, tmp_path: Path) -> None:
     def write() -> None:
         with PersistentDict[str, int](tmp_path / "store") as store:
@@ -235,35 +239,46 @@ def test_a_stopped_writer_that_is_killed_holds_up_nobody(stopped: Worker, tmp_pa
     assert_sound(store)
 
 
-def test_readers_do_not_wait_for_a_writer(stopped: Worker, tmp_path: Path) -> None:
-    def read() -> None:
-        with PersistentDict[str, int](tmp_path / "store", flag="r") as store:
-            assert dict(store) == {"before": 1}
-
-    with Crew() as crew:
-        crew.start(read).result(20)
-    stopped.kill(signal.SIGCONT)
-    stopped.tell()
-    stopped.result()
-    assert_sound(PersistentDict(tmp_path / "store"))
-
-
-def test_a_handle_whose_close_timed_out_can_be_closed_later(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("engine")
+def test_readers_do_not_wait_for_a_writer(tmp_path: Path) -> None:
     path = tmp_path / "store"
-    store = PersistentDict[str, int](path, shards=2, timeout=0.3).open()
-    store.update((str(number), number) for number in range(20))
+    with PersistentDict[str, int](path, shards=1) as store:
+        store["before"] = 1
 
-    def hold() -> None:
-        with PersistentDict[str, int](path) as mine:
-            mine.check()
-            held: Any = mine._held
-            txns = [shard._env.begin(write=True) for shard in held.shards]
+    def read() -> None:
+        with PersistentDict[str, int](path, flag="r") as store:
+            assert store["before"] == 1
             tell()
             hear()
-            del txns
+            assert dict(store) == {"before": 1}
+            assert len(store) == 1
+            tell()
+            hear()
 
     with Crew() as crew:
-        holder = crew.start(hold)
+        reader = crew.start(read)
+        reader.hear()
+        holder = crew.start(_hold_writers, path, "held")
+        holder.hear()
+        holder.kill(signal.SIGSTOP)
+        reader.tell()
+        reader.hear(20)
+        holder.kill(signal.SIGCONT)
+        holder.tell()
+        holder.result()
+        reader.tell()
+        reader.result()
+    assert_sound(store)
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_handle_whose_close_timed_out_can_be_closed_later(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    store = PersistentDict[str, int](path, shards=1, timeout=0.3).open()
+    store.update((str(number), number) for number in range(20))
+
+    with Crew() as crew:
+        holder = crew.start(_hold_writers, path, "held")
         holder.hear()
         with pytest.raises(LockTimeoutError):
             store["0"] = -1
@@ -279,6 +294,7 @@ def test_a_handle_whose_close_timed_out_can_be_closed_later(tmp_path: Path) -> N
     assert_sound(store)
 
 
+@pytest.mark.usefixtures("engine")
 def test_threads_that_share_a_handle_with_a_timeout_are_all_served(tmp_path: Path) -> None:
     for turn in range(10):
         with PersistentDict[str, int](tmp_path / "store", shards=1, timeout=20) as store:

@@ -1,23 +1,26 @@
 """The LMDB engine; see DESIGN.rst for the layout and its reasons.
 
-A key below ``RESERVED`` and of 1 to 511 bytes *is* an LMDB key of the main database. Any other key lives in the
-table of long keys (:mod:`rack.shard.lmdblong`). Two records of the main database are Rack's own and sort behind all
-keys: the shard's identity, and LMDB's record of the table of long keys.
+A key of 1 to 511 bytes *is* an LMDB key of the main database, but for 00 and 01, under which Rack has two records of
+its own there: the shard's identity, and LMDB's record of the table of long keys. That (:mod:`rack.shard.lmdblong`)
+holds all other keys.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import islice
+from itertools import chain, islice
+from operator import itemgetter
 from typing import Any
 
 import lmdb
 
 from rack.errors import CorruptShardError, TooLargeError
 from rack.shard.base import Pair, Shard
-from rack.shard.lmdbenv import IDENTITY, MAX_KEY, MAX_VALUE, RESERVED, LmdbEnvironment, identity
+from rack.shard.lmdbenv import IDENTITY, LONG_TABLE, MAX_KEY, MAX_VALUE, LmdbEnvironment, identity
 from rack.shard.lmdblong import LongKeys
 
+_RESERVED = (IDENTITY, LONG_TABLE)
+_KEY = itemgetter(0)
 _BLOCK_ITEMS = 1024
 _BLOCK_BYTES = 1 << 20
 
@@ -36,7 +39,7 @@ class LmdbShard(LmdbEnvironment, Shard):
     # An lmdb.Error, as for a long key or a full map, is left to _read and _write, which do it all again.
 
     def get(self, key: bytes) -> bytes | None:
-        if key < RESERVED:
+        if len(key) > 1:
             try:
                 self._acquire()
                 value: bytes | None = self._begin().get(key)
@@ -49,7 +52,7 @@ class LmdbShard(LmdbEnvironment, Shard):
         return self._read(_get, key)
 
     def contains(self, key: bytes) -> bool:
-        if key < RESERVED:
+        if len(key) > 1:
             try:
                 self._acquire()
                 found: bool = self._begin(None, None, False, True).get(key) is not None  # a buffer: nothing is copied
@@ -62,7 +65,7 @@ class LmdbShard(LmdbEnvironment, Shard):
         return self._read(_contains, key)
 
     def put(self, key: bytes, value: bytes) -> None:
-        if key < RESERVED:
+        if len(key) > 1:
             txn = None
             try:
                 self._acquire()
@@ -77,7 +80,7 @@ class LmdbShard(LmdbEnvironment, Shard):
         self._write(_put, key, value)
 
     def add(self, key: bytes, value: bytes) -> bytes | None:
-        if key < RESERVED:
+        if len(key) > 1:
             txn = present = None
             try:
                 self._acquire()
@@ -95,7 +98,7 @@ class LmdbShard(LmdbEnvironment, Shard):
         return self._write(_add, key, value)
 
     def modify(self, key: bytes, change: Callable[[bytes | None], bytes | None]) -> None:
-        if key < RESERVED and 0 < len(key) <= MAX_KEY:
+        if 1 < len(key) <= MAX_KEY:
             txn = None
             try:
                 self._acquire()
@@ -114,8 +117,8 @@ class LmdbShard(LmdbEnvironment, Shard):
     def long_keys(self, key: bytes) -> LongKeys:
         if self._long is None:
             raise ElementTooLongError(
-                f"an element of {len(key)} bytes when serialized: rack.set_small holds 1 to {MAX_KEY};"
-                " use rack.set for longer ones"
+                f"an element of {len(key)} bytes when serialized: rack.set_small holds 1 to {MAX_KEY} (and not"
+                " the bytes 00 and 01); use rack.set for others"
             )
         return self._long
 
@@ -134,10 +137,20 @@ class LmdbShard(LmdbEnvironment, Shard):
         return self._read(_get_many, keys)
 
     def put_many(self, pairs: list[Pair]) -> None:
+        self._make_room(pairs)
         self._write(_put_many, pairs)
 
     def add_many(self, pairs: list[Pair]) -> list[bool]:
+        self._make_room(pairs)
         return self._write(_add_many, pairs)
+
+    def _make_room(self, pairs: list[Pair]) -> None:
+        """Grow the map once for all pairs: a transaction that meets its end has to be done again."""
+        need = int(1.5 * sum(map(len, chain.from_iterable(pairs)))) + 16 * len(pairs)
+        with self._lock:
+            room = self._read(_room)
+            if need > room and not self._spec.readonly:
+                self._grow(need - room)
 
     def delete_many(self, keys: list[bytes]) -> int:
         return self._write(_delete_many, keys)
@@ -168,12 +181,11 @@ class LmdbShard(LmdbEnvironment, Shard):
 SHARD = LmdbShard
 
 
-# What the operations do inside a transaction. A key is tried as a short one unless it is Rack's own; LMDB refuses
-# one that is too long or empty.
+# What the operations do inside a transaction.
 
 
 def _is_long(key: bytes) -> bool:
-    return not 0 < len(key) <= MAX_KEY or key >= RESERVED
+    return not 1 < len(key) <= MAX_KEY and (len(key) != 1 or key in _RESERVED)
 
 
 def _get(shard: LmdbShard, txn: Any, key: bytes) -> bytes | None:
@@ -234,26 +246,32 @@ def _modify(shard: LmdbShard, txn: Any, key: bytes, change: Callable[[bytes | No
 
 
 def _get_many(shard: LmdbShard, txn: Any, keys: Sequence[bytes]) -> list[bytes | None]:
-    return [txn.get(key) if 0 < len(key) <= MAX_KEY and key < RESERVED else _get(shard, txn, key) for key in keys]
+    return [txn.get(key) if 1 < len(key) <= MAX_KEY else _get(shard, txn, key) for key in keys]
 
 
 def _put_many(shard: LmdbShard, txn: Any, pairs: list[Pair]) -> None:
-    short = sorted(pair for pair in pairs if not _is_long(pair[0]))
-    txn.cursor().putmulti(short)
-    if len(short) < len(pairs):
-        for key, value in pairs:
-            if _is_long(key):
-                _put(shard, txn, key, value)
+    cursor = txn.cursor()
+    try:
+        if pairs and min(map(len, map(_KEY, pairs))) > 1:
+            # What comes behind the last key fills its pages and splits none. LMDB skips a pair that does not.
+            append = cursor.last() and cursor.key() < pairs[0][0]
+            _, added = cursor.putmulti(pairs, append=append)
+            if added == len(pairs):
+                return
+    except lmdb.BadValsizeError:
+        pass  # a long key
+    for key, value in pairs:
+        _put(shard, txn, key, value)
 
 
 def _add_many(shard: LmdbShard, txn: Any, pairs: list[Pair]) -> list[bool]:
     put = txn.put
     added = []
     for key, value in pairs:
-        if _is_long(key):
-            added.append(_add(shard, txn, key, value) is None)
-        else:
+        if 1 < len(key) <= MAX_KEY:
             added.append(put(key, value, True, False))
+        else:
+            added.append(_add(shard, txn, key, value) is None)
     return added
 
 
@@ -280,26 +298,27 @@ def _scan(
 def _scan_short(txn: Any, after: bytes | None, reverse: bool, values: bool, limit: int) -> list[Any]:
     cursor = txn.cursor()
     if reverse:
-        # Everything from RESERVED on is Rack's own or a long key, and Rack's own records are always there.
-        bound = RESERVED if after is None else min(after, RESERVED)
-        if not bound:
-            return []
-        cursor.set_range(bound[:MAX_KEY])
-        if cursor.key() >= bound and not cursor.prev():
-            return []
+        if after is None or not cursor.set_range(after[:MAX_KEY] or b"\0"):
+            found = cursor.last()
+        else:
+            found = cursor.key() < after or cursor.prev()
         items = cursor.iterprev(values=values)
     else:
-        cursor.set_range(after[:MAX_KEY] if after else b"\0")
-        if after is not None and cursor.key() <= after and not cursor.next():
-            return []
+        found = cursor.set_range(after[:MAX_KEY] if after else b"\0")
+        if found and after is not None and cursor.key() <= after:
+            found = cursor.next()
         items = cursor.iternext(values=values)
+    if not found:
+        return []
+    limit += 2  # Rack's own two records may be among them
     if values and txn.stat()["overflow_pages"]:
         block: list[Any] = _bounded(items, limit)
     else:
         block = list(islice(items, limit))  # no value here is larger than about half a page
-    while block and (block[-1][0] if values else block[-1]) >= RESERVED:
-        block.pop()
-    return block
+    first = block[-1] if reverse else block[0]
+    if (first[0] if values else first) <= LONG_TABLE:
+        block = [item for item in block if (item[0] if values else item) not in _RESERVED]
+    return block[: limit - 2]
 
 
 def _bounded(items: Any, limit: int) -> list[Pair]:
@@ -327,6 +346,12 @@ def _clear(shard: LmdbShard, txn: Any) -> None:
         txn.drop(shard._long.table, delete=False)
     txn.drop(shard._main, delete=False)
     txn.put(IDENTITY, identity(shard._spec))
+
+
+def _room(shard: LmdbShard, txn: Any) -> int:
+    """Return how many bytes of the map have never been used."""
+    info = shard._env.info()
+    return int(info["map_size"]) - (int(info["last_pgno"]) + 1) * int(txn.stat()["psize"])
 
 
 def _version(shard: LmdbShard, txn: Any) -> int:

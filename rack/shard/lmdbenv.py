@@ -36,9 +36,9 @@ Result = TypeVar("Result")
 
 MAX_KEY = 511  # LMDB's default, which the on-disk format depends on
 MAX_VALUE = 0xFFFFFFFF - 4096
-RESERVED = b"\xff" * 510 + b"\x01"  # keys from here on are Rack's own; names of databases are C strings: no NUL
-_LONG_TABLE = RESERVED
-IDENTITY = b"\xff" * 511
+# Rack's own records: under the first keys, so that sorted loads can append.
+IDENTITY = b"\0"
+LONG_TABLE = b"\x01"  # names of databases are C strings: no NUL
 _MAX_READERS = 4096
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -181,7 +181,7 @@ class LmdbEnvironment:
         self._check_identity(env)
         self._long = None
         if self._spec.layout != "small":
-            self._long = LongKeys(env.open_db(_LONG_TABLE, create=False), self._spec.hash)
+            self._long = LongKeys(env.open_db(LONG_TABLE, create=False), self._spec.hash)
 
     def _check_identity(self, env: Any) -> None:
         with env.begin() as txn:
@@ -334,7 +334,7 @@ def _make(spec: ShardSpec) -> None:
             # LMDB has just made the file this long, with holes: fill all but its two meta pages.
             lmdbfile.extend(fd, 2 * page, lmdbfile.INITIAL_SIZE, spec.path)
             if spec.layout != "small":
-                env.open_db(_LONG_TABLE)
+                env.open_db(LONG_TABLE)
             with env.begin(write=True) as txn:
                 txn.put(IDENTITY, identity(spec))
             env.sync(True)

@@ -1,10 +1,12 @@
-"""LMDB's table of long keys: those that LMDB cannot hold as a key of its own (empty, over 511 bytes, or reserved).
+"""LMDB's table of long keys: those that cannot be LMDB keys of the main database.
+
+They have over 511 bytes; or they are empty, or the same as one of Rack's own records there (00 and 01).
 
 A record's LMDB key is the beginning of the long key, then ``hash(key)``, then a counter of four bytes that tells keys
 with the same beginning and digest apart; 511 bytes in all. Its value is the length of the long key in four bytes, the
 key, and the value. The full key is always compared, so colliding digests are correct, only slower. The beginning
 comes first so that the table is in order of the keys as far as they differ there; keys that agree in it are sorted
-when they are read, at most a block at a time. The empty key's record is under one zero byte.
+when they are read, at most a block at a time. The LMDB key of an empty key or one of one byte is that and a zero byte.
 """
 
 from __future__ import annotations
@@ -20,7 +22,6 @@ from rack.errors import CorruptShardError, SerializationError
 
 _WIDTH = 511
 _COUNTER = 4
-_EMPTY_KEY = b"\0"
 
 
 class LongKeys:
@@ -56,7 +57,9 @@ class LongKeys:
                 break
             counter = int.from_bytes(candidate[-_COUNTER:], "big") + 1
         if record_key is None:
-            record_key = self._stem(key) + counter.to_bytes(_COUNTER, "big") if key else _EMPTY_KEY
+            record_key = self._stem(key)
+            if len(key) > 1:
+                record_key += counter.to_bytes(_COUNTER, "big")
         txn.put(record_key, len(key).to_bytes(4, "big") + key + value, db=self.table)
 
     def delete(self, txn: Any, key: bytes) -> bool:
@@ -85,11 +88,14 @@ class LongKeys:
     def check(self, txn: Any, path: str) -> None:
         for record_key in txn.cursor(self.table).iternext(values=False):
             key = _split(txn.get(record_key, db=self.table))[0]
-            expected = self._stem(key) if key else _EMPTY_KEY
-            if record_key[: len(expected)] != expected:
+            stem = self._stem(key)
+            if record_key[: len(stem)] != stem:
                 raise CorruptShardError(f"{path}: the long key {key[:60]!r}... is stored in the wrong place")
 
     def _stem(self, key: bytes) -> bytes:
+        """Return the record key of ``key``, but for the counter."""
+        if len(key) <= 1:
+            return key + b"\0"
         digest = self._hash(key)
         if not isinstance(digest, bytes) or len(digest) > 255:
             raise SerializationError(f"hash= must give at most 255 bytes, and gave {digest!r}")
@@ -101,40 +107,40 @@ class LongKeys:
 
     def _candidates(self, txn: Any, key: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Yield (LMDB key, full key) of the records that may hold ``key``."""
-        if not key:
-            if txn.get(_EMPTY_KEY, db=self.table) is not None:
-                yield _EMPTY_KEY, key
-            return
         stem = self._stem(key)
+        if len(key) <= 1:
+            if txn.get(stem, db=self.table) is not None:
+                yield stem, key
+            return
         cursor = txn.cursor(self.table)
         found = cursor.set_range(stem)
         while found:
             record_key = cursor.key()
             if not record_key.startswith(stem):
                 return
-            if len(record_key) == len(stem) + _COUNTER:
-                yield record_key, _full_key(cursor)
+            yield record_key, _full_key(cursor)
             found = cursor.next()
 
     def _groups(self, txn: Any, after: bytes | None, reverse: bool) -> Iterator[bytes]:
-        """Yield the beginnings that long keys from ``after`` on have, in order."""
+        """Yield what the LMDB keys of long keys from ``after`` on begin with, in order; that tells groups apart."""
         cursor = txn.cursor(self.table)
         width = self._prefix_size(len(self._hash(b"")))
         if reverse:
-            last = None if after is None else after[:width] + b"\xff" * (_WIDTH - len(after[:width]))
+            last = None if after is None else _end_of(after[:width])
             found = cursor.last() if last is None or not cursor.set_range(last) else True
         else:
-            found = cursor.set_range((after or b"")[:width] or _EMPTY_KEY)
+            found = cursor.set_range((after or b"")[:width] or b"\0")
         while found:
-            record_key = cursor.key()
-            beginning = b"" if record_key == _EMPTY_KEY else record_key[:width]
+            beginning = cursor.key()[:width]
             yield beginning
             # The group may be large: seek over it instead of stepping through.
             if reverse:
-                found = cursor.set_range(beginning or _EMPTY_KEY) and cursor.prev()
+                found = cursor.set_range(beginning) and cursor.prev()
+            elif len(beginning) < width:
+                found = cursor.set_range(beginning) and cursor.next()
             else:
-                found = cursor.set_range(beginning + b"\xff" * (_WIDTH - len(beginning)) if beginning else b"\0\0")
-                if found and beginning and cursor.key()[:width] == beginning:
+                found = cursor.set_range(_end_of(beginning))
+                if found and cursor.key()[:width] == beginning:
                     found = cursor.next()
 
     def _sorted(
@@ -155,18 +161,21 @@ class LongKeys:
             after = block[-1][0]
 
     def _members(self, txn: Any, beginning: bytes) -> Iterator[tuple[bytes, bytes]]:
-        if not beginning:
-            if txn.get(_EMPTY_KEY, db=self.table) is not None:
-                yield b"", _EMPTY_KEY
-            return
         cursor = txn.cursor(self.table)
         found = cursor.set_range(beginning)
         while found:
             record_key = cursor.key()
-            if not record_key.startswith(beginning) or record_key == _EMPTY_KEY:
+            if not record_key.startswith(beginning):
                 return
             yield _full_key(cursor), record_key
+            if len(record_key) <= 2:  # a key of 0 or 1 byte is a group of its own; longer ones may begin with it
+                return
             found = cursor.next()
+
+
+def _end_of(beginning: bytes) -> bytes:
+    """Return the last LMDB key that may begin so."""
+    return beginning + b"\xff" * (_WIDTH - len(beginning))
 
 
 def _full_key(cursor: Any) -> bytes:

@@ -22,6 +22,7 @@ import os
 import resource
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from fcntl import LOCK_EX, LOCK_UN, flock
 from threading import RLock
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -50,6 +51,8 @@ _TRIGGERS = {
     "inserted": "AFTER INSERT ON entries BEGIN UPDATE rack SET value = value + 1 WHERE name = 'count'; END",
     "deleted": "AFTER DELETE ON entries BEGIN UPDATE rack SET value = value - 1 WHERE name = 'count'; END",
 }
+_GET = "SELECT value FROM entries WHERE key = ?"
+_CONTAINS = "SELECT 1 FROM entries WHERE key = ?"
 _PUT = "INSERT INTO entries VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 _ADD = "INSERT OR IGNORE INTO entries VALUES (?, ?)"
 _DELETE = "DELETE FROM entries WHERE key = ?"
@@ -72,13 +75,16 @@ class SqliteShard(Shard):
         for path in (spec.path, spec.path + "-lock"):
             with open(path, "xb"):
                 pass
-        with contextlib.closing(sqlite3.connect(spec.path, isolation_level=None)) as connection:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.executescript(_TABLES)
-            _create_triggers(connection)
-            rows = [("identity", _identity(spec)), ("count", 0)]
-            connection.executemany("INSERT INTO rack VALUES (?, ?)", rows)
+        try:
+            with contextlib.closing(sqlite3.connect(spec.path, isolation_level=None)) as connection:
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("PRAGMA synchronous = FULL")
+                connection.executescript(_TABLES)
+                _create_triggers(connection)
+                rows = [("identity", _identity(spec)), ("count", 0)]
+                connection.executemany("INSERT INTO rack VALUES (?, ?)", rows)
+        except sqlite3.Error as error:
+            raise _translated(error, spec.path) from error
 
     def __init__(self, spec: ShardSpec, rejoin: Callable[[], None]) -> None:
         self._spec = spec
@@ -95,13 +101,35 @@ class SqliteShard(Shard):
     # One key
 
     def get(self, key: bytes) -> bytes | None:
-        return self._read(_get, key)
+        with self._lock:
+            if self._connection is not None:
+                try:
+                    row = self._connection.execute(_GET, (key,)).fetchone()
+                    return None if row is None else row[0]
+                except sqlite3.Error:
+                    pass  # _read will say what it is, or try again
+            return self._read(_get, key)
 
     def contains(self, key: bytes) -> bool:
-        return self._read(_contains, key)
+        with self._lock:
+            if self._connection is not None:
+                with contextlib.suppress(sqlite3.Error):
+                    return self._connection.execute(_CONTAINS, (key,)).fetchone() is not None
+            return self._read(_contains, key)
 
     def put(self, key: bytes, value: bytes) -> None:
-        self._write(_put, key, value, transaction=False)
+        with self._lock:
+            connection = self._connection
+            if connection is not None and not connection.in_transaction and self._check_write is None:
+                try:
+                    flock(self._queue, LOCK_EX)
+                    connection.execute(_PUT, (key, value))
+                    return
+                except sqlite3.Error:
+                    pass
+                finally:
+                    flock(self._queue, LOCK_UN)
+            self._write(_put, key, value, transaction=False)
 
     def add(self, key: bytes, value: bytes) -> bytes | None:
         return self._write(_add, key, value, transaction=False)
@@ -211,23 +239,7 @@ class SqliteShard(Shard):
     def _mend(self, error: sqlite3.Error) -> None:
         """Return if the operation should be tried again; raise what the user should see if not."""
         if _code(error) & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise self._translated(error) from error
-
-    def _translated(self, error: sqlite3.Error) -> Exception:
-        path = self._spec.path
-        code = _code(error)
-        kind = code & 0xFF
-        if kind == sqlite3.SQLITE_READONLY:
-            return ReadOnlyError(errno.EACCES, 'the store was opened with flag="r"', path)
-        if kind == sqlite3.SQLITE_TOOBIG or isinstance(error, sqlite3.DataError):
-            return TooLargeError(f"a key or value is larger than SQLite holds (about 10**9 bytes): {error}")
-        if kind == sqlite3.SQLITE_FULL:
-            return StoreFullError(errno.ENOSPC, f"{error}; nothing was changed", path)
-        if kind == sqlite3.SQLITE_IOERR and _size_is_limited():
-            return StoreFullError(errno.EFBIG, f"{error}: file-size limit; nothing was changed", path)
-        if kind in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
-            return StorePathError(errno.EIO, str(error), path)
-        return CorruptShardError(f"{path}: {error}. The shard is damaged; restore it from a copy")
+            raise _translated(error, self._spec.path) from error
 
     # The file
 
@@ -258,7 +270,7 @@ class SqliteShard(Shard):
             self._connection = self._connect()
         except sqlite3.Error as error:
             self._disconnect()
-            raise self._translated(error) from error
+            raise _translated(error, self._spec.path) from error
         except BaseException:
             self._disconnect()
             raise
@@ -346,6 +358,22 @@ def _connect(path: str, mode: str) -> sqlite3.Connection:
     )
 
 
+def _translated(error: sqlite3.Error, path: str) -> Exception:
+    code = _code(error)
+    kind = code & 0xFF
+    if kind == sqlite3.SQLITE_READONLY:
+        return ReadOnlyError(errno.EACCES, 'the store was opened with flag="r"', path)
+    if kind == sqlite3.SQLITE_TOOBIG or isinstance(error, sqlite3.DataError):
+        return TooLargeError(f"a key or value is larger than SQLite holds (about 10**9 bytes): {error}")
+    if kind == sqlite3.SQLITE_FULL or (kind == sqlite3.SQLITE_IOERR and _disk_is_full(path)):
+        return StoreFullError(errno.ENOSPC, f"{error}; nothing was changed", path)
+    if kind == sqlite3.SQLITE_IOERR and _size_is_limited():
+        return StoreFullError(errno.EFBIG, f"{error}: file-size limit; nothing was changed", path)
+    if kind in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+        return StorePathError(errno.EIO, str(error), path)
+    return CorruptShardError(f"{path}: {error}. The shard is damaged; restore it from a copy")
+
+
 def _roll_back(connection: sqlite3.Connection) -> None:
     if connection.in_transaction:
         with contextlib.suppress(sqlite3.Error):
@@ -361,6 +389,12 @@ def _size(path: str) -> int:
         return os.path.getsize(path)
     except FileNotFoundError:
         return 0
+
+
+def _disk_is_full(path: str) -> bool:
+    """Whether there is no space for the file of shared memory, of which SQLite only says that it is an I/O error."""
+    status = os.statvfs(os.path.dirname(path))
+    return status.f_bavail * status.f_frsize < 1 << 16
 
 
 def _size_is_limited() -> bool:
@@ -396,7 +430,8 @@ def _check_header(path: str) -> None:
         raise CorruptShardError(f"{path} is not a Rack shard (it is no SQLite database)")
     page = int.from_bytes(header[16:18], "big")
     needed = (65536 if page == 1 else page) * int.from_bytes(header[28:32], "big")
-    if size < needed:
+    # A checkpoint that was killed, or found no space, may have written the header before the rest, which is in the log.
+    if size < needed and not _size(path + "-wal"):
         raise CorruptShardError(f"{path} is truncated: it has {size} bytes and needs {needed}. Restore it from a copy")
 
 

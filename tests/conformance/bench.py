@@ -39,19 +39,13 @@ class Bench:
             "readonly": False,
         }
         self._opened: Shard | None = None
-        self.create()
+        self._class.create(ShardSpec(**self._spec))
         self.open()
 
     @property
     def shard(self) -> Shard:
         assert self._opened is not None
         return self._opened
-
-    def create(self) -> None:
-        self._class.create(ShardSpec(**self._spec))
-
-    def remove_leftover(self) -> None:
-        self._class.remove_leftover(ShardSpec(**self._spec))
 
     def open(self, **changes: Any) -> None:
         """Open the shard, anew if it is open, with other things in its spec."""

@@ -64,8 +64,8 @@ class RawEngine(ABC):
             self.write(self.shard_path(name, number), group)
 
 
-_IDENTITY = b"\xff" * 511
-_LONG_TABLE = b"\xff" * 510 + b"\x01"
+_IDENTITY = b"\0"
+_LONG_TABLE = b"\x01"
 
 
 class RawLmdb(RawEngine):
@@ -89,7 +89,7 @@ class RawLmdb(RawEngine):
             table = env.open_db(_LONG_TABLE, create=False)
             with env.begin(write=True) as txn:
                 for key, value in pairs:
-                    if 0 < len(key) < 512 and key < _LONG_TABLE:
+                    if 0 < len(key) < 512 and key not in self.reserved:
                         assert txn.put(key, value, overwrite=False)
                     else:
                         record = len(key).to_bytes(4, "big") + key + value
@@ -143,8 +143,8 @@ class RawLmdb(RawEngine):
 
 def long_record(key: bytes, hash: Hash, counter: int = 0) -> bytes:
     """Return the key of the record of a long key: its beginning, its digest, a counter; 511 bytes."""
-    if not key:
-        return b"\0"
+    if len(key) <= 1:
+        return key + b"\0"
     digest = hash(key)
     return key[: 511 - 4 - len(digest)] + digest + counter.to_bytes(4, "big")
 
