@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 from collections.abc import Callable
 from threading import RLock
@@ -40,6 +41,7 @@ MAX_VALUE = 0xFFFFFFFF - 4096
 IDENTITY = b"\0"
 LONG_TABLE = b"\x01"  # names of databases are C strings: no NUL
 _MAX_READERS = 4096
+_UNREGISTERED_TRIES = 1000
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -66,20 +68,42 @@ class LmdbEnvironment:
         self._long: LongKeys | None = None
         self._inode = (0, 0)
         self._check_write: Callable[[], None] | None = None
+        self._unregistered = False  # a reader that may not write the lock file, of whom writers do not know
         with self._lock:
             self._open()
 
     def _read(self, body: Callable[..., Result], *args: Any) -> Result:
         with self._lock:
-            while True:
+            for _ in range(_UNREGISTERED_TRIES):
+                number = -1
                 try:
-                    txn = self._begin()
+                    txn = self._env.begin() if self._unregistered else self._begin()
+                    number = txn.id() if self._unregistered else -1
                     try:
-                        return body(self, txn, *args)
+                        result = body(self, txn, *args)
                     finally:
                         abort(txn)
                 except lmdb.Error as error:
-                    self._mend(error, args)
+                    if not self._overtaken(number):
+                        self._mend(error, args)
+                    continue
+                except Exception:
+                    if not self._overtaken(number):
+                        raise
+                    continue
+                if not self._overtaken(number):
+                    return result
+        raise RackError(
+            f"{self._spec.path} changes faster than it can be read without being registered as a reader:"
+            f" get the permission to write {self._spec.path}-lock"
+        )
+
+    def _overtaken(self, number: int) -> bool:
+        """Return whether pages of snapshot ``number`` may have been used again, as nobody knew that they were read.
+
+        LMDB uses the pages of a snapshot again two commits later. (Registered readers have the number -1.)
+        """
+        return number >= 0 and self._env.info()["last_txnid"] > number + 1
 
     def _write(self, body: Callable[..., Result], *args: Any) -> Result:
         """Run ``body(self, txn, *args)`` in a write transaction, again after growing the map where that is needed."""
@@ -150,31 +174,41 @@ class LmdbEnvironment:
             if not spec.readonly and size % lmdbfile.PAGE:  # a growth that was cut short
                 lmdbfile.extend(fd, size, lmdbfile.grown(size, 1), spec.path)
                 size = os.fstat(fd).st_size
-            try:
-                if not spec.readonly:
-                    lmdbfile.back_lock_file(spec.path + "-lock")
-                env = _open_env(spec, size)
-            except lmdb.Error as error:
-                raise _translated(error, spec.path) from error
+            if not spec.readonly:
+                lmdbfile.back_lock_file(spec.path + "-lock")
+            while True:
+                try:
+                    env, self._unregistered = _open_env(spec, size)
+                    break
+                except lmdb.MapResizedError:  # to a reader, who has no growth lock: the file has just become larger
+                    size = os.fstat(fd).st_size
+                except lmdb.Error as error:
+                    raise _translated(error, spec.path) from error
         self._env, self._inode = env, lmdbfile.file_id(status)
         try:
             if env.max_key_size() != MAX_KEY:
                 raise RackError(f"this build of LMDB has keys of {env.max_key_size()} bytes; Rack needs {MAX_KEY}")
             if not spec.readonly:
                 env.reader_check()
-            while True:
+            for attempt in itertools.count():
                 try:
                     self._open_tables(env)
                     break
                 except lmdb.MapResizedError:  # another process has just made the file larger
                     self._adopt_size()
+                except (lmdb.Error, CorruptShardError):
+                    if not self._unregistered or attempt == _UNREGISTERED_TRIES:
+                        raise
         except BaseException as error:
             self._env = None
             env.close()
             if isinstance(error, lmdb.Error):
                 raise _translated(error, spec.path) from error
             raise
-        self._begin = env.begin if self._check_write is None else self._begin_checked
+        if self._unregistered:
+            self._begin = self._begin_refused
+        else:
+            self._begin = env.begin if self._check_write is None else self._begin_checked
 
     def _open_tables(self, env: Any) -> None:
         self._main = env.open_db()
@@ -216,6 +250,12 @@ class LmdbEnvironment:
                 abort(txn)
                 raise
         return txn
+
+    def _begin_refused(self, *args: Any) -> Any:
+        """Stands for ``env.begin`` of an unregistered reader: leaves it all to _read, or refuses a write."""
+        if len(args) > 2 and args[2]:
+            raise lmdb.ReadonlyError("mdb_txn_begin")
+        raise lmdb.Error("mdb_txn_begin")
 
     def _begin_closed(self, *args: Any) -> Any:
         raise NotOpenError("the container is closed; open it with `with` or open()")
@@ -272,6 +312,7 @@ class LmdbEnvironment:
             raise LockTimeoutError(f"{self._spec.path}: another thread's write is still waiting; not closed")
         try:
             env, self._env, self._begin = self._env, None, self._begin_closed
+            self._unregistered = False
             self._main = self._long = None
             if env is not None:
                 env.close()
@@ -294,14 +335,15 @@ class LmdbEnvironment:
         # No transaction is alive (before_fork), so closing the copy touches neither the parent's reader slots nor
         # its locks; and LMDB must not be opened a second time while the copy is open.
         self._new_lock()
-        env, self._env = self._env, None
+        env, self._env, self._unregistered = self._env, None, False
         if env is not None:
             self._main = self._long = None
             env.close()
             self._begin = self._begin_reopened
 
 
-def _open_env(spec: ShardSpec, size: int) -> Any:
+def _open_env(spec: ShardSpec, size: int) -> tuple[Any, bool]:
+    """Return the environment, and whether it is an unregistered reader's."""
     always = spec.durability == "always"
     options: dict[str, Any] = {
         "subdir": False,
@@ -313,14 +355,13 @@ def _open_env(spec: ShardSpec, size: int) -> Any:
         "lib_version": 0,
     }
     if not spec.readonly:
-        return lmdb.open(spec.path, sync=always, metasync=always, writemap=True, **options)
+        return lmdb.open(spec.path, sync=always, metasync=always, writemap=True, **options), False
     try:
-        return lmdb.open(spec.path, readonly=True, **options)
+        return lmdb.open(spec.path, readonly=True, **options), False
     except lmdb.Error as error:
-        # Without permission to write the lock file a reader cannot register; nobody who could not either writes.
         if error.code not in (errno.EACCES, errno.EROFS, errno.EPERM):
             raise
-        return lmdb.open(spec.path, readonly=True, lock=False, **options)
+        return lmdb.open(spec.path, readonly=True, lock=False, **options), True
 
 
 def _make(spec: ShardSpec) -> None:
@@ -328,7 +369,7 @@ def _make(spec: ShardSpec) -> None:
         pass
     with lmdbfile.growth_lock(spec.path) as fd:
         lmdbfile.back_lock_file(spec.path + "-lock")
-        env = _open_env(spec, lmdbfile.INITIAL_SIZE)
+        env, _ = _open_env(spec, lmdbfile.INITIAL_SIZE)
         try:
             page = env.stat()["psize"]
             # LMDB has just made the file this long, with holes: fill all but its two meta pages.

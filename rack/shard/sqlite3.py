@@ -94,6 +94,7 @@ class SqliteShard(Shard):
         self._queue = -1  # descriptor of the file that writers queue at
         self._closed = False
         self._check_write: Callable[[], None] | None = None
+        self._plain_writes = not spec.readonly  # with nothing to check
         self._inode: tuple[int, int] | None = None
         with self._lock:
             self._open()
@@ -120,7 +121,7 @@ class SqliteShard(Shard):
     def put(self, key: bytes, value: bytes) -> None:
         with self._lock:
             connection = self._connection
-            if connection is not None and not connection.in_transaction and self._check_write is None:
+            if connection is not None and self._plain_writes and not connection.in_transaction:
                 try:
                     flock(self._queue, LOCK_EX)
                     connection.execute(_PUT, (key, value))
@@ -212,6 +213,8 @@ class SqliteShard(Shard):
         """Run ``body(connection, *args)`` alone among writers; in a transaction, unless it is but one statement."""
         with self._lock:
             connection = self._connection or self._connected()
+            if self._spec.readonly:
+                raise ReadOnlyError(errno.EACCES, 'the store was opened with flag="r"', self._spec.path)
             if connection.in_transaction:
                 raise ReentrantWriteError(
                     f"{self._spec.path}: a write inside another write; a serializer must not use the store"
@@ -245,15 +248,12 @@ class SqliteShard(Shard):
 
     def _open(self) -> None:
         path = self._spec.path
-        flags = os.O_RDONLY if self._spec.readonly else os.O_RDWR
         try:
             # Before SQLite has the file open: closing a descriptor of it later would drop SQLite's locks.
             _check_header(path)
             self._check_inode()
-            with contextlib.suppress(FileNotFoundError):
-                self._queue = os.open(path + "-lock", flags | os.O_CLOEXEC)
-            if self._queue < 0 and not self._spec.readonly:
-                self._queue = os.open(path + "-lock", flags | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            if not self._spec.readonly:  # who only reads need not wait for a writer
+                self._queue = os.open(path + "-lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except FileNotFoundError as error:
             if isinstance(error, RackError):
                 raise
@@ -333,6 +333,7 @@ class SqliteShard(Shard):
     def on_write(self, check: Callable[[], None]) -> None:
         with self._lock:
             self._check_write = check
+            self._plain_writes = False
 
     def before_fork(self) -> None:
         self._lock.acquire()
