@@ -293,9 +293,10 @@ class Container:
         except Exception as error:
             raise self._unreadable(data, error) from error
 
-    def _unreadable(self, data: bytes, error: Exception) -> DeserializationError:
+    def _unreadable(self, data: bytes | list[bytes], error: Exception) -> DeserializationError:
+        which = f": {data[:60]!r}" if isinstance(data, bytes) else f" of {len(data)} entries; check() tells which"
         return DeserializationError(
-            f"{self.name}: serdes {self._serdes.name!r} cannot load stored bytes ({error}): {data[:60]!r}"
+            f"{self.name}: serdes {self._serdes.name!r} cannot load stored bytes{which} ({error})"
         )
 
     # Many keys
@@ -337,12 +338,11 @@ class Container:
     def _keys(self, reverse: bool = False) -> Iterator[Any]:
         load = self._load_key
         for block in self._store.all_keys(reverse=reverse):
-            for key in block:
-                try:
-                    loaded = load(key)
-                except Exception as error:
-                    raise self._unreadable(key, error) from error
-                yield loaded
+            try:
+                keys = list(map(load, block))
+            except Exception as error:
+                raise self._unreadable(block, error) from error
+            yield from keys
 
     def _pop_first(self) -> tuple[Any, bytes]:
         """Remove some entry and return its key and the bytes of its value; KeyError without one if there is none."""

@@ -213,12 +213,11 @@ class PersistentDict(Container, MutableMapping[K, V], Generic[K, V]):
     def _items(self, reverse: bool = False) -> Iterator[tuple[K, V]]:
         load_key, load = self._load_key, self._load
         for block in self._store.all_pairs(reverse=reverse):
-            for key, data in block:
-                try:
-                    pair = load_key(key), load(data)
-                except Exception as error:
-                    raise self._unreadable(data, error) from error
-                yield pair
+            try:
+                pairs = [(load_key(key), load(data)) for key, data in block]
+            except Exception as error:
+                raise self._unreadable([key for key, _ in block], error) from error
+            yield from pairs
 
     def get_many(self, keys: Iterable[K]) -> dict[K, V]:
         """Return a dict of those keys that are there; reads a transaction a shard for each chunk of keys."""

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import resource
 import sqlite3
@@ -114,8 +113,10 @@ class SqliteShard(Shard):
     def contains(self, key: bytes) -> bool:
         with self._lock:
             if self._connection is not None:
-                with contextlib.suppress(sqlite3.Error):
+                try:
                     return self._connection.execute(_CONTAINS, (key,)).fetchone() is not None
+                except sqlite3.Error:
+                    pass  # as in get
             return self._read(_contains, key)
 
     def put(self, key: bytes, value: bytes) -> None:
@@ -127,7 +128,7 @@ class SqliteShard(Shard):
                     connection.execute(_PUT, (key, value))
                     return
                 except sqlite3.Error:
-                    pass
+                    pass  # as in get: an autocommitted statement that failed has changed nothing
                 finally:
                     flock(self._queue, LOCK_UN)
             self._write(_put, key, value, transaction=False)
@@ -221,7 +222,7 @@ class SqliteShard(Shard):
                 )
             while True:
                 try:
-                    fcntl.flock(self._queue, fcntl.LOCK_EX)
+                    flock(self._queue, LOCK_EX)
                     if self._check_write is not None:
                         self._check_write()
                     if not transaction:
@@ -237,7 +238,7 @@ class SqliteShard(Shard):
                     _roll_back(connection)
                     raise
                 finally:
-                    fcntl.flock(self._queue, fcntl.LOCK_UN)
+                    flock(self._queue, LOCK_UN)
 
     def _mend(self, error: sqlite3.Error) -> None:
         """Return if the operation should be tried again; raise what the user should see if not."""
@@ -266,7 +267,7 @@ class SqliteShard(Shard):
             raise StorePathError(error.errno, error.strerror, path) from error
         try:
             if self._queue >= 0:
-                fcntl.flock(self._queue, fcntl.LOCK_EX)
+                flock(self._queue, LOCK_EX)
             self._connection = self._connect()
         except sqlite3.Error as error:
             self._disconnect()
@@ -276,7 +277,7 @@ class SqliteShard(Shard):
             raise
         finally:
             if self._queue >= 0:
-                fcntl.flock(self._queue, fcntl.LOCK_UN)
+                flock(self._queue, LOCK_UN)
 
     def _check_inode(self) -> None:
         status = os.stat(self._spec.path)
@@ -312,7 +313,7 @@ class SqliteShard(Shard):
         queue, self._queue = self._queue, -1
         try:
             if queue >= 0:
-                fcntl.flock(queue, fcntl.LOCK_EX)
+                flock(queue, LOCK_EX)
             if connection is not None:
                 connection.close()
         finally:
@@ -450,12 +451,12 @@ def _snapshot(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def _get(connection: sqlite3.Connection, key: bytes) -> bytes | None:
-    row = connection.execute("SELECT value FROM entries WHERE key = ?", (key,)).fetchone()
+    row = connection.execute(_GET, (key,)).fetchone()
     return None if row is None else row[0]
 
 
 def _contains(connection: sqlite3.Connection, key: bytes) -> bool:
-    return connection.execute("SELECT 1 FROM entries WHERE key = ?", (key,)).fetchone() is not None
+    return connection.execute(_CONTAINS, (key,)).fetchone() is not None
 
 
 def _put(connection: sqlite3.Connection, key: bytes, value: bytes) -> None:
