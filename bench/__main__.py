@@ -19,7 +19,8 @@ from bench.workloads import WORKLOADS
 
 ALL = [*WORKLOADS, *SQLITE]
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-SLOW = ("writers-2", "writers-8", "shards-set", "shards-get", "shards-writers", "sqlite-writers-8", "space")
+SLOW_SQLITE = ("sqlite-writers-8", "sqlite-fairness", "space")
+SLOW = ("writers-2", "writers-8", "shards-set", "shards-get", "shards-writers", *SLOW_SQLITE)
 NAMES = [workload.name for workload in ALL]
 
 

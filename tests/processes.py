@@ -26,7 +26,8 @@ from typing import Any, Self
 import lmdb.verify
 import pytest
 
-from rack import PersistentDict, PersistentSet, manifest
+from rack import PersistentDict, PersistentSet
+from rack.manifest import Manifest, Request
 from rack.shard import ENGINES
 
 LIMIT = 60.0  # seconds that a process may take to answer
@@ -37,8 +38,13 @@ _to_test: Connection  # in a process of a crew
 @pytest.fixture(params=list(ENGINES))
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Run a test with each engine: it is the one of new stores, here and in processes that are forked."""
-    monkeypatch.setattr(manifest, "DEFAULT_ENGINE", request.param)
+    monkeypatch.setattr("rack.manifest.DEFAULT_ENGINE", request.param)
     return str(request.param)
+
+
+def default_engine() -> str:
+    """Return the engine of new stores: the one that the test is for, where it uses the fixture ``engine``."""
+    return Manifest.new(Request("set")).engine
 
 
 class HangError(AssertionError):
@@ -228,7 +234,7 @@ def assert_sound(store: PersistentDict[Any, Any] | PersistentSet[Any]) -> None:
         if not re.fullmatch(re.escape(path.name) + r"-\d{4}\.(lmdb|sqlite3)", file.name):
             continue
         if file.suffix == ".lmdb":
-            findings = lmdb.verify.verify(str(file), subdir=False)
+            findings = lmdb.verify.verify(str(file), subdir=False)  # type: ignore[no-untyped-call]
         else:
             with contextlib.closing(sqlite3.connect(file)) as connection:
                 findings = [row for row in connection.execute("PRAGMA integrity_check") if row != ("ok",)]

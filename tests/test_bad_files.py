@@ -23,10 +23,9 @@ from rack import (
     PersistentSet,
     RackError,
     StoreNotFoundError,
-    manifest,
 )
 from rack.shard import ENGINES, shard_class
-from tests.processes import assert_sound
+from tests.processes import assert_sound, default_engine
 from tests.processes import engine as engine
 
 Store = PersistentDict[str, Any]
@@ -42,7 +41,7 @@ def path(tmp_path: Path, engine: str) -> Path:
 
 
 def shard(path: Path, number: int) -> Path:
-    return path.with_name(f"{path.name}-{number:04d}{shard_class(manifest.DEFAULT_ENGINE).suffix}")
+    return path.with_name(f"{path.name}-{number:04d}{shard_class(default_engine()).suffix}")
 
 
 def assert_intact(path: Path) -> None:
@@ -213,7 +212,7 @@ def test_a_manifest_that_is_damaged_or_newer(damage: str, path: Path) -> None:
 
 
 def test_arguments_that_contradict_the_store(path: Path) -> None:
-    other_engine = next(engine for engine in ENGINES if engine != manifest.DEFAULT_ENGINE)
+    other_engine = next(engine for engine in ENGINES if engine != default_engine())
     options: list[dict[str, Any]] = [
         {"shards": 3},
         {"serdes": "json"},

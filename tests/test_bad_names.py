@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +15,14 @@ import pytest
 from rack import (
     CorruptShardError,
     NotOpenError,
+    PersistentDict,
     ReadOnlyError,
     StoreDeletedError,
     StoreInUseError,
     StoreNotFoundError,
     StorePathError,
 )
-from tests.processes import assert_sound, run
+from tests.processes import Crew, assert_sound, default_engine, run, tell
 from tests.processes import engine as engine
 from tests.test_bad_files import CONTENT, Store, assert_intact, path, refused
 
@@ -253,3 +257,42 @@ def test_a_store_open_with_flag_r_is_not_opened_for_writing_in_the_same_process(
         assert reader["a"] == 2
         writer["a"] = 1
     assert_intact(path)
+
+
+def test_a_reader_without_permission_to_register_sees_nothing_half_overwritten(tmp_path: Path) -> None:
+    """LMDB's writers do not know of it, and use pages again that it reads."""
+    if os.geteuid():
+        pytest.skip("needs root, to be another user")
+    name = tmp_path / "store"
+
+    def value(number: int, turn: int) -> tuple[int, bytes]:
+        return number, bytes([turn % 256]) * 3000
+
+    def write() -> None:
+        with PersistentDict[int, Any](name, shards=1) as store:
+            store.update((number, value(number, 0)) for number in range(200))
+            tell()
+            for turn in itertools.count():
+                store[turn % 200] = value(turn % 200, turn)
+                if turn % 50 == 0:
+                    time.sleep(0.001)
+
+    def read() -> None:
+        import_module(f"rack.shard.{default_engine()}")
+        for parent in name.parents:
+            if parent.stat().st_uid == 0 and not parent.stat().st_mode & 1:
+                parent.chmod(parent.stat().st_mode | 0o055)
+        os.setuid(65534)
+        with PersistentDict[int, Any](name, flag="r") as store:
+            for turn in range(1500):
+                found = store.get_many(range(turn % 4, 200, 4))
+                assert len(found) == 50
+                for number, (same, content) in found.items():
+                    assert (number, content) == (same, content[:1] * 3000)
+
+    with Crew() as crew:
+        writer = crew.start(write)
+        writer.hear()
+        crew.start(read).result()
+        writer.kill()
+    assert_sound(PersistentDict(name))

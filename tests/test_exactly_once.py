@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -10,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from rack import PersistentDict, PersistentSet, manifest
-from tests.processes import assert_sound, run
+from rack import PersistentDict, PersistentSet
+from tests.processes import assert_sound, default_engine, run
 from tests.processes import engine as engine
 
 pytestmark = pytest.mark.usefixtures("engine")
@@ -43,7 +44,7 @@ def _add_many(path: Path, keys: list[int]) -> int:
 
 def _choices(seed: int) -> list[list[int]]:
     rng = random.Random(seed)
-    return [[rng.randrange(DISTINCT) for _ in range(ADDS)] for _ in range(PROCESSES[manifest.DEFAULT_ENGINE])]
+    return [[rng.randrange(DISTINCT) for _ in range(ADDS)] for _ in range(PROCESSES[default_engine()])]
 
 
 @pytest.mark.parametrize("function", [_add_to_set, _add_to_dict, _filter_new])
@@ -61,7 +62,8 @@ def test_a_key_added_by_many_processes_at_once_is_new_to_exactly_one(
         positions = [keys.index(key) for key in new]
         assert positions == sorted(positions)  # each process has its winners in the order in which it added
     cls = PersistentDict if function is _add_to_dict else PersistentSet
-    with cls(path) as store:
+    store: Any = cls(path)
+    with store:
         assert set(store) == distinct
         if isinstance(store, PersistentDict):
             assert all(value == -key for key, value in store.items())
@@ -98,17 +100,20 @@ def test_increments_by_many_processes_are_all_counted(tmp_path: Path, seed: int)
                 done[word] += delta
         return done
 
-    done = sum(run(work, [(number,) for number in range(16)]), Counter())
+    done: Counter[str] = sum(run(work, [(number,) for number in range(16)]), Counter())
     with PersistentDict[str, int](tmp_path / "counts") as counts:
         assert dict(counts) == done
     assert_sound(counts)
 
 
 def test_transform_by_many_processes_loses_nothing(tmp_path: Path) -> None:
+    def append(item: int, items: list[int]) -> list[int]:
+        return [*items, item]
+
     def work(number: int) -> None:
         with PersistentDict[str, list[int]](tmp_path / "lists", shards=2) as lists:
             for item in range(40):
-                lists.transform(f"list {item % 2}", lambda old, item=item: [*old, 100 * number + item], [])
+                lists.transform(f"list {item % 2}", functools.partial(append, 100 * number + item), [])
 
     run(work, [(number,) for number in range(12)])
     with PersistentDict[str, list[int]](tmp_path / "lists") as lists:
@@ -208,7 +213,7 @@ def test_each_entry_is_popped_by_exactly_one_process(kind: str, tmp_path: Path) 
 
 def test_a_counter_taken_by_compare_and_set_gives_each_number_once(tmp_path: Path) -> None:
     def take() -> list[int]:
-        taken = []
+        taken: list[int] = []
         with PersistentDict[str, int](tmp_path / "counter", shards=1) as counter:
             while len(taken) < 50:
                 number = counter.setdefault("next", 0)
@@ -216,6 +221,6 @@ def test_a_counter_taken_by_compare_and_set_gives_each_number_once(tmp_path: Pat
                     taken.append(number)
         return taken
 
-    taken = run(take, [() for _ in range(8)])
-    assert sorted(number for numbers in taken for number in numbers) == list(range(400))
+    results: list[list[int]] = run(take, [() for _ in range(8)])
+    assert sorted(number for numbers in results for number in numbers) == list(range(400))
     assert_sound(PersistentDict(tmp_path / "counter"))

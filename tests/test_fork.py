@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from rack import PersistentDict, PersistentSet, StoreDeletedError, manifest
-from tests.processes import Crew, assert_sound, hear, run, run_script, tell
+from rack import PersistentDict, PersistentSet, StoreDeletedError
+from tests.processes import Crew, assert_sound, default_engine, hear, run, run_script, tell
 from tests.processes import engine as engine
 
 pytestmark = pytest.mark.usefixtures("engine")
@@ -215,7 +215,7 @@ def test_the_exit_of_a_child_does_no_harm(leave: str, tmp_path: Path) -> None:
             assert dict(store) == dict(a=1, b=2, c=3), dict(store)
             store.check(), nameless.check()
         """
-    run_script(script, tmp_path / "store", manifest.DEFAULT_ENGINE)
+    run_script(script, tmp_path / "store", default_engine())
     assert {name.name for name in tmp_path.glob("*.rack")} == {"store.rack", "store-set.rack"}
     assert_sound(PersistentDict(tmp_path / "store"))
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from rack import PersistentDict
+from rack.manifest import Manifest
 from tests.processes import Crew, assert_sound, hear, run, tell
 from tests.processes import engine as engine
 from tests.test_fork import SHARDS, busy
@@ -173,3 +174,22 @@ def test_fork_at_random_moments_of_opening_and_closing(tmp_path: Path, seed: int
     kept.close()
     for name in ("kept", "store 0", "store 1", "store 2"):
         assert_sound(PersistentDict(tmp_path / name))
+
+
+def test_a_container_collected_while_its_store_is_opened_again_does_not_close_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cycle: list[Any] = [PersistentDict[str, int](tmp_path / "store", shards=1).open()]
+    cycle[0]["n"] = 1
+    cycle.append(cycle)
+    del cycle
+    read = Manifest.read
+
+    def collecting(path: str) -> Manifest:
+        gc.collect()
+        return read(path)
+
+    monkeypatch.setattr(Manifest, "read", collecting)
+    with PersistentDict[str, int](tmp_path / "store") as store:
+        assert store["n"] == 1
+    assert_sound(store)

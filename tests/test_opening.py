@@ -20,9 +20,8 @@ from rack import (
     StoreDeletedError,
     StoreInUseError,
     StoreNotFoundError,
-    manifest,
 )
-from tests.processes import Crew, assert_sound, hear, run, tell
+from tests.processes import Crew, assert_sound, default_engine, hear, run, tell
 from tests.processes import engine as engine
 
 SHARDS = 4
@@ -44,7 +43,7 @@ def _open_and_add(path: Path, number: int, **options: Any) -> tuple[bool, str]:
 def test_200_processes_that_create_and_open_one_store_at_once_make_one_store(
     shards: int | None, tmp_path: Path
 ) -> None:
-    count = 200 if shards is None and manifest.DEFAULT_ENGINE == "lmdb" else 60
+    count = 200 if shards is None and default_engine() == "lmdb" else 60
     path = tmp_path / "store"
     opened = run(lambda number: _open_and_add(path, number, shards=shards), [(number,) for number in range(count)])
     assert sum(first for first, _ in opened) == 1

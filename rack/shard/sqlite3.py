@@ -20,6 +20,7 @@ import errno
 import os
 import resource
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from fcntl import LOCK_EX, LOCK_UN, flock
 from threading import RLock
@@ -204,11 +205,15 @@ class SqliteShard(Shard):
     def _read(self, body: Callable[..., Result], *args: Any) -> Result:
         with self._lock:
             connection = self._connection or self._connected()
+            deadline = time.monotonic() + _BUSY_SECONDS
             while True:
                 try:
                     return body(connection, *args)
                 except sqlite3.Error as error:
-                    self._mend(error)
+                    # Who may not write the log's index, and finds it in the middle of a change, is told READONLY.
+                    if _code(error) & 0xFF != sqlite3.SQLITE_READONLY or time.monotonic() > deadline:
+                        self._mend(error)
+                    time.sleep(0.001)
 
     def _write(self, body: Callable[..., Result], *args: Any, transaction: bool = True) -> Result:
         """Run ``body(connection, *args)`` alone among writers; in a transaction, unless it is but one statement."""
