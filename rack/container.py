@@ -293,10 +293,17 @@ class Container:
         except Exception as error:
             raise self._unreadable(data, error) from error
 
-    def _unreadable(self, data: bytes | list[bytes], error: Exception) -> DeserializationError:
-        which = f": {data[:60]!r}" if isinstance(data, bytes) else f" of {len(data)} entries; check() tells which"
+    def _find_unreadable(self, load: Callable[[bytes], Any], block: Iterable[bytes]) -> None:
+        """Raise the error for the first of some stored bytes that cannot be loaded."""
+        for data in block:
+            try:
+                load(data)
+            except Exception as error:
+                raise self._unreadable(data, error) from error
+
+    def _unreadable(self, data: bytes, error: Exception) -> DeserializationError:
         return DeserializationError(
-            f"{self.name}: serdes {self._serdes.name!r} cannot load stored bytes{which} ({error})"
+            f"{self.name}: serdes {self._serdes.name!r} cannot load stored bytes ({error!r}): {data[:60]!r}"
         )
 
     # Many keys
@@ -340,8 +347,9 @@ class Container:
         for block in self._store.all_keys(reverse=reverse):
             try:
                 keys = list(map(load, block))
-            except Exception as error:
-                raise self._unreadable(block, error) from error
+            except Exception:
+                self._find_unreadable(load, block)
+                raise
             yield from keys
 
     def _pop_first(self) -> tuple[Any, bytes]:

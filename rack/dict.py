@@ -215,8 +215,10 @@ class PersistentDict(Container, MutableMapping[K, V], Generic[K, V]):
         for block in self._store.all_pairs(reverse=reverse):
             try:
                 pairs = [(load_key(key), load(data)) for key, data in block]
-            except Exception as error:
-                raise self._unreadable([key for key, _ in block], error) from error
+            except Exception:
+                self._find_unreadable(load_key, (key for key, _ in block))
+                self._find_unreadable(load, (data for _, data in block))
+                raise
             yield from pairs
 
     def get_many(self, keys: Iterable[K]) -> dict[K, V]:

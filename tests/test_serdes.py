@@ -233,3 +233,29 @@ def test_a_set_of_bytes_stores_its_elements_as_they_are(tmp_path: Path, engine: 
         s.update(elements)
         assert set(s) == elements
         assert s.check() == 4
+
+
+@pytest.mark.parametrize("operation", ["pop", "popitem"])
+def test_a_value_that_cannot_be_loaded_is_not_lost_by_being_popped(tmp_path: Path, operation: str) -> None:
+    with PersistentDict(tmp_path / "store", serdes="json") as d:
+        d["k"] = 1
+        key = d._dump_key("k")
+        d._route(key).put(key, b"{no json")
+        with pytest.raises(DeserializationError, match="no json"):
+            d.pop("k") if operation == "pop" else d.popitem()
+        assert d._route(key).get(key) == b"{no json"
+        d["k"] = 2
+        assert d.check() == 1
+
+
+def test_an_element_that_cannot_be_loaded_is_an_error_that_loses_nothing(tmp_path: Path) -> None:
+    with PersistentSet(tmp_path / "store") as s:
+        s.add("a")
+        s._route(b"?!").put(b"?!", b"")
+        for read in (s.pop, lambda: [s.pop(), s.pop()], lambda: list(s), s.check):
+            with pytest.raises(DeserializationError, match=r"\?!"):
+                read()
+            s.add("a")
+        assert len(s) == 2
+        assert s._route(b"?!").delete(b"?!")
+        assert s.check() == 1
