@@ -192,9 +192,12 @@ class SqliteUpdate(Update):
 
 
 class SqliteWriters8(Writers8):
-    """Eight writers on eight shards."""
+    """Eight writers on eight shards. All do the same number, so that the stores grow alike."""
 
     name = "sqlite-writers-8"
+
+    def ops(self, share: float) -> int:
+        return super().ops(0.4)
 
     def rivals(self) -> list[Rival]:
         return [RackSqlite(), ByHand(), Fanout(), FanoutKeeping()]

@@ -73,8 +73,9 @@ class LmdbEnvironment:
             self._open()
 
     def _read(self, body: Callable[..., Result], *args: Any) -> Result:
+        overtaken = 0
         with self._lock:
-            for _ in range(_UNREGISTERED_TRIES):
+            while overtaken < _UNREGISTERED_TRIES:
                 number = -1
                 try:
                     txn = self._env.begin() if self._unregistered else self._begin()
@@ -83,16 +84,16 @@ class LmdbEnvironment:
                         result = body(self, txn, *args)
                     finally:
                         abort(txn)
+                    if not self._overtaken(number):
+                        return result
                 except lmdb.Error as error:
                     if not self._overtaken(number):
                         self._mend(error, args)
-                    continue
+                        continue
                 except Exception:
                     if not self._overtaken(number):
                         raise
-                    continue
-                if not self._overtaken(number):
-                    return result
+                overtaken += 1
         raise RackError(
             f"{self._spec.path} changes faster than it can be read without being registered as a reader:"
             f" get the permission to write {self._spec.path}-lock"
