@@ -20,7 +20,14 @@ def router(targets: Sequence[Target]) -> Callable[[bytes], Target]:
     n = len(targets)
     digest = xxh3_64_intdigest
 
-    def route(key: bytes) -> Target:
-        return targets[digest(key) * n >> 64]
+    if n & (n - 1):
+
+        def route(key: bytes) -> Target:
+            return targets[digest(key) * n >> 64]
+    else:  # the same for a power of two, without the multiplication
+        shift = 64 - (n.bit_length() - 1)
+
+        def route(key: bytes) -> Target:
+            return targets[digest(key) >> shift]
 
     return route

@@ -22,7 +22,7 @@ from rack.errors import CorruptShardError, StoreDeletedError, StoreFullError
 
 PAGE = mmap.PAGESIZE
 INITIAL_SIZE = max(64 << 10, 16 * PAGE)
-_DOUBLE_BELOW = 64 << 20  # bytes; larger files grow by a quarter
+_DOUBLE_BELOW = 4 << 20  # bytes; larger files grow by a quarter
 _ZEROS = bytes(1 << 20)
 
 # LMDB 0.9, 64 bits: a page header of 16 bytes, then MDB_meta: magic, version, address, map size, two MDB_db of
