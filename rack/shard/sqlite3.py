@@ -11,7 +11,6 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from fcntl import LOCK_EX, LOCK_UN, flock
 from typing import Any, TypeVar
 
 from rack.errors import CorruptShardError
@@ -61,37 +60,13 @@ class SqliteShard(SqliteDatabase, Shard):
     # One key
 
     def get(self, key: bytes) -> bytes | None:
-        with self._lock:
-            if self._connection is not None:
-                try:
-                    row = self._connection.execute(_GET, (key,)).fetchone()
-                    return None if row is None else row[0]
-                except sqlite3.Error:
-                    pass  # _read will say what it is, or try again
-            return self._read(_get, key)
+        return self._read(_get, key)
 
     def contains(self, key: bytes) -> bool:
-        with self._lock:
-            if self._connection is not None:
-                try:
-                    return self._connection.execute(_CONTAINS, (key,)).fetchone() is not None
-                except sqlite3.Error:
-                    pass  # as in get
-            return self._read(_contains, key)
+        return self._read(_contains, key)
 
     def put(self, key: bytes, value: bytes) -> None:
-        with self._lock:
-            connection = self._connection
-            if connection is not None and self._plain_writes and not connection.in_transaction:
-                try:
-                    flock(self._queue, LOCK_EX)
-                    connection.execute(_PUT, (key, value))
-                    return
-                except sqlite3.Error:
-                    pass  # as in get: an autocommitted statement that failed has changed nothing
-                finally:
-                    flock(self._queue, LOCK_UN)
-            self._write(_put, key, value, transaction=False)
+        self._write(_put, key, value, transaction=False)
 
     def add(self, key: bytes, value: bytes) -> bytes | None:
         return self._write(_add, key, value, transaction=False)

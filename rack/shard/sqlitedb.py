@@ -57,7 +57,6 @@ class SqliteDatabase:
         self._queue = -1  # descriptor of the file that writers queue at
         self._closed = False
         self._check_write: Callable[[], None] | None = None
-        self._plain_writes = not spec.readonly  # with nothing to check
         self._inode: tuple[int, int] | None = None
         with self._lock:
             self._open()
@@ -74,12 +73,13 @@ class SqliteDatabase:
     def _read(self, body: Callable[..., Result], *args: Any) -> Result:
         with self._lock:
             connection = self._connection or self._connected()
-            deadline = time.monotonic() + _BUSY_SECONDS
+            deadline = None
             while True:
                 try:
                     return body(connection, *args)
                 except sqlite3.Error as error:
                     # Who may not write the log's index, and finds it in the middle of a change, is told READONLY.
+                    deadline = deadline or time.monotonic() + _BUSY_SECONDS
                     if _code(error) & 0xFF != sqlite3.SQLITE_READONLY or time.monotonic() > deadline:
                         self._mend(error)
                     time.sleep(0.001)
@@ -208,7 +208,6 @@ class SqliteDatabase:
     def on_write(self, check: Callable[[], None]) -> None:
         with self._lock:
             self._check_write = check
-            self._plain_writes = False
 
     def before_fork(self) -> None:
         self._lock.acquire()
