@@ -69,7 +69,7 @@ class LmdbShard(LmdbEnvironment, Shard):
             txn = None
             try:
                 self._acquire()
-                txn = self._begin(None, None, True)
+                txn = self._begin_write()
                 txn.put(key, value)
                 txn.commit()
             except BaseException as error:
@@ -84,7 +84,7 @@ class LmdbShard(LmdbEnvironment, Shard):
             txn = present = None
             try:
                 self._acquire()
-                txn = self._begin(None, None, True)
+                txn = self._begin_write()
                 if txn.put(key, value, True, False):
                     txn.commit()
                 else:
@@ -102,7 +102,7 @@ class LmdbShard(LmdbEnvironment, Shard):
             txn = None
             try:
                 self._acquire()
-                txn = self._begin(None, None, True)
+                txn = self._begin_write()
                 value = change(txn.get(key))
                 if value is not None:
                     txn.put(key, value)

@@ -12,6 +12,7 @@ import errno
 import itertools
 import os
 from collections.abc import Callable
+from functools import partial
 from threading import RLock
 from typing import Any, TypeVar
 
@@ -46,7 +47,7 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class LmdbEnvironment:
-    """``_begin`` is ``env.begin``, or stands for it: while closed, after a fork, or with a check to make."""
+    """``_begin`` and ``_begin_write`` begin a transaction, or stand for that: while closed, and after a fork."""
 
     @classmethod
     def create(cls, spec: ShardSpec) -> None:
@@ -63,6 +64,7 @@ class LmdbEnvironment:
         self._rejoin = rejoin
         self._new_lock()
         self._begin: Any = self._begin_reopened
+        self._begin_write: Any = self._begin_write_reopened
         self._env: Any = None
         self._main: Any = None
         self._long: LongKeys | None = None
@@ -112,7 +114,7 @@ class LmdbEnvironment:
             recycled = False
             while True:
                 try:
-                    txn = self._begin(None, None, True)
+                    txn = self._begin_write()
                     try:
                         result = body(self, txn, *args)
                         txn.commit()
@@ -206,10 +208,13 @@ class LmdbEnvironment:
             if isinstance(error, lmdb.Error):
                 raise _translated(error, spec.path) from error
             raise
-        if self._unregistered:
-            self._begin = self._begin_refused
-        else:
-            self._begin = env.begin if self._check_write is None else self._begin_checked
+        self._begin = self._begin_refused if self._unregistered else env.begin
+        self._begin_write = self._writer()
+
+    def _writer(self) -> Callable[[], Any]:
+        """Return what begins a write transaction in the environment."""
+        begin = partial(self._env.begin, None, None, True)
+        return begin if self._check_write is None else partial(self._begin_checked, begin)
 
     def _open_tables(self, env: Any) -> None:
         self._main = env.open_db()
@@ -236,26 +241,29 @@ class LmdbEnvironment:
         raise CorruptShardError(f"{path} is shard {number} of its store: shard files were swapped or renamed")
 
     def _begin_reopened(self, *args: Any) -> Any:
-        """Stands for ``env.begin`` in a forked child until the shard's first use there."""
+        """Stands for ``_begin`` in a forked child until the shard's first use there."""
         self._rejoin()
         self._open()
         return self._begin(*args)
 
-    def _begin_checked(self, *args: Any) -> Any:
-        """Stands for ``env.begin`` once there is a check to make in write transactions (see ``on_write``)."""
-        txn = self._env.begin(*args)
-        if args and self._check_write is not None:
-            try:
-                self._check_write()
-            except BaseException:
-                abort(txn)
-                raise
+    def _begin_write_reopened(self) -> Any:
+        self._rejoin()
+        self._open()
+        return self._begin_write()
+
+    def _begin_checked(self, begin: Callable[[], Any]) -> Any:
+        """Begin a write transaction and make the check that ``on_write`` has asked for."""
+        txn = begin()
+        try:
+            assert self._check_write is not None
+            self._check_write()
+        except BaseException:
+            abort(txn)
+            raise
         return txn
 
     def _begin_refused(self, *args: Any) -> Any:
-        """Stands for ``env.begin`` of an unregistered reader: leaves it all to _read, or refuses a write."""
-        if len(args) > 2 and args[2]:
-            raise lmdb.ReadonlyError("mdb_txn_begin")
+        """Stands for ``_begin`` of an unregistered reader: leaves it all to ``_read``."""
         raise lmdb.Error("mdb_txn_begin")
 
     def _begin_closed(self, *args: Any) -> Any:
@@ -285,7 +293,7 @@ class LmdbEnvironment:
         """
         try:
             for _ in range(2):
-                with self._begin(None, None, True) as txn:
+                with self._begin_write() as txn:
                     txn.put(IDENTITY, identity(self._spec))
         except lmdb.Error:
             return False
@@ -298,7 +306,7 @@ class LmdbEnvironment:
             # The environment is unusable after a failed remap (address space, memory): open it anew at next use.
             with contextlib.suppress(lmdb.Error):
                 self._env.close()
-            self._env, self._begin = None, self._begin_reopened
+            self._env, self._begin, self._begin_write = None, self._begin_reopened, self._begin_write_reopened
             raise _translated(error, self._spec.path) from error
 
     # Life
@@ -312,7 +320,8 @@ class LmdbEnvironment:
         if not self._lock.acquire(timeout=-1 if timeout is None else timeout):
             raise LockTimeoutError(f"{self._spec.path}: another thread's write is still waiting; not closed")
         try:
-            env, self._env, self._begin = self._env, None, self._begin_closed
+            env, self._env = self._env, None
+            self._begin = self._begin_write = self._begin_closed
             self._unregistered = False
             self._main = self._long = None
             if env is not None:
@@ -324,7 +333,7 @@ class LmdbEnvironment:
         with self._lock:
             self._check_write = check
             if self._env is not None:
-                self._begin = self._begin_checked
+                self._begin_write = self._writer()
 
     def before_fork(self) -> None:
         self._lock.acquire()
@@ -340,7 +349,7 @@ class LmdbEnvironment:
         if env is not None:
             self._main = self._long = None
             env.close()
-            self._begin = self._begin_reopened
+            self._begin, self._begin_write = self._begin_reopened, self._begin_write_reopened
 
 
 def _open_env(spec: ShardSpec, size: int) -> tuple[Any, bool]:
