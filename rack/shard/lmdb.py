@@ -18,9 +18,10 @@ from rack.errors import CorruptShardError, TooLargeError
 from rack.shard.base import Pair, Shard
 from rack.shard.lmdbenv import IDENTITY, LONG_TABLE, MAX_KEY, MAX_VALUE, LmdbEnvironment, identity
 from rack.shard.lmdblong import LongKeys
+from rack.shard.sealed import PLAIN, seal, unseal
 
 _RESERVED = (IDENTITY, LONG_TABLE)
-_KEY = itemgetter(0)
+_KEY, _VALUE = itemgetter(0), itemgetter(1)
 _BLOCK_ITEMS = 1024
 _BLOCK_BYTES = 1 << 20
 
@@ -47,8 +48,10 @@ class LmdbShard(LmdbEnvironment, Shard):
                 self._give_up(error)
             else:
                 self._release()
-                if value is not None or len(key) <= MAX_KEY:
-                    return value
+                if value is not None:
+                    return value if len(value) <= PLAIN else unseal(value, self._spec.path)
+                if len(key) <= MAX_KEY:
+                    return None
         return self._read(_get, key)
 
     def contains(self, key: bytes) -> bool:
@@ -65,7 +68,7 @@ class LmdbShard(LmdbEnvironment, Shard):
         return self._read(_contains, key)
 
     def put(self, key: bytes, value: bytes) -> None:
-        if len(key) > 1:
+        if len(key) > 1 and len(value) <= PLAIN:
             txn = None
             try:
                 self._acquire()
@@ -80,7 +83,7 @@ class LmdbShard(LmdbEnvironment, Shard):
         self._write(_put, key, value)
 
     def add(self, key: bytes, value: bytes) -> bytes | None:
-        if len(key) > 1:
+        if len(key) > 1 and len(value) <= PLAIN:
             txn = present = None
             try:
                 self._acquire()
@@ -94,7 +97,7 @@ class LmdbShard(LmdbEnvironment, Shard):
                 self._give_up(error, txn)
             else:
                 self._release()
-                return present
+                return present if present is None or len(present) <= PLAIN else unseal(present, self._spec.path)
         return self._write(_add, key, value)
 
     def modify(self, key: bytes, change: Callable[[bytes | None], bytes | None]) -> None:
@@ -103,9 +106,10 @@ class LmdbShard(LmdbEnvironment, Shard):
             try:
                 self._acquire()
                 txn = self._begin_write()
-                value = change(txn.get(key))
+                value = txn.get(key)
+                value = change(value if value is None else unseal(value, self._spec.path))
                 if value is not None:
-                    txn.put(key, value)
+                    txn.put(key, seal(value))
                 txn.commit()
             except BaseException as error:
                 self._give_up(error, txn)
@@ -191,8 +195,8 @@ def _is_long(key: bytes) -> bool:
 def _get(shard: LmdbShard, txn: Any, key: bytes) -> bytes | None:
     if _is_long(key):
         return None if shard._long is None else shard._long.get(txn, key)
-    value: bytes | None = txn.get(key)
-    return value
+    stored: bytes | None = txn.get(key)
+    return stored if stored is None else unseal(stored, shard._spec.path)
 
 
 def _contains(shard: LmdbShard, txn: Any, key: bytes) -> bool:
@@ -207,7 +211,7 @@ def _put(shard: LmdbShard, txn: Any, key: bytes, value: bytes) -> None:
     if _is_long(key):
         shard.long_keys(key).put(txn, key, value)
     else:
-        txn.put(key, value)
+        txn.put(key, seal(value))
 
 
 def _add(shard: LmdbShard, txn: Any, key: bytes, value: bytes) -> bytes | None:
@@ -246,7 +250,13 @@ def _modify(shard: LmdbShard, txn: Any, key: bytes, change: Callable[[bytes | No
 
 
 def _get_many(shard: LmdbShard, txn: Any, keys: Sequence[bytes]) -> list[bytes | None]:
-    return [txn.get(key) if 1 < len(key) <= MAX_KEY else _get(shard, txn, key) for key in keys]
+    get, path = txn.get, shard._spec.path
+    return [
+        (stored if (stored := get(key)) is None or len(stored) <= PLAIN else unseal(stored, path))
+        if 1 < len(key) <= MAX_KEY
+        else _get(shard, txn, key)
+        for key in keys
+    ]
 
 
 def _put_many(shard: LmdbShard, txn: Any, pairs: list[Pair]) -> None:
@@ -255,7 +265,10 @@ def _put_many(shard: LmdbShard, txn: Any, pairs: list[Pair]) -> None:
         if pairs and min(map(len, map(_KEY, pairs))) > 1:
             # What comes behind the last key fills its pages and splits none. LMDB skips a pair that does not.
             append = cursor.last() and cursor.key() < pairs[0][0]
-            _, added = cursor.putmulti(pairs, append=append)
+            sealed = pairs
+            if max(map(len, map(_VALUE, pairs))) > PLAIN:
+                sealed = [(key, seal(value)) for key, value in pairs]
+            _, added = cursor.putmulti(sealed, append=append)
             if added == len(pairs):
                 return
     except lmdb.BadValsizeError:
@@ -269,7 +282,7 @@ def _add_many(shard: LmdbShard, txn: Any, pairs: list[Pair]) -> list[bool]:
     added = []
     for key, value in pairs:
         if 1 < len(key) <= MAX_KEY:
-            added.append(put(key, value, True, False))
+            added.append(put(key, value if len(value) <= PLAIN else seal(value), True, False))
         else:
             added.append(_add(shard, txn, key, value) is None)
     return added
@@ -282,7 +295,7 @@ def _delete_many(shard: LmdbShard, txn: Any, keys: list[bytes]) -> int:
 def _scan(
     shard: LmdbShard, txn: Any, after: bytes | None, reverse: bool, values: bool, limit: int = _BLOCK_ITEMS
 ) -> list[Any]:
-    block = _scan_short(txn, after, reverse, values, limit)
+    block = _scan_short(shard, txn, after, reverse, values, limit)
     long = shard._long
     if long is None or not long.count(txn):
         return block
@@ -295,7 +308,7 @@ def _scan(
     return block[: block.index(end) + 1]
 
 
-def _scan_short(txn: Any, after: bytes | None, reverse: bool, values: bool, limit: int) -> list[Any]:
+def _scan_short(shard: LmdbShard, txn: Any, after: bytes | None, reverse: bool, values: bool, limit: int) -> list[Any]:
     cursor = txn.cursor()
     if reverse:
         if after is None or not cursor.set_range(after[:MAX_KEY] or b"\0"):
@@ -311,22 +324,25 @@ def _scan_short(txn: Any, after: bytes | None, reverse: bool, values: bool, limi
     if not found:
         return []
     limit += 2  # Rack's own two records may be among them
+    path = shard._spec.path
     if values and txn.stat()["overflow_pages"]:
-        block: list[Any] = _bounded(items, limit)
+        block: list[Any] = _bounded(items, limit, path)
     else:
         block = list(islice(items, limit))  # no value here is larger than about half a page
+        if values and max(map(len, map(_VALUE, block)), default=0) > PLAIN:
+            block = [(key, unseal(stored, path)) for key, stored in block]
     first = block[-1] if reverse else block[0]
     if (first[0] if values else first) <= LONG_TABLE:
         block = [item for item in block if (item[0] if values else item) not in _RESERVED]
     return block[: limit - 2]
 
 
-def _bounded(items: Any, limit: int) -> list[Pair]:
+def _bounded(items: Any, limit: int, path: str) -> list[Pair]:
     block = []
     size = 0
-    for pair in islice(items, limit):
-        block.append(pair)
-        size += len(pair[1])
+    for key, stored in islice(items, limit):
+        block.append((key, unseal(stored, path)))
+        size += len(stored)
         if size >= _BLOCK_BYTES:
             break
     return block
@@ -373,4 +389,4 @@ def _check(shard: LmdbShard, txn: Any) -> None:
     if txn.get(IDENTITY) != identity(shard._spec):
         raise CorruptShardError(f"{path}: its identity is wrong")
     if shard._long is not None:
-        shard._long.check(txn, path)
+        shard._long.check(txn)

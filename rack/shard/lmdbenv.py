@@ -221,7 +221,7 @@ class LmdbEnvironment:
         self._check_identity(env)
         self._long = None
         if self._spec.layout != "small":
-            self._long = LongKeys(env.open_db(LONG_TABLE, create=False), self._spec.hash)
+            self._long = LongKeys(env.open_db(LONG_TABLE, create=False), self._spec.hash, self._spec.path)
 
     def _check_identity(self, env: Any) -> None:
         with env.begin() as txn:

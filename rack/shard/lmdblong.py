@@ -4,9 +4,10 @@ They have over 511 bytes; or they are empty, or the same as one of Rack's own re
 
 A record's LMDB key is the beginning of the long key, then ``hash(key)``, then a counter of four bytes that tells keys
 with the same beginning and digest apart; 511 bytes in all. Its value is the length of the long key in four bytes, the
-key, and the value. The full key is always compared, so colliding digests are correct, only slower. The beginning
-comes first so that the table is in order of the keys as far as they differ there; keys that agree in it are sorted
-when they are read, at most a block at a time. The LMDB key of an empty key or one of one byte is that and a zero byte.
+key, and the value; sealed (:mod:`rack.shard.sealed`). The full key is always compared, so colliding digests are
+correct, only slower. The beginning comes first so that the table is in order of the keys as far as they differ there;
+keys that agree in it are sorted when they are read, at most a block at a time. The LMDB key of an empty key or one of
+one byte is that and a zero byte.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 import lmdb
 
 from rack.errors import CorruptShardError, SerializationError
+from rack.shard.sealed import seal, unseal
 
 _WIDTH = 511
 _COUNTER = 4
@@ -27,9 +29,10 @@ _COUNTER = 4
 class LongKeys:
     """The operations on the table, inside a transaction of the shard."""
 
-    def __init__(self, table: Any, hash: Callable[[bytes], bytes]) -> None:
+    def __init__(self, table: Any, hash: Callable[[bytes], bytes], path: str) -> None:
         self.table = table
         self._hash = hash
+        self._path = path  # of the shard, for messages
 
     def count(self, txn: Any) -> int:
         entries: int = txn.stat(self.table)["entries"]
@@ -39,7 +42,7 @@ class LongKeys:
         record_key = self.find(txn, key)
         if record_key is None:
             return None
-        return _split(txn.get(record_key, db=self.table))[1]
+        return self._split(txn.get(record_key, db=self.table))[1]
 
     def find(self, txn: Any, key: bytes) -> bytes | None:
         """Return the LMDB key of the record that holds ``key``."""
@@ -60,7 +63,7 @@ class LongKeys:
             record_key = self._stem(key)
             if len(key) > 1:
                 record_key += counter.to_bytes(_COUNTER, "big")
-        txn.put(record_key, len(key).to_bytes(4, "big") + key + value, db=self.table)
+        txn.put(record_key, seal(len(key).to_bytes(4, "big") + key + value), db=self.table)
 
     def delete(self, txn: Any, key: bytes) -> bool:
         record_key = self.find(txn, key)
@@ -78,19 +81,30 @@ class LongKeys:
                     block.append(key)
                     size += len(key)
                 else:
-                    value = _split(txn.get(record_key, db=self.table))[1]
+                    value = self._split(txn.get(record_key, db=self.table))[1]
                     block.append((key, value))
                     size += len(key) + len(value)
                 if len(block) >= limit or size >= size_limit:
                     return block
         return block
 
-    def check(self, txn: Any, path: str) -> None:
+    def check(self, txn: Any) -> None:
         for record_key in txn.cursor(self.table).iternext(values=False):
-            key = _split(txn.get(record_key, db=self.table))[0]
+            key = self._split(txn.get(record_key, db=self.table))[0]
             stem = self._stem(key)
             if record_key[: len(stem)] != stem:
-                raise CorruptShardError(f"{path}: the long key {key[:60]!r}... is stored in the wrong place")
+                raise CorruptShardError(f"{self._path}: the long key {key[:60]!r}... is stored in the wrong place")
+
+    def _split(self, record: bytes) -> tuple[bytes, bytes]:
+        """Cut a record into (key, value)."""
+        record = unseal(record, self._path)
+        end = 4 + int.from_bytes(record[:4], "big")
+        if end > len(record):
+            raise lmdb.CorruptedError("a record of the table of long keys is cut short")
+        return record[4:end], record[end:]
+
+    def _full_key(self, cursor: Any) -> bytes:
+        return self._split(cursor.value())[0]
 
     def _stem(self, key: bytes) -> bytes:
         """Return the record key of ``key``, but for the counter."""
@@ -118,7 +132,7 @@ class LongKeys:
             record_key = cursor.key()
             if not record_key.startswith(stem):
                 return
-            yield record_key, _full_key(cursor)
+            yield record_key, self._full_key(cursor)
             found = cursor.next()
 
     def _groups(self, txn: Any, after: bytes | None, reverse: bool) -> Iterator[bytes]:
@@ -167,7 +181,7 @@ class LongKeys:
             record_key = cursor.key()
             if not record_key.startswith(beginning):
                 return
-            yield _full_key(cursor), record_key
+            yield self._full_key(cursor), record_key
             if len(record_key) <= 2:  # a key of 0 or 1 byte is a group of its own; longer ones may begin with it
                 return
             found = cursor.next()
@@ -176,15 +190,3 @@ class LongKeys:
 def _end_of(beginning: bytes) -> bytes:
     """Return the last LMDB key that may begin so."""
     return beginning + b"\xff" * (_WIDTH - len(beginning))
-
-
-def _full_key(cursor: Any) -> bytes:
-    return _split(cursor.value())[0]
-
-
-def _split(record: bytes) -> tuple[bytes, bytes]:
-    """Cut a record into (key, value)."""
-    end = 4 + int.from_bytes(record[:4], "big")
-    if end > len(record):
-        raise lmdb.CorruptedError("a record of the table of long keys is cut short")
-    return record[4:end], record[end:]

@@ -68,6 +68,16 @@ _IDENTITY = b"\0"
 _LONG_TABLE = b"\x01"
 
 
+def sealed(value: bytes) -> bytes:
+    return value if len(value) <= 1500 else value + xxhash.xxh3_64(value).digest()
+
+
+def unsealed(stored: bytes) -> bytes:
+    value = stored if len(stored) <= 1500 else stored[:-8]
+    assert sealed(value) == stored
+    return value
+
+
 class RawLmdb(RawEngine):
     suffix = ".lmdb"
     reserved = (_IDENTITY, _LONG_TABLE)
@@ -75,10 +85,11 @@ class RawLmdb(RawEngine):
     def read(self, path: Path) -> dict[bytes, bytes]:
         env = lmdb.open(str(path), subdir=False, readonly=True, lock=False, max_dbs=1, lib_version=0)
         with env, env.begin() as txn:
-            entries = {key: value for key, value in txn.cursor() if key not in self.reserved}
+            entries = {key: unsealed(value) for key, value in txn.cursor() if key not in self.reserved}
             if txn.get(_LONG_TABLE) is not None:
                 table = env.open_db(_LONG_TABLE, txn, create=False)
-                for _, record in txn.cursor(table):
+                for _, stored in txn.cursor(table):
+                    record = unsealed(stored)
                     end = 4 + int.from_bytes(record[:4], "big")
                     assert record[4:end] not in entries
                     entries[record[4:end]] = record[end:]
@@ -90,9 +101,9 @@ class RawLmdb(RawEngine):
             with env.begin(write=True) as txn:
                 for key, value in pairs:
                     if 0 < len(key) < 512 and key not in self.reserved:
-                        assert txn.put(key, value, overwrite=False)
+                        assert txn.put(key, sealed(value), overwrite=False)
                     else:
-                        record = len(key).to_bytes(4, "big") + key + value
+                        record = sealed(len(key).to_bytes(4, "big") + key + value)
                         counter = 0
                         while not txn.put(long_record(key, hash, counter), record, overwrite=False, db=table):
                             counter += 1
