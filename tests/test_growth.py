@@ -56,6 +56,20 @@ def test_writers_that_grow_the_shards_at_once_lose_nothing(tmp_path: Path, long:
     assert_sound(store)
 
 
+@pytest.mark.usefixtures("engine")
+def test_a_store_that_others_have_grown_can_be_synced(tmp_path: Path) -> None:
+    def grow() -> None:
+        with PersistentDict(tmp_path / "store") as store:
+            store.update((n, bytes(1000)) for n in range(2000))
+
+    with PersistentDict(tmp_path / "store", shards=1) as store, Crew() as crew:
+        store[0] = b""
+        crew.start(grow).result()
+        store.sync()
+        assert len(store) == 2000
+    assert_sound(store)
+
+
 def test_a_small_store_is_small_and_a_large_one_overshoots_by_a_quarter(tmp_path: Path) -> None:
     with Bytes(tmp_path / "store", serdes="bytes", shards=1) as store:
         file = Path(f"{tmp_path}/store-0000.lmdb")

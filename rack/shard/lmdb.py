@@ -178,7 +178,7 @@ class LmdbShard(LmdbEnvironment, Shard):
 
     def sync(self) -> None:
         with self._lock:
-            self._begin().abort()  # reopens, or raises, as any operation would
+            self._read(_version)  # reopens, adopts what others have grown, or raises, as any operation would
             self._env.sync(True)
 
 
