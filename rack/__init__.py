@@ -27,6 +27,8 @@ from rack.errors import (
     StoreNotFoundError,
     StorePathError,
     TooLargeError,
+    UnorderedKeysError,
+    WorkerError,
 )
 from rack.set import PersistentSet
 
@@ -52,5 +54,7 @@ __all__ = [
     "StoreNotFoundError",
     "StorePathError",
     "TooLargeError",
+    "UnorderedKeysError",
+    "WorkerError",
     "__version__",
 ]

@@ -65,6 +65,11 @@ class Batches:
         if self._depth[get_ident()] == 1:
             self.flush()
 
+    def settle(self) -> None:
+        """Commit what this thread's batch holds, if it has one."""
+        if get_ident() in self._depth:
+            self.flush()
+
     def flush(self) -> None:
         """Commit what this thread's batch holds."""
         thread = get_ident()

@@ -14,6 +14,7 @@ from rack.batch import Batches
 from rack.errors import DeserializationError, LockTimeoutError, NotOpenError, SerializationError
 from rack.keys import KeyCodec, resolve_codec
 from rack.manifest import MAX_SHARDS, Manifest, Request, digest_of
+from rack.merge import ALL, Span
 from rack.registry import Mode, OpenStore
 from rack.serdes import MARSHAL, Serdes, SerdesArgument, resolve, unserializable
 from rack.shard import ENGINES
@@ -200,9 +201,8 @@ class Container:
         return self._depth == 0
 
     @property
-    def shards(self) -> int:
-        """The number of shards of the open store."""
-        return self._manifest.shards
+    def _key_codec(self) -> KeyCodec:
+        return self._codec
 
     def __repr__(self) -> str:
         if self._held is None:
@@ -238,7 +238,7 @@ class Container:
             arguments["serdes"] = self._serdes.name
         if arguments["key_serdes"] is None and "serdes" not in options:
             arguments["key_serdes"] = self._codec.preset
-        arguments |= {"shards": self.shards, "engine": self._manifest.engine, **options}
+        arguments |= {"shards": self._manifest.shards, "engine": self._manifest.engine, **options}
         return (like or type(self))._produce(name, self._path, arguments, fill)
 
     @classmethod
@@ -342,9 +342,9 @@ class Container:
             return None
         raise error
 
-    def _keys(self, reverse: bool = False) -> Iterator[Any]:
+    def _keys(self, span: Span = ALL, store: Store | None = None) -> Iterator[Any]:
         load = self._load_key
-        for block in self._store.all_keys(reverse=reverse):
+        for block in (store or self._store).all_keys(span):
             try:
                 keys = list(map(load, block))
             except Exception:
@@ -398,6 +398,11 @@ class Container:
                         self._batches = None
                         if not self.closed:
                             self._use(batches.plain)
+
+    def _settle(self) -> None:
+        """Commit what this thread's batch holds, so that other processes see it."""
+        if self._batches is not None:
+            self._batches.settle()
 
     # The store
 

@@ -9,8 +9,12 @@ from typing import Any, Generic, Self, TypeVar, overload
 
 from rack.container import Container, Name
 from rack.errors import DeserializationError, NotOpenError, SerializationError
+from rack.merge import ALL, BACKWARD, Span
+from rack.scan import Scannable
 from rack.serdes import unserializable
 from rack.set import PersistentSet
+from rack.shardview import DictShard
+from rack.store import Store
 from rack.views import PersistentItems, PersistentKeys, PersistentValues
 
 K = TypeVar("K")
@@ -19,7 +23,7 @@ D = TypeVar("D")
 _MISSING: Any = object()
 
 
-class PersistentDict(Container, MutableMapping[K, V], Generic[K, V]):
+class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Generic[K, V]):
     """A persistent mapping. Keys must be hashable, as in ``dict``; keys that compare equal are one key.
 
     The parameters are those of :class:`rack.PersistentSet`; ``serdes`` turns values into bytes, and keys too where it
@@ -199,7 +203,7 @@ class PersistentDict(Container, MutableMapping[K, V], Generic[K, V]):
         return self._keys()
 
     def __reversed__(self) -> Iterator[K]:
-        return self._keys(reverse=True)
+        return self._keys(BACKWARD)
 
     def keys(self) -> PersistentKeys[K]:  # type: ignore[override]
         return PersistentKeys(self)
@@ -210,9 +214,16 @@ class PersistentDict(Container, MutableMapping[K, V], Generic[K, V]):
     def items(self) -> PersistentItems[K, V]:  # type: ignore[override]
         return PersistentItems(self)
 
-    def _items(self, reverse: bool = False) -> Iterator[tuple[K, V]]:
+    def shards(self) -> tuple[DictShard[K, V], ...]:
+        """Return a view of each shard, that can be pickled: ``pool.map(work, d.shards())`` covers the dict once."""
+        return tuple(DictShard(self, number) for number in range(len(self._store.shards)))
+
+    def _walk(self, span: Span) -> Iterator[tuple[K, V]]:
+        return self._items(span)
+
+    def _items(self, span: Span = ALL, store: Store | None = None) -> Iterator[tuple[K, V]]:
         load_key, load = self._load_key, self._load
-        for block in self._store.all_pairs(reverse=reverse):
+        for block in (store or self._store).all_pairs(span):
             try:
                 pairs = [(load_key(key), load(data)) for key, data in block]
             except Exception:

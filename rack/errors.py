@@ -63,12 +63,20 @@ class DeserializationError(RackError, ValueError):
     """Stored bytes cannot be turned back into an object by the store's serializer."""
 
 
+class UnorderedKeysError(RackError, TypeError):
+    """The operation needs keys in order, and the order of this store's bytes is not that of its keys."""
+
+
 class TooLargeError(RackError, OverflowError):
     """A key or value is larger than the engine can hold."""
 
 
 class LockTimeoutError(RackError, TimeoutError):
     """``timeout=`` seconds went by without the shard's writer lock. The operation has not happened and will not."""
+
+
+class WorkerError(RackError, RuntimeError):
+    """A worker process of an operation with ``workers=`` ended without an answer. The operation was not finished."""
 
 
 class ReentrantWriteError(RackError, RuntimeError):

@@ -44,6 +44,14 @@ def loads(data: bytes) -> Any:
     return _decode(data, 0)[0]
 
 
+def tuple_range(data: bytes) -> tuple[bytes, bytes]:
+    """Return the range that the codes of all tuples are in that begin with the elements of the one encoded here.
+
+    Behind these elements comes the tag of another, or the end, but never FF, which would escape a zero byte.
+    """
+    return data[:-1], data[:-1] + b"\xff"
+
+
 def _encode(key: Any) -> bytes:
     """Encode an element: a code that tells where it ends."""
     if key is None:

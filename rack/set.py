@@ -8,13 +8,16 @@ from typing import Any, Generic, Self, TypeVar
 
 from rack.container import _CHUNK, Container, Name, _chunks
 from rack.errors import SerializationError
+from rack.merge import BACKWARD, Span
+from rack.scan import Scannable
+from rack.shardview import SetShard
 
 T = TypeVar("T")
 
 _LIST_CHUNK = 16 * _CHUNK  # what is there already is taken in more at a time: fewer transactions
 
 
-class PersistentSet(Container, MutableSet[T], Generic[T]):
+class PersistentSet(Container, Scannable[T], MutableSet[T], Generic[T]):
     """A persistent set. Elements must be hashable, as in ``set``; equal elements are one, as in ``set``.
 
     :param name: where the files are: a path prefix, like ``"data/seen"``.
@@ -103,7 +106,14 @@ class PersistentSet(Container, MutableSet[T], Generic[T]):
         return self._keys()
 
     def __reversed__(self) -> Iterator[T]:
-        return self._keys(reverse=True)
+        return self._keys(BACKWARD)
+
+    def shards(self) -> tuple[SetShard[T], ...]:
+        """Return a view of each shard, that can be pickled: ``pool.map(work, s.shards())`` covers the set once."""
+        return tuple(SetShard(self, number) for number in range(len(self._store.shards)))
+
+    def _walk(self, span: Span) -> Iterator[T]:
+        return self._keys(span)
 
     def add_many(self, elements: Iterable[T]) -> int:
         """Add the elements, which are streamed; return how many this call added. A transaction a shard and block."""

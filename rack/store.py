@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import random
-from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from operator import itemgetter
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from rack.errors import CorruptShardError
+from rack.merge import ALL, Span, blocks, merged
 from rack.router import router
 from rack.shard.base import Pair, Shard
 
@@ -126,56 +125,13 @@ class Store:
 
     # In order
 
-    def all_keys(self, after: bytes | None = None, reverse: bool = False) -> Iterator[list[bytes]]:
-        """Yield all keys in order of their bytes, in blocks. A key that is there throughout is seen exactly once."""
-        return self._scan(after, reverse, values=False)
+    def all_keys(self, span: Span = ALL) -> Iterator[list[bytes]]:
+        """Yield the keys in order of their bytes, in blocks. A key that is there throughout is seen exactly once."""
+        return merged(self.shards, span, values=False)
 
-    def all_pairs(self, after: bytes | None = None, reverse: bool = False) -> Iterator[list[Pair]]:
-        """Yield all pairs in order of the keys' bytes, in blocks."""
-        return self._scan(after, reverse, values=True)
-
-    def _scan(self, after: bytes | None, reverse: bool, values: bool) -> Iterator[list[Any]]:
-        """Merge the shards' blocks.
-
-        ``pending`` holds, for each shard, what was read and not yielded, in ascending order. What may be yielded ends
-        at the nearest end of a block: behind it, that shard may have more. Sorting the concatenated runs is faster
-        than heapq.merge.
-        """
-        key_of = itemgetter(0) if values else None
-        pending: list[list[Any]] = [[] for _ in self.shards]
-        position = [after] * len(self.shards)
-        open_shards = set(range(len(self.shards)))
-        while True:
-            for number in list(open_shards):
-                if not pending[number]:
-                    block = self.shards[number].scan(position[number], reverse, values)
-                    if not block:
-                        open_shards.discard(number)
-                        continue
-                    position[number] = block[-1][0] if values else block[-1]
-                    pending[number] = block[::-1] if reverse else block
-            ends = [position[number] for number in open_shards]
-            merged: list[Any] = []
-            if not ends:
-                for run in pending:
-                    merged += run
-                pending = [[] for _ in pending]
-            elif reverse:
-                bound = max(ends)  # type: ignore[type-var]
-                for number, run in enumerate(pending):
-                    cut = bisect_left(run, bound, key=key_of)
-                    merged += run[cut:]
-                    pending[number] = run[:cut]
-            else:
-                bound = min(ends)  # type: ignore[type-var]
-                for number, run in enumerate(pending):
-                    cut = bisect_right(run, bound, key=key_of)
-                    merged += run[:cut]
-                    pending[number] = run[cut:]
-            if not merged:
-                return
-            merged.sort(key=key_of, reverse=reverse)
-            yield merged
+    def all_pairs(self, span: Span = ALL) -> Iterator[list[Pair]]:
+        """Yield the pairs in order of the keys' bytes, in blocks."""
+        return merged(self.shards, span, values=True)
 
     def check(self) -> None:
         """Verify every shard, and that every key is in the shard it belongs to.
@@ -185,14 +141,14 @@ class Store:
         for number, shard in enumerate(self.shards):
             shard.check()
             version = shard.version()
-            after, found = None, 0
-            while block := shard.scan(after, False, False):
+            last, found = None, 0
+            for block in blocks(shard, ALL, values=False):
                 found += len(block)
                 for key in block:
                     if self.route(key) is not shard:
                         raise CorruptShardError(f"shard {number} holds {key[:60]!r}, which belongs to another shard")
-                    if after is not None and key <= after:
+                    if last is not None and key <= last:
                         raise CorruptShardError(f"shard {number} holds keys out of order at {key[:60]!r}")
-                    after = key
+                    last = key
             if version == shard.version() and found != shard.count():
                 raise CorruptShardError(f"shard {number} counts {shard.count()} entries and has {found}")

@@ -5,19 +5,39 @@ from __future__ import annotations
 from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, MappingView, Set, ValuesView
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from rack.keys import KeyCodec
+from rack.merge import ALL, BACKWARD, Span
+from rack.scan import Scannable
+
 if TYPE_CHECKING:
     from rack.dict import PersistentDict
     from rack.set import PersistentSet
+    from rack.shardview import DictShard
 
+T = TypeVar("T")
 K = TypeVar("K")
 V = TypeVar("V")
 _MISSING: Any = object()
 
 
-class _SetView(MappingView, Set[Any]):
-    """What the views of keys and of items share: set operations that hold nothing in memory."""
+class _View(MappingView, Scannable[T]):
+    """What all views share. They are of a dict, or of one of its shards."""
 
-    _mapping: PersistentDict[Any, Any]
+    _mapping: PersistentDict[Any, Any] | DictShard[Any, Any]
+
+    @property
+    def _key_codec(self) -> KeyCodec:
+        return self._mapping._key_codec
+
+    def __iter__(self) -> Iterator[T]:
+        return self._walk(ALL)
+
+    def __reversed__(self) -> Iterator[T]:
+        return self._walk(BACKWARD)
+
+
+class _SetView(_View[T], Set[T]):
+    """What the views of keys and of items share: set operations that hold nothing in memory."""
 
     def _gather(
         self, elements: Iterable[Any], change: Callable[[PersistentSet[Any]], object] | None = None
@@ -47,26 +67,21 @@ class _SetView(MappingView, Set[Any]):
         return not any(element in self for element in other)
 
 
-class PersistentKeys(_SetView, Generic[K]):
+class PersistentKeys(_SetView[K]):
     """``d.keys()``."""
 
-    _mapping: PersistentDict[K, Any]
-
-    def __iter__(self) -> Iterator[K]:
-        return iter(self._mapping)
-
-    def __reversed__(self) -> Iterator[K]:
-        return reversed(self._mapping)
+    def _walk(self, span: Span) -> Iterator[K]:
+        return self._mapping._keys(span)
 
     def __contains__(self, key: object) -> bool:
         return key in self._mapping
 
 
-class PersistentItems(_SetView, Generic[K, V]):
+class PersistentItems(_SetView[tuple[K, V]], Generic[K, V]):
     """``d.items()``. Its set operations need values that can be keys: hashable, and held by the key codec."""
 
-    def __iter__(self) -> Iterator[tuple[K, V]]:
-        return self._mapping._items()
+    def _walk(self, span: Span) -> Iterator[tuple[K, V]]:
+        return self._mapping._items(span)
 
     def __contains__(self, item: object) -> bool:
         if not (isinstance(item, tuple) and len(item) == 2):
@@ -75,20 +90,12 @@ class PersistentItems(_SetView, Generic[K, V]):
         there = self._mapping.get(key, _MISSING)
         return there is not _MISSING and (there is value or there == value)
 
-    def __reversed__(self) -> Iterator[tuple[K, V]]:
-        return self._mapping._items(reverse=True)
 
-
-class PersistentValues(ValuesView[V]):
+class PersistentValues(_View[V], ValuesView[V]):
     """``d.values()``."""
 
-    _mapping: PersistentDict[Any, V]
-
-    def __iter__(self) -> Iterator[V]:
-        return (value for _, value in self._mapping._items())
-
-    def __reversed__(self) -> Iterator[V]:
-        return (value for _, value in self._mapping._items(reverse=True))
+    def _walk(self, span: Span) -> Iterator[V]:
+        return (value for _, value in self._mapping._items(span))
 
     def __contains__(self, value: object) -> bool:
         return any(value is each or value == each for each in self)

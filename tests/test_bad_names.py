@@ -215,7 +215,7 @@ USES: dict[str, Callable[[Any], object]] = {
     "copy": lambda store: store.copy(),
     "check": lambda store: store.check(),
     "sync": lambda store: store.sync(),
-    "shards": lambda store: store.shards,
+    "shards": lambda store: store.shards(),
     "==": lambda store: store == {},
     "get_many": lambda store: store.get_many(["a"]),
 }

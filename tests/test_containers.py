@@ -8,11 +8,14 @@ from tests.conformance.container_suite import ContainerSuite
 from tests.conformance.dict_suite import DictSuite
 from tests.conformance.life_suite import LifeSuite
 from tests.conformance.made_suite import MadeSuite
+from tests.conformance.range_suite import RangeSuite
 from tests.conformance.raw import RAW
 from tests.conformance.set_suite import SetSuite
+from tests.conformance.shardview_suite import ShardViewSuite
 from tests.conformance.views_suite import ViewsSuite
 
 SUITES: list[type[ContainerSuite]] = [LifeSuite, MadeSuite, SetSuite, DictSuite, AtomicSuite, ViewsSuite]
+SUITES += [RangeSuite, ShardViewSuite]
 
 for engine in ENGINES:
     for suite in SUITES:

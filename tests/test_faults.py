@@ -73,6 +73,8 @@ MORE: dict[type, dict[str, Function]] = {
         "copy to another shape": lambda d, other: d.copy(name=d.name + "-made", shards=3, serdes="pickle"),
         "fromkeys with a name": lambda d, other: type(d).fromkeys(KEYS, 1, name=d.name + "-made", shards=2),
         "merge with a store": lambda d, other: d | other,
+        "scan": lambda d, other: list(d.scan("b", prefix="long", reverse=True)),
+        "shards": lambda d, other: len(d.shards()),
         "all values": lambda d, other: list(d.values()),
         "all items": lambda d, other: list(reversed(d.items())),
         "a value in values": lambda d, other: 2 in d.values(),
@@ -91,6 +93,8 @@ MORE: dict[type, dict[str, Function]] = {
         "add what is not there": lambda s, other: s.add("z"),
         "remove what is not there": lambda s, other: s.discard("z"),
         "pop": lambda s, other: s.pop() in KEYS,
+        "scan": lambda s, other: list(s.scan("b", "long", limit=5)),
+        "shards": lambda s, other: len(s.shards()),
         "copy with a name": lambda s, other: s.copy(name=s.name + "-made"),
         "union with a name": lambda s, other: s.union(other, OTHERS, name=s.name + "-made"),
         "intersection with a name": lambda s, other: s.intersection(other, OTHERS, name=s.name + "-made"),
@@ -139,7 +143,7 @@ ATOMIC = {
 ATOMIC |= {"add what is not there", "compare and set what is there", "transform what is not there"}
 ATOMIC |= {"pop", "popitem", "setdefault of what is not there"}
 #: Do nothing at all to the shards of an empty or a closed container, by intention.
-LAZY = {"items", "keys", "values", "batch"}
+LAZY = {"items", "keys", "values", "shards", "batch"}
 #: Done again on what is there after half of it, they come to something else.
 NOT_AGAIN = {"__ixor__", "symmetric_difference_update with a store", "symmetric_difference_update with a stream"}
 NOT_AGAIN |= {"symmetric_difference_update"}
@@ -184,8 +188,8 @@ class Bench:
 
     def __init__(self, cls: Any, directory: Path, fault: Fault, function: Function) -> None:
         self.directory, self.fault, self.function, self.cls = directory, fault, function, cls
-        self.container = cls(directory / "store", shards=2).open()
-        self.other = cls(directory / "other", shards=2).open()
+        self.container = cls(directory / "store", shards=2, key_serdes="str").open()
+        self.other = cls(directory / "other", shards=2, key_serdes="str").open()
         self.other.update(OTHER[cls])
         self.reset()
         fault.count = 0

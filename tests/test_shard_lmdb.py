@@ -68,7 +68,7 @@ class TestShardLmdb(ShardSuite):
         readers: list[Callable[[], object]] = [
             lambda: bench.shard.get(key),
             lambda: bench.shard.get_many([key]),
-            lambda: bench.shard.scan(None, False, True),
+            lambda: bench.shard.scan(b"", None, False, True),
             lambda: bench.shard.add(key, b"other"),
             lambda: bench.shard.pop(key),
             bench.shard.pop_first,

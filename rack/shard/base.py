@@ -5,9 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, ClassVar
 
 Pair = tuple[bytes, bytes]
+
+# What a block of a scan has at most, unless its only item is larger.
+BLOCK_ITEMS = 1024
+BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +26,13 @@ class ShardSpec:
     hash: Callable[[bytes], bytes]  # digest for long keys
     durability: str  # "process" or "always"
     readonly: bool
+
+
+def is_last(block: list[Any], limit: int, values: bool) -> bool:
+    """Whether nothing is behind a block that ``Shard.scan`` gave when it was asked for ``limit`` items."""
+    if len(block) >= limit:
+        return False
+    return sum(map(len, chain.from_iterable(block) if values else block)) < BLOCK_BYTES
 
 
 class Shard(ABC):
@@ -89,10 +101,13 @@ class Shard(ABC):
     # The whole shard
 
     @abstractmethod
-    def scan(self, after: bytes | None, reverse: bool, values: bool) -> list[Any]:
-        """Return the next block of keys (``values``: of pairs) behind ``after``; empty at the end.
+    def scan(
+        self, start: bytes, stop: bytes | None, reverse: bool, values: bool, limit: int = BLOCK_ITEMS
+    ) -> list[Any]:
+        """Return the first keys (``values``: pairs) of the range from ``start`` up to but not ``stop`` (None: the end).
 
-        A block is bounded in items and in bytes, but holds at least one item.
+        With ``reverse`` the last ones, from the last on. At most ``limit``; fewer only if there are no more, or if
+        they have BLOCK_BYTES, as :func:`is_last` tells.
         """
 
     @abstractmethod

@@ -8,22 +8,21 @@ holds all other keys.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import chain, islice
+from itertools import chain, islice, takewhile
 from operator import itemgetter
 from typing import Any
 
 import lmdb
 
 from rack.errors import CorruptShardError, TooLargeError
-from rack.shard.base import Pair, Shard
+from rack.shard.base import BLOCK_BYTES, BLOCK_ITEMS, Pair, Shard, is_last
 from rack.shard.lmdbenv import IDENTITY, LONG_TABLE, MAX_KEY, MAX_VALUE, LmdbEnvironment, identity
 from rack.shard.lmdblong import LongKeys
 from rack.shard.sealed import PLAIN, seal, unseal
 
 _RESERVED = (IDENTITY, LONG_TABLE)
 _KEY, _VALUE = itemgetter(0), itemgetter(1)
-_BLOCK_ITEMS = 1024
-_BLOCK_BYTES = 1 << 20
+_VALUES_BYTES = BLOCK_BYTES + 1024  # with Rack's own two records, which are taken out again
 
 
 class ElementTooLongError(TooLargeError, lmdb.BadValsizeError):
@@ -161,8 +160,10 @@ class LmdbShard(LmdbEnvironment, Shard):
 
     # The whole shard
 
-    def scan(self, after: bytes | None, reverse: bool, values: bool) -> list[Any]:
-        return self._read(_scan, after, reverse, values)
+    def scan(
+        self, start: bytes, stop: bytes | None, reverse: bool, values: bool, limit: int = BLOCK_ITEMS
+    ) -> list[Any]:
+        return self._read(_scan, start, stop, reverse, values, limit)
 
     def count(self) -> int:
         return self._read(_count)
@@ -235,7 +236,7 @@ def _pop(shard: LmdbShard, txn: Any, key: bytes) -> bytes | None:
 
 
 def _pop_first(shard: LmdbShard, txn: Any) -> Pair | None:
-    block = _scan(shard, txn, None, False, True, 1)
+    block = _scan(shard, txn, b"", None, False, True, 1)
     if not block:
         return None
     pair: Pair = block[0]
@@ -293,34 +294,44 @@ def _delete_many(shard: LmdbShard, txn: Any, keys: list[bytes]) -> int:
 
 
 def _scan(
-    shard: LmdbShard, txn: Any, after: bytes | None, reverse: bool, values: bool, limit: int = _BLOCK_ITEMS
+    shard: LmdbShard, txn: Any, start: bytes, stop: bytes | None, reverse: bool, values: bool, limit: int
 ) -> list[Any]:
-    block = _scan_short(shard, txn, after, reverse, values, limit)
+    block = _scan_short(shard, txn, start, stop, reverse, values, limit)
     long = shard._long
     if long is None or not long.count(txn):
         return block
-    others = long.scan(txn, after, reverse, values, limit, _BLOCK_BYTES)
+    others = long.scan(txn, start, stop, reverse, values, limit)
     if not block or not others:
         return block or others
-    # Either run may have been cut by its size: behind the nearer end there may be more of it.
-    end = (max if reverse else min)(block[-1], others[-1])  # keys are unique: pairs are compared by them alone
+    # Behind the end of a run that was cut by its size there may be more of it. Keys are unique: pairs are compared by
+    # them alone.
+    ends = [run[-1] for run in (block, others) if not is_last(run, limit, values)]
     block = sorted(block + others, reverse=reverse)
-    return block[: block.index(end) + 1]
+    if ends:
+        end = (max if reverse else min)(ends)
+        block = block[: block.index(end) + 1]
+    return block[:limit]
 
 
-def _scan_short(shard: LmdbShard, txn: Any, after: bytes | None, reverse: bool, values: bool, limit: int) -> list[Any]:
+def _scan_short(
+    shard: LmdbShard, txn: Any, start: bytes, stop: bytes | None, reverse: bool, values: bool, limit: int
+) -> list[Any]:
     cursor = txn.cursor()
     if reverse:
-        if after is None or not cursor.set_range(after[:MAX_KEY] or b"\0"):
+        if stop is None or not cursor.set_range(stop[:MAX_KEY] or b"\0"):
             found = cursor.last()
         else:
-            found = cursor.key() < after or cursor.prev()
+            found = cursor.key() < stop or cursor.prev()
         items = cursor.iterprev(values=values)
+        if start:
+            items = takewhile((start,).__le__ if values else start.__le__, items)
     else:
-        found = cursor.set_range(after[:MAX_KEY] if after else b"\0")
-        if found and after is not None and cursor.key() <= after:
+        found = cursor.set_range(start[:MAX_KEY] or b"\0")
+        if found and cursor.key() < start:
             found = cursor.next()
         items = cursor.iternext(values=values)
+        if stop is not None:
+            items = takewhile((stop,).__gt__ if values else stop.__gt__, items)
     if not found:
         return []
     limit += 2  # Rack's own two records may be among them
@@ -331,6 +342,8 @@ def _scan_short(shard: LmdbShard, txn: Any, after: bytes | None, reverse: bool, 
         block = list(islice(items, limit))  # no value here is larger than about half a page
         if values and max(map(len, map(_VALUE, block)), default=0) > PLAIN:
             block = [(key, unseal(stored, path)) for key, stored in block]
+    if not block:
+        return block
     first = block[-1] if reverse else block[0]
     if (first[0] if values else first) <= LONG_TABLE:
         block = [item for item in block if (item[0] if values else item) not in _RESERVED]
@@ -341,9 +354,10 @@ def _bounded(items: Any, limit: int, path: str) -> list[Pair]:
     block = []
     size = 0
     for key, stored in islice(items, limit):
-        block.append((key, unseal(stored, path)))
-        size += len(stored)
-        if size >= _BLOCK_BYTES:
+        value = unseal(stored, path)
+        block.append((key, value))
+        size += len(value)
+        if size >= _VALUES_BYTES:
             break
     return block
 

@@ -20,10 +20,12 @@ from typing import Any
 import lmdb
 
 from rack.errors import CorruptShardError, SerializationError
+from rack.shard.base import BLOCK_BYTES
 from rack.shard.sealed import seal, unseal
 
 _WIDTH = 511
 _COUNTER = 4
+_LAST_SHORT = b"\x01\0"  # no record of a short key is behind this
 
 
 class LongKeys:
@@ -69,14 +71,12 @@ class LongKeys:
         record_key = self.find(txn, key)
         return record_key is not None and bool(txn.delete(record_key, db=self.table))
 
-    def scan(
-        self, txn: Any, after: bytes | None, reverse: bool, values: bool, limit: int, size_limit: int
-    ) -> list[Any]:
-        """Return the next keys (or pairs) behind ``after``, in order, at most ``limit`` and about ``size_limit``."""
+    def scan(self, txn: Any, start: bytes, stop: bytes | None, reverse: bool, values: bool, limit: int) -> list[Any]:
+        """Return what :meth:`rack.shard.base.Shard.scan` has to, of the long keys."""
         block: list[Any] = []
         size = 0
-        for group in self._groups(txn, after, reverse):
-            for key, record_key in self._sorted(txn, group, after, reverse, limit):
+        for group in self._groups(txn, start, stop, reverse):
+            for key, record_key in self._sorted(txn, group, start, stop, reverse, limit):
                 if not values:
                     block.append(key)
                     size += len(key)
@@ -84,7 +84,7 @@ class LongKeys:
                     value = self._split(txn.get(record_key, db=self.table))[1]
                     block.append((key, value))
                     size += len(key) + len(value)
-                if len(block) >= limit or size >= size_limit:
+                if len(block) >= limit or size >= BLOCK_BYTES:
                     return block
         return block
 
@@ -135,17 +135,25 @@ class LongKeys:
             yield record_key, self._full_key(cursor)
             found = cursor.next()
 
-    def _groups(self, txn: Any, after: bytes | None, reverse: bool) -> Iterator[bytes]:
-        """Yield what the LMDB keys of long keys from ``after`` on begin with, in order; that tells groups apart."""
+    def _groups(self, txn: Any, start: bytes, stop: bytes | None, reverse: bool) -> Iterator[bytes]:
+        """Yield what the LMDB keys of the long keys in a range begin with, in order; that tells groups apart."""
         cursor = txn.cursor(self.table)
         width = self._prefix_size(len(self._hash(b"")))
-        if reverse:
-            last = None if after is None else _end_of(after[:width])
-            found = cursor.last() if last is None or not cursor.set_range(last) else True
+        if not reverse:
+            found = cursor.set_range(start[:width] or b"\0")
+        elif stop is None:
+            found = cursor.last()
         else:
-            found = cursor.set_range((after or b"")[:width] or b"\0")
+            # Members of the group that ``stop`` is in may be before it; so may short keys, whatever their records are.
+            edge = stop if stop > _LAST_SHORT and len(stop) < width else _end_of(stop[:width])
+            found = (cursor.key() == edge or cursor.prev()) if cursor.set_range(edge) else cursor.last()
         while found:
             beginning = cursor.key()[:width]
+            # The short keys are few, and looked at one by one.
+            if len(beginning) == width and (
+                beginning < start[:width] if reverse else stop is not None and beginning >= stop
+            ):
+                return
             yield beginning
             # The group may be large: seek over it instead of stepping through.
             if reverse:
@@ -158,21 +166,22 @@ class LongKeys:
                     found = cursor.next()
 
     def _sorted(
-        self, txn: Any, beginning: bytes, after: bytes | None, reverse: bool, limit: int
+        self, txn: Any, beginning: bytes, start: bytes, stop: bytes | None, reverse: bool, limit: int
     ) -> Iterator[tuple[bytes, bytes]]:
         """Yield (full key, LMDB key) of a group in order, in passes of ``limit`` so as to hold no more in memory."""
         while True:
             found = (
-                pair
-                for pair in self._members(txn, beginning)
-                if after is None or (pair[0] < after if reverse else pair[0] > after)
+                pair for pair in self._members(txn, beginning) if start <= pair[0] and (stop is None or pair[0] < stop)
             )
             select = heapq.nlargest if reverse else heapq.nsmallest
             block = select(limit, found, key=itemgetter(0))
             yield from block
             if len(block) < limit:
                 return
-            after = block[-1][0]
+            if reverse:
+                stop = block[-1][0]
+            else:
+                start = block[-1][0] + b"\0"
 
     def _members(self, txn: Any, beginning: bytes) -> Iterator[tuple[bytes, bytes]]:
         cursor = txn.cursor(self.table)

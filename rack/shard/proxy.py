@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from rack.errors import ReadOnlyError
-from rack.shard.base import Pair, Shard, ShardSpec
+from rack.shard.base import BLOCK_ITEMS, Pair, Shard, ShardSpec
 
 Result = TypeVar("Result")
 
@@ -65,8 +65,10 @@ class ShardProxy(Shard):
     def delete_many(self, keys: list[bytes]) -> int:
         return self._forward(self._inner.delete_many, keys)
 
-    def scan(self, after: bytes | None, reverse: bool, values: bool) -> list[Any]:
-        return self._forward(self._inner.scan, after, reverse, values)
+    def scan(
+        self, start: bytes, stop: bytes | None, reverse: bool, values: bool, limit: int = BLOCK_ITEMS
+    ) -> list[Any]:
+        return self._forward(self._inner.scan, start, stop, reverse, values, limit)
 
     def count(self) -> int:
         return self._forward(self._inner.count)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from rack.errors import CorruptShardError
-from rack.shard.base import Pair, Shard, ShardSpec
+from rack.shard.base import BLOCK_BYTES, BLOCK_ITEMS, Pair, Shard, ShardSpec
 from rack.shard.sqlitedb import SqliteDatabase, check_identity, identity, roll_back, translated
 
 Result = TypeVar("Result")
@@ -32,8 +32,6 @@ _CONTAINS = "SELECT 1 FROM entries WHERE key = ?"
 _PUT = "INSERT INTO entries VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 _ADD = "INSERT OR IGNORE INTO entries VALUES (?, ?)"
 _DELETE = "DELETE FROM entries WHERE key = ?"
-_BLOCK_ITEMS = 1024
-_BLOCK_BYTES = 1 << 20
 
 
 class SqliteShard(SqliteDatabase, Shard):
@@ -99,8 +97,10 @@ class SqliteShard(SqliteDatabase, Shard):
 
     # The whole shard
 
-    def scan(self, after: bytes | None, reverse: bool, values: bool) -> list[Any]:
-        return self._read(_scan, after, reverse, values)
+    def scan(
+        self, start: bytes, stop: bytes | None, reverse: bool, values: bool, limit: int = BLOCK_ITEMS
+    ) -> list[Any]:
+        return self._read(_scan, start, stop, reverse, values, limit)
 
     def count(self) -> int:
         return self._read(_count)
@@ -201,19 +201,20 @@ def _delete_many(connection: sqlite3.Connection, keys: list[bytes]) -> int:
     return connection.executemany(_DELETE, [(key,) for key in keys]).rowcount if keys else 0
 
 
-def _scan(connection: sqlite3.Connection, after: bytes | None, reverse: bool, values: bool) -> list[Any]:
-    columns = "key, value" if values else "key"
-    where = "" if after is None else f"WHERE key {'<' if reverse else '>'} ?"
+def _scan(
+    connection: sqlite3.Connection, start: bytes, stop: bytes | None, reverse: bool, values: bool, limit: int
+) -> list[Any]:
     rows = connection.execute(
-        f"SELECT {columns} FROM entries {where} ORDER BY key {'DESC' if reverse else 'ASC'} LIMIT {_BLOCK_ITEMS}",
-        () if after is None else (after,),
+        f"SELECT {'key, value' if values else 'key'} FROM entries"
+        f" WHERE key >= ?{'' if stop is None else ' AND key < ?'} ORDER BY key {'DESC' if reverse else 'ASC'} LIMIT ?",
+        (start, limit) if stop is None else (start, stop, limit),
     )
     block: list[Any] = []
     size = 0
     for row in rows:
         block.append(row if values else row[0])
-        size += len(row[0]) + len(row[-1])
-        if size >= _BLOCK_BYTES:
+        size += sum(map(len, row))
+        if size >= BLOCK_BYTES:
             break
     rows.close()
     return block

@@ -66,7 +66,7 @@ class LifeSuite(ContainerSuite):
         with container:
             assert f"{place.shards} shards" in repr(container)
             assert place.engine in repr(container)
-            assert container.shards == place.shards
+            assert len(container.shards()) == place.shards
             assert container.name == str(place.directory / "store")
             assert not container
             put(container, 1)
@@ -163,6 +163,7 @@ def public_operations(cls: type) -> list[str]:
 
 ARGUMENTS: dict[tuple[str, str], tuple[Any, ...]] = {
     **{("both", name): () for name in ("keys", "values", "items", "clear", "pop", "popitem", "copy", "batch", "sync")},
+    **{("both", name): () for name in ("scan", "shards")},
     **{("both", name): () for name in ("check", "__len__", "__bool__", "__iter__", "__reversed__", "__copy__")},
     **{("both", name): ("a",) for name in ("__contains__", "__getitem__", "__delitem__", "get", "setdefault", "incr")},
     **{("both", name): ("a",) for name in ("add", "discard", "remove")},

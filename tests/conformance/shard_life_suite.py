@@ -56,7 +56,7 @@ class ShardLifeSuite:
             lambda: shard.put_many([(b"k", b"v")]),
             lambda: shard.add_many([(b"k", b"v")]),
             lambda: shard.delete_many([b"k"]),
-            lambda: shard.scan(None, False, False),
+            lambda: shard.scan(b"", None, False, False),
             lambda: shard.count(),
             lambda: shard.clear(),
             lambda: shard.version(),
@@ -73,7 +73,7 @@ class ShardLifeSuite:
         shard = bench.shard
         assert shard.get(b"k") == b"v"
         assert shard.get_many([b"l" * 600]) == [b"w"]
-        assert walk(shard, None, False) == [b"k", b"l" * 600]
+        assert walk(shard, False) == [b"k", b"l" * 600]
         writes: list[Callable[[], object]] = [
             lambda: shard.put(b"k", b"x"),
             lambda: shard.add(b"n", b"x"),

@@ -171,7 +171,7 @@ class ShardSuite(ScanSuite, ShardLifeSuite):
             bench.shard.put_many([(key, value) for key in EDGE_KEYS])
             bench.shard.clear()
             assert bench.shard.count() == 0
-            assert bench.shard.scan(None, False, False) == []
+            assert bench.shard.scan(b"", None, False, False) == []
             assert bench.shard.get_many(EDGE_KEYS) == [None] * len(EDGE_KEYS)
             bench.shard.check()
             assert bench.stored() == {}
@@ -201,7 +201,7 @@ class ShardSuite(ScanSuite, ShardLifeSuite):
         for change in changes:
             change()
             seen.append(shard.version())
-            shard.get(b"a"), shard.count(), shard.scan(None, False, True), shard.contains(b"b")
+            shard.get(b"a"), shard.count(), shard.scan(b"", None, False, True), shard.contains(b"b")
             assert shard.version() == seen[-1]
         assert all(version not in seen[:at] for at, version in enumerate(seen))
 
