@@ -7,6 +7,8 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any, Generic, Self, TypeVar, overload
 
+from rack import pairs
+from rack.algebra import each_shard
 from rack.container import Container, Name
 from rack.errors import DeserializationError, NotOpenError, SerializationError
 from rack.merge import ALL, BACKWARD, Span
@@ -175,7 +177,7 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
             data = shard.get(key_bytes)
             if data is None or self._load_value(data) != old:
                 return False
-            if _swap(shard, key_bytes, data, new_data):
+            if pairs.swap(shard, key_bytes, data, new_data):
                 return True
 
     def transform(self, key: K, function: Callable[[Any], V], default: Any = None) -> V:
@@ -193,7 +195,7 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
             if data is None:
                 if shard.add(key_bytes, new_data) is None:
                     return value
-            elif _swap(shard, key_bytes, data, new_data):
+            elif pairs.swap(shard, key_bytes, data, new_data):
                 return value
 
     # Many keys
@@ -245,6 +247,22 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
         self._store.put_all(self._pairs(other))
         if more:
             self._store.put_all(self._pairs(more))
+
+    def merge(self, other: Any, resolve: Callable[[K, V, V], V]) -> None:
+        """Set the pairs of a mapping or of an iterable of pairs, streaming. For a key that is there already the value
+        becomes ``resolve(key, mine, theirs)``.
+
+        Atomic for each key: no other write between reading and setting it is lost. ``resolve`` runs outside of any lock
+        or transaction, and again when another write came between, so it should do nothing but compute. When it raises,
+        what was merged before stays.
+
+        >>> with PersistentDict(tmp / "counts") as counts:
+        ...     counts.update({"a": 1, "b": 2})
+        ...     counts.merge({"b": 3, "c": 4}, lambda key, mine, theirs: mine + theirs)
+        ...     dict(counts)
+        {'a': 1, 'b': 5, 'c': 4}
+        """
+        pairs.merge(self, self._pairs(other), resolve)
 
     def _pairs(self, other: Any) -> Iterator[tuple[bytes, bytes]]:
         """Return what a mapping or an iterable of pairs holds, as bytes."""
@@ -317,8 +335,11 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
 
     def _merged(self, first: Any, second: Any) -> PersistentDict[Any, Any]:
         def fill(made: PersistentDict[Any, Any]) -> None:
-            made.update(first)
-            made.update(second)
+            if pairs.alike(self, first) and pairs.alike(self, second):
+                each_shard(pairs.update_shard, (made, [first, second]), self)
+            else:
+                made.update(first)
+                made.update(second)
 
         made: PersistentDict[Any, Any] = self._derived(None, fill)
         return made
@@ -335,25 +356,14 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
             return True
         if len(self) != len(other):
             return False
+        if pairs.alike(self, other):
+            return all(stretch.is_equal for stretch in pairs.stretches(self, other))
         missing: Any = object()
         for key, value in self._items():
             there = other.get(key, missing)
             if there is missing or (there is not value and there != value):
                 return False
         return True
-
-
-def _swap(shard: Any, key: bytes, old: bytes, new: bytes) -> bool:
-    """Replace the value if it still is ``old``."""
-    swapped = False
-
-    def change(data: bytes | None) -> bytes | None:
-        nonlocal swapped
-        swapped = data == old
-        return new if swapped else None
-
-    shard.modify(key, change)
-    return swapped
 
 
 def _pairs_of(other: Any) -> Iterable[Any]:

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Iterator, MutableSet, Set
 from itertools import compress
 from typing import Any, Generic, Self, TypeVar
 
+from rack import algebra, joins
 from rack.container import _CHUNK, Container, Name, _chunks
 from rack.errors import SerializationError
 from rack.merge import BACKWARD, Span
+from rack.operand import alike, container_of
 from rack.scan import Scannable
 from rack.shardview import SetShard
 
@@ -143,8 +145,7 @@ class PersistentSet(Container, Scannable[T], MutableSet[T], Generic[T]):
 
     def update(self, *others: Iterable[T]) -> None:
         """Add all elements of the others, streaming."""
-        for other in others:
-            self._store.put_all(self._pairs(other))
+        algebra.update(self, others)
 
     def __ior__(self, other: Set[T]) -> Self:  # type: ignore[override,misc]
         if not isinstance(other, Set):
@@ -170,75 +171,38 @@ class PersistentSet(Container, Scannable[T], MutableSet[T], Generic[T]):
 
     __copy__ = copy
 
-    def union(self, *others: Iterable[T], name: Name = None) -> PersistentSet[T]:
-        """Return a new set with the elements of this and all others."""
-        made: PersistentSet[T] = self._derived(name, lambda made: made.update(self, *others))
-        return made
+    # Operands are any iterables, as in `set`. Stores of the same shape (as many shards, the same key serdes) are merge
+    # joined shard by shard; others are looked up in, or gathered, in an anonymous store if they are large.
 
-    def intersection(self, *others: Iterable[Any], name: Name = None) -> PersistentSet[T]:
+    def union(self, *others: Iterable[T], name: Name = None, workers: int = 1) -> PersistentSet[T]:
+        """Return a new set with the elements of this and all others. ``workers`` processes share the shards."""
+        return algebra.made(self, joins.union, others, name, workers)
+
+    def intersection(self, *others: Iterable[Any], name: Name = None, workers: int = 1) -> PersistentSet[T]:
         """Return a new set with the elements that are also in all others."""
+        return algebra.made(self, joins.intersection, others, name, workers)
 
-        def fill(made: PersistentSet[T]) -> None:
-            first, *rest = others or (self,)
-            made.update(self._shared_with(first))
-            made.intersection_update(*rest)
-
-        made: PersistentSet[T] = self._derived(name, fill)
-        return made
-
-    def difference(self, *others: Iterable[Any], name: Name = None) -> PersistentSet[T]:
+    def difference(self, *others: Iterable[Any], name: Name = None, workers: int = 1) -> PersistentSet[T]:
         """Return a new set with the elements that are in no other."""
+        return algebra.made(self, joins.difference, others, name, workers)
 
-        def fill(made: PersistentSet[T]) -> None:
-            first, *rest = others or ((),)
-            if _answers_in(first):
-                made.update(self._not_in(first))
-            else:
-                made.update(self)
-                made.difference_update(first)
-            made.difference_update(*rest)
-
-        made: PersistentSet[T] = self._derived(name, fill)
-        return made
-
-    def symmetric_difference(self, other: Iterable[T], name: Name = None) -> PersistentSet[T]:
+    def symmetric_difference(self, other: Iterable[T], name: Name = None, workers: int = 1) -> PersistentSet[T]:
         """Return a new set with the elements that are in exactly one of the two."""
-
-        def fill(made: PersistentSet[T]) -> None:
-            made.update(self)
-            made.symmetric_difference_update(other)
-
-        made: PersistentSet[T] = self._derived(name, fill)
-        return made
+        return algebra.made(self, joins.symmetric_difference, [other], name, workers)
 
     # In place
 
     def intersection_update(self, *others: Iterable[Any]) -> None:
         """Keep only the elements that are in all others."""
-        for other in others:
-            if other is self:
-                continue
-            with self._as_set(other, shared=True) as other_set:
-                self.discard_many(self._not_in(other_set))
+        algebra.intersection_update(self, others)
 
     def difference_update(self, *others: Iterable[Any]) -> None:
         """Remove the elements of all others."""
-        for other in others:
-            if other is self:
-                self.clear()
-            else:
-                self.discard_many(other)
+        algebra.difference_update(self, others)
 
     def symmetric_difference_update(self, other: Iterable[T]) -> None:
         """Remove the elements that are also in the other, add those that were only there."""
-        if other is self:
-            self.clear()
-            return
-        with self._as_set(other) as other_set:
-            for chunk in _chunks(iter(other_set), _CHUNK):
-                present = list(self.contains_many(chunk))
-                self.discard_many(element for element, there in zip(chunk, present, strict=True) if there)
-                self.add_many(element for element, there in zip(chunk, present, strict=True) if not there)
+        algebra.symmetric_difference_update(self, other)
 
     def __iand__(self, other: Set[Any]) -> Self:
         if not isinstance(other, Set):
@@ -287,21 +251,22 @@ class PersistentSet(Container, Scannable[T], MutableSet[T], Generic[T]):
 
     def isdisjoint(self, other: Iterable[Any]) -> bool:
         """Return whether the two share no element."""
+        if alike(self, other):
+            return algebra.is_empty(self, joins.intersection, other)
         return not any(self.contains_many(other))
 
     def issubset(self, other: Iterable[Any]) -> bool:
         """Return whether every element is in the other."""
-        with self._as_set(other, shared=True) as other_set:
-            if len(self) > len(other_set):
-                return False
-            return not any(True for _ in self._not_in(other_set))
+        return algebra.is_empty(self, joins.difference, other)
 
     def issuperset(self, other: Iterable[Any]) -> bool:
         """Return whether every element of the other is in this set."""
+        if alike(self, other):
+            return algebra.is_empty(container_of(other), joins.difference, self)
         return all(self.contains_many(other))
 
     def __le__(self, other: Set[Any]) -> bool:
-        return self.issubset(other) if isinstance(other, Set) else NotImplemented
+        return len(self) <= len(other) and self.issubset(other) if isinstance(other, Set) else NotImplemented
 
     def __lt__(self, other: Set[Any]) -> bool:
         return len(self) < len(other) and self.issubset(other) if isinstance(other, Set) else NotImplemented
@@ -320,61 +285,3 @@ class PersistentSet(Container, Scannable[T], MutableSet[T], Generic[T]):
         if not isinstance(other, Set):
             return NotImplemented
         return other is self or (len(self) == len(other) and self.issubset(other))
-
-    # How the other operand is read
-
-    def _as_set(self, other: Iterable[Any], shared: bool = False) -> _Operand:
-        return _Operand(self, other, shared)
-
-    def _shared_with(self, other: Iterable[Any]) -> Iterator[Any]:
-        """Yield the elements of this set that are in ``other``, of which only the iteration is used if it is no set."""
-        if other is self:
-            yield from self
-        elif _answers_in(other):
-            for chunk, present in self._looked_up_in(other):
-                yield from (element for element, there in zip(chunk, present, strict=True) if there)
-        else:
-            for chunk in _chunks(other, _CHUNK):
-                present = list(self.contains_many(chunk))
-                yield from (element for element, there in zip(chunk, present, strict=True) if there)
-
-    def _not_in(self, other: Any) -> Iterator[T]:
-        """Yield the elements of this set that are not in ``other``, which answers ``in``."""
-        for chunk, present in self._looked_up_in(other):
-            yield from (element for element, there in zip(chunk, present, strict=True) if not there)
-
-    def _looked_up_in(self, other: Any) -> Iterator[tuple[list[T], list[bool]]]:
-        for chunk in _chunks(iter(self), _CHUNK):
-            if isinstance(other, Container):
-                yield chunk, list(other.contains_many(chunk))
-            else:
-                yield chunk, [element in other for element in chunk]
-
-
-class _Operand:
-    """An operand as something that answers ``in`` and ``len``; a stream is gathered in an anonymous set first.
-
-    ``shared``: only what it shares with the source matters, so that it may have elements that no such set can hold.
-    """
-
-    def __init__(self, source: PersistentSet[Any], other: Iterable[Any], shared: bool) -> None:
-        self._source = source
-        self._other = other
-        self._shared = shared
-        self._gathered: PersistentSet[Any] | None = None
-
-    def __enter__(self) -> Any:
-        if _answers_in(self._other):
-            return self._other
-        elements = self._source._shared_with(self._other) if self._shared else self._other
-        self._gathered = self._source._derived(None, lambda made: made.update(elements))
-        return self._gathered
-
-    def __exit__(self, *args: object) -> None:
-        if self._gathered is not None:
-            self._gathered.close()
-
-
-def _answers_in(other: object) -> bool:
-    """Whether ``other`` has distinct elements, a length, and a fast ``in``."""
-    return isinstance(other, Set | Container | dict)

@@ -184,4 +184,5 @@ ARGUMENTS: dict[tuple[str, str], tuple[Any, ...]] = {
     ("dict", "pop"): ("a",),
     ("dict", "compare_and_set"): ("a", 1, 2),
     ("dict", "transform"): ("a", str),
+    ("dict", "merge"): ({"a": 1}, max),
 }

@@ -1,0 +1,166 @@
+"""Set algebra of a container with any others, shard by shard; ``workers`` processes can share the shards.
+
+While other processes write, each block (some thousand keys of each operand) is read at a moment of its own: a key that
+is in, or is not in, an operand throughout counts as such; one that comes or goes meanwhile may count either way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import filterfalse, groupby, repeat
+from typing import TYPE_CHECKING, Any
+
+from rack import joins
+from rack.container import Container, Name
+from rack.joins import Blocks, Joined, Keys
+from rack.operand import Operand, Report, Stored, alike, container_of, keys_of, operands
+from rack.shard.base import Shard
+from rack.workers import fan_out
+
+if TYPE_CHECKING:
+    from rack.set import PersistentSet
+
+Join = Callable[[Sequence[Keys]], Blocks]
+Progress = Callable[[int], object]
+
+#: Joins that need all that the other operands have; the rest need to know only what these share with the first.
+_WHOLE: tuple[Join, ...] = (joins.union, joins.symmetric_difference)
+
+
+def made(
+    mine: Container,
+    join: Join,
+    others: Sequence[Iterable[Any]],
+    name: Name = None,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> PersistentSet[Any]:
+    """Return a new, open set with what ``join`` makes of ``mine`` and the others."""
+    from rack.set import PersistentSet
+
+    def fill(result: PersistentSet[Any]) -> None:
+        with operands(mine, others, join in _WHOLE) as theirs:
+            each_shard(_fill, (result, join, [Stored(mine), *theirs]), mine, workers, progress)
+
+    like = None if isinstance(mine, PersistentSet) else PersistentSet
+    result: PersistentSet[Any] = mine._derived(name, fill, like)
+    return result
+
+
+def blocks(mine: Container, join: Join, theirs: Sequence[Operand], report: Report) -> list[Blocks]:
+    """Return what ``join`` makes of ``mine`` and the others: each shard's keys, in blocks."""
+    return [join(keys_of([Stored(mine), *theirs], number, report)) for number in range(len(mine._store.shards))]
+
+
+def is_empty(mine: Container, join: Join, other: Iterable[Any]) -> bool:
+    """Return whether ``join`` makes nothing of the two. It stops at the first key."""
+    with operands(mine, [other], join in _WHOLE) as theirs:
+        return not any(True for shard in blocks(mine, join, theirs, _silent) for _ in shard)
+
+
+# In place
+
+
+def update(mine: Container, others: Sequence[Iterable[Any]]) -> None:
+    """Add all elements of the others to a set."""
+    for readable, group in groupby(others, lambda other: alike(mine, other)):
+        if readable:
+            _change(mine, _add_from, [other for other in group if container_of(other) is not mine])
+        else:
+            for other in group:
+                mine._store.put_all(mine._pairs(other))  # type: ignore[attr-defined]
+
+
+def difference_update(mine: Container, others: Sequence[Iterable[Any]]) -> None:
+    """Remove all elements of the others."""
+    for readable, group in groupby(others, lambda other: alike(mine, other)):
+        if readable:
+            others = list(group)
+            if any(container_of(other) is mine for other in others):
+                mine.clear()
+            else:
+                _change(mine, _remove_from, others)
+        else:
+            for other in group:
+                mine._delete_each(other)
+
+
+def intersection_update(mine: Container, others: Sequence[Iterable[Any]]) -> None:
+    """Remove all that is not in all others."""
+    _change(mine, _keep_from, others)
+
+
+def symmetric_difference_update(mine: Container, other: Iterable[Any]) -> None:
+    """Remove what is also in the other, and add what is only there."""
+    if container_of(other) is mine:
+        mine.clear()
+    else:
+        _change(mine, _toggle, [other], whole=True)
+
+
+def _change(mine: Container, change: Callable[..., None], others: Sequence[Iterable[Any]], whole: bool = False) -> None:
+    if not others:
+        return
+    with operands(mine, others, whole) as theirs:
+        each_shard(change, (mine, [Stored(mine), *theirs]), mine)
+
+
+def each_shard(
+    function: Callable[..., Any],
+    shared: tuple[Any, ...],
+    mine: Container,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> None:
+    """Call ``function(*shared, number, report)`` for each shard of ``mine``."""
+    fan_out(function, shared, range(len(mine._store.shards)), workers, progress)
+
+
+# What is done to one shard. It is read ahead of where it is changed, by at most a block: a change never meets what it
+# has itself made.
+
+
+def _fill(result: Container, join: Join, sources: Sequence[Operand], number: int, report: Report) -> None:
+    shard = result._store.shards[number]
+    for keys in join(keys_of(sources, number, report)):
+        _put(shard, keys)
+
+
+def _add_from(mine: Container, sources: Sequence[Operand], number: int, report: Report) -> None:
+    ours, *others = keys_of(sources, number, report)
+    for keys in joins.missing(Joined(others), [ours]):
+        _put(mine._store.shards[number], keys)
+
+
+def _remove_from(mine: Container, sources: Sequence[Operand], number: int, report: Report) -> None:
+    ours, *others = keys_of(sources, number, report)
+    for keys, (present,) in joins.beside(Joined(others), [ours], all_needed=True):
+        _delete(mine._store.shards[number], filter(present.__contains__, keys))
+
+
+def _keep_from(mine: Container, sources: Sequence[Operand], number: int, report: Report) -> None:
+    ours, *others = keys_of(sources, number, report)
+    for keys in joins.outside(ours, others):
+        _delete(mine._store.shards[number], keys)
+
+
+def _toggle(mine: Container, sources: Sequence[Operand], number: int, report: Report) -> None:
+    ours, theirs = keys_of(sources, number, report)
+    shard = mine._store.shards[number]
+    for keys, (present,) in joins.beside(theirs, [ours]):
+        _delete(shard, filter(present.__contains__, keys))
+        _put(shard, filterfalse(present.__contains__, keys))
+
+
+def _put(shard: Shard, keys: Iterable[bytes]) -> None:
+    if pairs := list(zip(keys, repeat(b""))):
+        shard.put_many(pairs)
+
+
+def _delete(shard: Shard, keys: Iterable[bytes]) -> None:
+    if found := list(keys):
+        shard.delete_many(found)
+
+
+def _silent(count: int) -> None:
+    pass
