@@ -10,6 +10,7 @@ from typing import Any, Generic, Self, TypeVar, overload
 from rack import pairs
 from rack.algebra import each_shard
 from rack.container import Container, Name
+from rack.copying import copied
 from rack.errors import DeserializationError, NotOpenError, SerializationError
 from rack.merge import ALL, BACKWARD, Span
 from rack.scan import Scannable
@@ -287,12 +288,14 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
 
     # New dicts
 
-    def copy(self, name: Name = None, **options: Any) -> PersistentDict[K, V]:
+    def copy(self, name: Name = None, *, workers: int = 1, **options: Any) -> PersistentDict[K, V]:
         """Return a copy, opened; ``options`` of the constructor (``shards=``, ``engine=``, ...) make it differ.
 
-        With ``name`` it is there as a whole or not at all. :raises StoreExistsError: there is a store of that name.
+        With ``name`` it is there as a whole or not at all. ``workers`` processes share the work, a shard at a time.
+
+        :raises StoreExistsError: there is a store of that name. :raises WorkerError: a worker was killed.
         """
-        made: PersistentDict[K, V] = self._derived(name, lambda made: made.update(self), **options)
+        made: PersistentDict[K, V] = copied(self, name, workers, options)
         return made
 
     __copy__ = copy

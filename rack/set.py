@@ -8,6 +8,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from rack import algebra, joins
 from rack.container import _CHUNK, Container, Name, _chunks
+from rack.copying import copied
 from rack.errors import SerializationError
 from rack.merge import BACKWARD, Span
 from rack.operand import alike, container_of
@@ -161,12 +162,14 @@ class PersistentSet(Container, Scannable[T], MutableSet[T], Generic[T]):
 
     # New sets
 
-    def copy(self, name: Name = None, **options: Any) -> PersistentSet[T]:
+    def copy(self, name: Name = None, *, workers: int = 1, **options: Any) -> PersistentSet[T]:
         """Return a copy, opened; ``options`` of the constructor (``shards=``, ``engine=``, ...) make it differ.
 
-        With ``name`` it is there as a whole or not at all. :raises StoreExistsError: there is a store of that name.
+        With ``name`` it is there as a whole or not at all. ``workers`` processes share the work, a shard at a time.
+
+        :raises StoreExistsError: there is a store of that name. :raises WorkerError: a worker was killed.
         """
-        made: PersistentSet[T] = self._derived(name, lambda made: made.update(self), **options)
+        made: PersistentSet[T] = copied(self, name, workers, options)
         return made
 
     __copy__ = copy

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
+from multiprocessing import parent_process
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from rack import MismatchError, PersistentDict, PersistentSet, RackError, StoreExistsError
+from rack import (
+    MismatchError,
+    PersistentDict,
+    PersistentSet,
+    RackError,
+    StoreExistsError,
+    WorkerError,
+    workers,
+)
 from rack.shard import ENGINES
+from tests.processes import assert_sound
+from tests.processes import engine as engine
 
 DATA = {f"key {i}": i * i for i in range(3000)} | {"k" * 900: "long", (1, "x"): None, 7: [1, 2]}
 
@@ -35,6 +48,42 @@ def test_a_copy_to_another_engine_and_shard_count_holds_the_same(tmp_path: Path,
     with PersistentDict(tmp_path / "b") as b:
         assert dict(b) == DATA | {"more": 1}
         assert b.check() == len(DATA) + 1
+
+
+@pytest.mark.parametrize("forked", [True, False], ids=["forked", "spawned"])
+@pytest.mark.parametrize("options", [{}, {"shards": 7}, {"engine": "sqlite3"}, {"serdes": "pickle"}], ids=str)
+def test_a_copy_by_workers_holds_the_same(
+    tmp_path: Path, options: dict[str, Any], forked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "_may_fork", lambda: forked)
+    with PersistentDict(tmp_path / "a", shards=5) as a, PersistentSet(tmp_path / "s", shards=5) as s:
+        a.update(DATA)
+        s.update(DATA)
+        with a.copy(tmp_path / "b", workers=2, **options) as b, s.copy(workers=3, **options) as t:
+            assert dict(b) == DATA
+            assert set(t) == set(DATA)
+            assert t.check() == len(DATA)
+    assert_sound(b)
+    assert not list(tmp_path.glob("*anonymous*"))
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_copy_whose_worker_is_killed_leaves_no_store(tmp_path: Path) -> None:
+    with PersistentDict(tmp_path / "a", shards=3, serdes=(_killing_loads, pickle.dumps), key_serdes="str") as a:
+        a.update((str(number), number) for number in range(1000))
+        with pytest.raises(WorkerError, match="killed by signal 9"):
+            a.copy(tmp_path / "b", workers=2, serdes="json")
+        assert {file.name[:2] for file in tmp_path.iterdir()} == {"a-", "a."}
+        assert not list(tmp_path.glob("*anonymous*"))
+        with pytest.raises(ValueError, match="workers=0"):
+            a.copy(tmp_path / "b", workers=0)
+    assert_sound(a)
+
+
+def _killing_loads(data: bytes) -> object:
+    if parent_process() is not None:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return pickle.loads(data)
 
 
 def test_a_copy_with_another_serdes_is_encoded_anew(tmp_path: Path) -> None:

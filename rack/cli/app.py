@@ -12,6 +12,7 @@ from rack.cli.copy import copy
 from rack.cli.dedup import dedup
 from rack.cli.demo import demo
 from rack.cli.failure import Failure
+from rack.cli.scan import scan
 from rack.cli.signals import Stopped, guard
 
 
@@ -43,6 +44,7 @@ def app() -> None:
 app.add_command(copy)
 app.add_command(dedup)
 app.add_command(demo)
+app.add_command(scan)
 
 
 def run(args: Sequence[str] | None = None) -> int:

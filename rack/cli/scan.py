@@ -1,0 +1,106 @@
+"""``rack scan``: the entries of a store in order of their keys, all of them or a range, as lines."""
+
+from __future__ import annotations
+
+import ast
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import click
+
+from rack import PersistentDict, UnorderedKeysError
+from rack.cli.arguments import store_argument
+from rack.cli.failure import Failure
+from rack.cli.output import Output
+from rack.cli.stores import existing
+from rack.serdes import PRESETS
+
+_BLOCK = 1 << 16  # bytes
+_AS_STORED = ("str", "bytes", "json")
+
+
+@click.command()
+@store_argument
+@click.option("--prefix", metavar="P", help="Only keys that begin with P.")
+@click.option("--start", metavar="S", help="Only keys from S on.")
+@click.option("--stop", metavar="E", help="Only keys before E.")
+@click.option("--reverse", is_flag=True, help="From the last to the first.")
+@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most N; with --reverse the last ones.")
+@click.option("-0", "--null", is_flag=True, help="Lines end with NUL.")
+def scan(
+    store: str, prefix: str | None, start: str | None, stop: str | None, reverse: bool, limit: int | None, null: bool
+) -> None:
+    """Write the entries of STORE in order of their keys: of a set the elements, of a dict the key, a tab, the value.
+
+    The keys must have an order: serdes (or key_serdes) "str", "bytes" or "ordered". A store of another serdes can be
+    copied to one: "rack copy STORE NEW --serdes ordered".
+
+    P, S and E are written as the keys are. In a store of "str" or "bytes" (as "rack dedup" makes) a key is the line
+    itself, and P is any beginning of it. In an "ordered" store keys are Python literals, so that 5, '5' and b'5' are
+    told apart; P is a string, or a tuple for the tuples that begin with its elements: --prefix "('ann', 5)".
+
+    Values of serdes "str" and "bytes" are written as they are, of "json" as JSON, of others as Python literals. Use
+    --null where keys or values may have line ends in them.
+
+    A closed pipe (as in "| head") ends the command quietly.
+    """
+    if sys.stdout is None:
+        raise Failure("standard output is closed")
+    with existing(store) as entries:
+        parse = _PARSERS.get(entries._key_codec.name, _PARSERS["str"])  # scan() refuses others
+        bounds = {"start": start, "stop": stop, "prefix": prefix}
+        given = {name: parse(f"--{name}", text) for name, text in bounds.items() if text is not None}
+        try:
+            found = entries.scan(**given, reverse=reverse, limit=limit)
+        except UnorderedKeysError:
+            raise
+        except TypeError as error:
+            raise click.UsageError(str(error)) from error
+        write_key = _writer(entries._key_codec.name)
+        lines: Iterator[bytes]
+        if isinstance(entries, PersistentDict):
+            write_value = _writer(entries._serdes.name)
+            lines = (b"%b\t%b" % (write_key(key), write_value(value)) for key, value in found)
+        else:
+            lines = map(write_key, found)
+        _write(lines, b"\0" if null else b"\n")
+
+
+def _write(lines: Iterator[bytes], end: bytes) -> None:
+    output = Output()
+    block, size = [], 0
+    for line in lines:
+        block.append(line)
+        size += len(line)
+        if size >= _BLOCK:
+            output.write(end.join([*block, b""]))
+            block, size = [], 0
+    if block:
+        output.write(end.join([*block, b""]))
+
+
+def _writer(serdes: str) -> Callable[[Any], bytes]:
+    """Return what turns an object into a part of a line."""
+    if serdes in _AS_STORED:
+        return PRESETS[serdes].dumps
+    return lambda value: repr(value).encode(errors="backslashreplace")
+
+
+def _literal(option: str, text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+        raise click.BadParameter(
+            f"{text!r} is no Python literal, such as 5, 'text' or ('ann', 5), as keys of this store are written",
+            param_hint=option,
+        ) from error
+
+
+#: How a bound is read, by the key codec.
+_PARSERS: dict[str, Callable[[str, str], Any]] = {
+    "str": lambda option, text: text,
+    "bytes": lambda option, text: os.fsencode(text),
+    "ordered": _literal,
+}
