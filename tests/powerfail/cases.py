@@ -1,0 +1,245 @@
+"""Records a run, makes cases of power failure from it, and opens each as the first process afterwards would."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import importlib
+import os
+import pickle
+import random
+import select
+import shutil
+import signal
+import tempfile
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rack import PersistentDict
+from rack.errors import CorruptShardError, StoreNotFoundError
+from tests.powerfail import disk
+from tests.powerfail.history import NEVER, Log, LostError, Past
+from tests.powerfail.recorder import Recorder, record
+from tests.powerfail.writers import Plan
+from tests.processes import assert_sound
+
+LIMIT = 60.0  # seconds that opening and reading a store may take
+SLACK = 1.0  # seconds that "about the last second" may be longer than a second
+
+
+class CrashError(AssertionError):
+    """The interpreter died, or hung, or raised what it should not."""
+
+
+@dataclass
+class Run:
+    """A recorded run of writers."""
+
+    directory: Path
+    plan: Plan
+    recorder: Recorder
+    _pasts: dict[int, Past] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, shim: Path, directory: Path, seconds: float, **plan: Any) -> Run:
+        """Let writers write for so long, with some killed at random."""
+        recorder = Recorder(shim, directory / "run")
+        name = str(recorder.place.resolve() / "store")
+        run = cls(directory, Plan(name=name, logs=str(recorder.logs), **plan), recorder)
+        rng = random.Random(run.plan.seed)
+        with recorder:
+            recorder.start("-m", "tests.powerfail.writers", run.plan.dump())
+            for _ in range(4):
+                record(recorder, rng, seconds / 4)
+                run._kill_some(rng)
+            recorder.stop()
+        listing = {file.name: file.stat().st_ino for file in recorder.place.iterdir()}
+        assert disk.names_after(run.history.lines) == listing, "the shim has missed what was done to a name"
+        return run
+
+    def _kill_some(self, rng: random.Random) -> None:
+        for log in self.recorder.logs.iterdir():
+            if log.name != "0" and rng.random() < 0.3:
+                pid = Log.read(log, log.stat().st_size).pid
+                if self.recorder.is_ours(pid):
+                    self.recorder.kill(pid)
+
+    @cached_property
+    def history(self) -> disk.History:
+        return disk.History.of(self.recorder)
+
+    @cached_property
+    def first_open(self) -> int:
+        """The number of the first moment at which the store was open."""
+        return next(number for number in range(len(self.recorder.moments)) if self.past(number).was_opened)
+
+    def past(self, number: int) -> Past:
+        """Return what the writers had done by a moment."""
+        if number not in self._pasts:
+            self._pasts[number] = Past(self.recorder.logs, self.recorder.moments[number], self.plan.shards)
+        return self._pasts[number]
+
+    def failures(self, rng: random.Random) -> list[int]:
+        """Return the numbers of moments for cases: all there are, but few from before the store was there."""
+        first = self.first_open
+        numbers = list(range(first, len(self.recorder.moments)))
+        rng.shuffle(numbers)
+        return numbers[:40] + rng.sample(range(first), min(first, 2))
+
+    def least_time(self, number: int) -> float:
+        """Return the time by which what was acknowledged must be there after a power failure at a moment."""
+        if self.plan.durability == "always":
+            return NEVER
+        synced = self.past(number).synced
+        if self.plan.durability == "process":
+            return synced
+        failure = self.recorder.moments[number]
+        since = failure.time - 1 - SLACK
+        stopped = [moment.waited for moment in self.recorder.moments if moment.time < since]
+        return max(synced, since - (failure.waited - (stopped[-1] if stopped else 0)))
+
+
+class Cases:
+    """Counts what came of cases, and keeps those that broke a promise."""
+
+    def __init__(self, run: Run, kept: Path) -> None:
+        self.run = run
+        self.counts: Counter[str] = Counter()
+        self.broken: list[str] = []
+        self._kept = kept
+
+    def try_many(self, count: int, boot: str | None = "second") -> None:
+        """Have so many power failures at moments of the run (``boot`` None: and nobody notices)."""
+        rng = random.Random(self.run.plan.seed)
+        failures = self.run.failures(rng)
+        for case in range(count):
+            seed = f"{self.run.plan.seed} {case}"
+            number = failures[case % len(failures)]
+            left = disk.leave(self.run.history, self.run.recorder.moments[: number + 1], random.Random(seed))
+            self.try_one(f"case {case} at moment {number}", left, number, boot)
+
+    def try_one(
+        self, title: str, left: dict[str, bytes], number: int, boot: str | None, since: float | None = None
+    ) -> None:
+        """Open the store from these files; they are kept if it does not serve what it should."""
+        directory = self.run.directory / "case"
+        disk.put(left, directory)
+        past = self.run.past(number)
+        since = self.run.least_time(number) if since is None else since
+
+        def look() -> str:
+            if boot is not None:
+                boot_again(boot)
+            return examine(directory, self.run.plan, past, since)
+
+        try:
+            outcome = in_child(look)
+        except (LostError, CrashError) as error:
+            outcome = type(error).__name__
+            self.broken.append(f"{title}: {error}")
+            if len(self.broken) <= 3:
+                disk.put(left, self._kept / title.replace(" ", "-"))
+                self.broken[-1] += f" (files: {self._kept})"
+        self.counts[outcome] += 1
+        shutil.rmtree(directory)
+
+    def report(self) -> str:
+        text = f"{self.run.plan.engine}, {self.run.plan.durability}, seed {self.run.plan.seed}: {dict(self.counts)}"
+        return "\n".join([text, *self.broken[:5]])
+
+
+def in_child(function: Callable[[], str]) -> str:
+    """Return what the function returns in a process of its own.
+
+    :raises LostError: raised there.
+    :raises CrashError: it ended otherwise.
+    """
+    with tempfile.TemporaryFile() as errors:
+        here, there = os.pipe()
+        pid = os.fork()
+        if not pid:
+            os.close(here)
+            os.dup2(errors.fileno(), 2)
+            faulthandler.enable(errors)
+            answer: tuple[str, str]
+            try:
+                answer = ("", function())
+            except LostError as error:
+                answer = ("lost", str(error))
+            except BaseException:
+                answer = ("failed", traceback.format_exc())
+            try:
+                os.write(there, pickle.dumps((answer[0], answer[1][:4000])))
+            finally:
+                os._exit(0)
+        os.close(there)
+        in_time = True
+        try:
+            in_time = bool(select.select([here], [], [], LIMIT)[0])
+            data = os.read(here, 65536) if in_time else b""
+        finally:
+            os.close(here)
+            if not in_time:
+                os.kill(pid, signal.SIGKILL)
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if not data:
+            errors.seek(0)
+            raise CrashError(f"ended with {code if in_time else 'a hang'}: {errors.read().decode()[-2000:]}")
+    kind, text = pickle.loads(data)
+    if kind:
+        raise (LostError if kind == "lost" else CrashError)(text)
+    return str(text)
+
+
+def boot_again(boot: str) -> None:
+    """Have this process live on a system that has booted again."""
+    with contextlib.suppress(ModuleNotFoundError):
+        importlib.import_module("rack.boot").boot_id = lambda: boot  # type: ignore[attr-defined]
+
+
+def examine(directory: Path, plan: Plan, past: Past, since: float) -> str:
+    """Open the store; return what came of it, in a word.
+
+    :raises LostError: it serves what it must not, or not what it must.
+    """
+    may_be_refused = plan.engine == "lmdb" and plan.durability == "process" and since < NEVER
+    store: PersistentDict[str, Any] = PersistentDict(directory / "store", flag="w", durability=plan.durability)
+    try:
+        store.open()
+    except StoreNotFoundError:
+        if past.was_opened:
+            raise LostError("the store is gone") from None
+        with PersistentDict(directory / "store", engine=plan.engine, key_serdes="str") as store:
+            assert not len(store)
+        assert_sound(store)
+        return "not made yet"
+    except CorruptShardError as error:
+        if may_be_refused:
+            return "refused"
+        raise LostError(f"damaged: {error}") from error
+    with store:
+        store.close()  # the other one of two
+        try:
+            served = dict(store.items())
+            count = len(store)
+        except CorruptShardError as error:
+            raise LostError(f"opened, and then: {error}") from error
+        if count != len(served):
+            raise LostError(f"it counts {count} entries, and has {len(served)}")
+        if may_be_refused:
+            past.check_values(served, since)
+            outcome = "served"
+        else:
+            lost = past.check_prefix(served, since)
+            outcome = "some lost" if lost else "nothing lost"
+        store.update((f"after/{number}", number) for number in range(100))
+    try:
+        assert_sound(store)
+    except (AssertionError, CorruptShardError) as error:
+        raise LostError(f"not sound: {error}") from error
+    return outcome
