@@ -48,14 +48,7 @@ class StoreLock:
         fd = self._open()
         if fd is None:
             return
-        if timeout is None:
-            fcntl.flock(fd, fcntl.LOCK_SH)
-            return
-        deadline = time.monotonic() + timeout
-        while not self._attempt(fcntl.LOCK_SH):
-            if time.monotonic() >= deadline:
-                raise LockTimeoutError(f"{self.path} is locked by {holders(self.path)}; waited {timeout} s")
-            time.sleep(0.002)
+        flock_within(timeout, fd, fcntl.LOCK_SH, self.path)
 
     def claim(self) -> bool:
         """Hold the lock exclusively if no other process holds it."""
@@ -74,11 +67,7 @@ class StoreLock:
     def _attempt(self, kind: int) -> bool:
         fd = self._open()
         assert fd is not None
-        try:
-            fcntl.flock(fd, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+        return _attempt(fd, kind)
 
     def is_current(self) -> bool:
         """Return whether the file at the path is the one that is locked."""
@@ -95,6 +84,29 @@ class StoreLock:
         if self._fd is not None:
             fd, self._fd = self._fd, None
             os.close(fd)
+
+
+def flock_within(timeout: float | None, fd: int, kind: int, path: str) -> None:
+    """Take a flock, which is waited for at most ``timeout`` seconds; None: for ever.
+
+    :raises LockTimeoutError: somebody else has it; names the processes.
+    """
+    if timeout is None:
+        fcntl.flock(fd, kind)
+        return
+    deadline = time.monotonic() + timeout
+    while not _attempt(fd, kind):
+        if time.monotonic() >= deadline:
+            raise LockTimeoutError(f"{path} is locked by {holders(path)}; waited {timeout} s")
+        time.sleep(0.002)
+
+
+def _attempt(fd: int, kind: int) -> bool:
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def pause() -> None:

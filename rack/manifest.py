@@ -195,7 +195,15 @@ class Manifest:
         name = self.key_serdes.removeprefix("canonical+")
         return resolve_codec(None, PRESETS.get(name, serdes)), serdes
 
-    def spec(self, path: str, number: int, request: Request, durability: str, readonly: bool) -> ShardSpec:
+    def spec(
+        self,
+        path: str,
+        number: int,
+        request: Request,
+        durability: str,
+        readonly: bool,
+        timeout: float | None = None,
+    ) -> ShardSpec:
         """Return what shard ``number`` of the store is."""
         return ShardSpec(
             path=shard_path(path, number, shard_class(self.engine).suffix),
@@ -205,6 +213,7 @@ class Manifest:
             hash=request.hash or sha256,
             durability=durability,
             readonly=readonly,
+            timeout=timeout,
         )
 
     def shard_files(self, path: str) -> list[str]:

@@ -65,7 +65,8 @@ class OpenStore:
         self.shards: list[Shard] = []
         try:
             for number in range(manifest.shards):
-                spec = manifest.spec(path, number, request, mode.durability or "process", mode.flag == "r")
+                durability, readonly = mode.durability or "process", mode.flag == "r"
+                spec = manifest.spec(path, number, request, durability, readonly, mode.timeout)
                 self.shards.append(cls(spec, self._rejoin))
         except BaseException:
             self.shut()

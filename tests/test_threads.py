@@ -274,7 +274,10 @@ def test_a_handle_whose_close_timed_out_can_be_closed_later(tmp_path: Path) -> N
     store.update((str(number), number) for number in range(20))
 
     with Crew() as crew:
-        holder = crew.start(_hold_writers, path, "held")
+        holder = crew.prepare(_hold_writers, path, "held")
+        holder.ready()
+        assert store["1"] == 1  # SQLite opens anew after a fork
+        holder.go()
         holder.hear()
         with pytest.raises(LockTimeoutError):
             store["0"] = -1

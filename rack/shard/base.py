@@ -26,6 +26,7 @@ class ShardSpec:
     hash: Callable[[bytes], bytes]  # digest for long keys
     durability: str  # "process" or "always"
     readonly: bool
+    timeout: float | None = None  # seconds to wait for other processes where opening must wait; None: for ever
 
 
 def is_last(block: list[Any], limit: int, values: bool) -> bool:
@@ -140,8 +141,11 @@ class Shard(ABC):
         """Open the shard. ``rejoin`` is called before it is reopened in a forked child."""
 
     @abstractmethod
-    def on_write(self, check: Callable[[], None]) -> None:
-        """Call ``check`` in each write transaction from now on, once it has the writer lock; it may raise."""
+    def on_write(self, check: Callable[[bool], None]) -> None:
+        """From now on call ``check(True)`` in each write transaction, once it has the writer lock; it may raise.
+
+        And ``check(False)`` when that has been undone and the operation waits for something before it is tried again.
+        """
 
     @abstractmethod
     def close(self, timeout: float | None = None) -> None:

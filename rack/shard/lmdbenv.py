@@ -69,7 +69,7 @@ class LmdbEnvironment:
         self._main: Any = None
         self._long: LongKeys | None = None
         self._inode = (0, 0)
-        self._check_write: Callable[[], None] | None = None
+        self._check_write: Callable[[bool], None] | None = None
         self._unregistered = False  # a reader that may not write the lock file, of whom writers do not know
         with self._lock:
             self._open()
@@ -83,6 +83,8 @@ class LmdbEnvironment:
                     txn = self._env.begin() if self._unregistered else self._begin()
                     number = txn.id() if self._unregistered else -1
                     try:
+                        if self._long is not None:
+                            self._long.enter(txn)
                         result = body(self, txn, *args)
                     finally:
                         abort(txn)
@@ -116,8 +118,12 @@ class LmdbEnvironment:
                 try:
                     txn = self._begin_write()
                     try:
+                        if self._long is not None:
+                            self._long.enter(txn)
                         result = body(self, txn, *args)
                         txn.commit()
+                        if self._long is not None:
+                            self._long.keep()
                         return result
                     except BaseException:
                         abort(txn)
@@ -132,6 +138,8 @@ class LmdbEnvironment:
 
     def _mend(self, error: lmdb.Error, args: tuple[Any, ...]) -> None:
         """Return if the operation should be tried again; raise what the user should see if not."""
+        if self._check_write is not None:
+            self._check_write(False)
         if isinstance(error, lmdb.MapFullError):
             self._grow(_bytes_in(args))
         elif isinstance(error, lmdb.MapResizedError):
@@ -159,7 +167,7 @@ class LmdbEnvironment:
         with contextlib.ExitStack() as stack:
             try:
                 if not spec.readonly:
-                    fd = stack.enter_context(lmdbfile.growth_lock(spec.path))
+                    fd = stack.enter_context(lmdbfile.growth_lock(spec.path, timeout=spec.timeout))
                 else:
                     fd = os.open(spec.path, os.O_RDONLY | os.O_CLOEXEC)
                     stack.callback(os.close, fd)
@@ -221,7 +229,12 @@ class LmdbEnvironment:
         self._check_identity(env)
         self._long = None
         if self._spec.layout != "small":
-            self._long = LongKeys(env.open_db(LONG_TABLE, create=False), self._spec.hash, self._spec.path)
+            self._long = LongKeys(env, LONG_TABLE, self._spec)
+
+    def _keep_tables(self) -> None:
+        """Have handles of tables that hold in any transaction begun from now on; may wait for the writer."""
+        if self._long is not None and not self._long.kept:
+            self._write(lambda shard, txn: None)
 
     def _check_identity(self, env: Any) -> None:
         with env.begin() as txn:
@@ -256,7 +269,7 @@ class LmdbEnvironment:
         txn = begin()
         try:
             assert self._check_write is not None
-            self._check_write()
+            self._check_write(True)
         except BaseException:
             abort(txn)
             raise
@@ -329,7 +342,7 @@ class LmdbEnvironment:
         finally:
             self._lock.release()
 
-    def on_write(self, check: Callable[[], None]) -> None:
+    def on_write(self, check: Callable[[bool], None]) -> None:
         with self._lock:
             self._check_write = check
             if self._env is not None:

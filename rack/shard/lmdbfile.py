@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rack.errors import CorruptShardError, StoreDeletedError, StoreFullError
+from rack.lockfile import flock_within
 
 PAGE = mmap.PAGESIZE
 INITIAL_SIZE = max(64 << 10, 16 * PAGE)
@@ -33,21 +34,23 @@ _FORMAT = 1
 
 
 @contextmanager
-def growth_lock(path: str, inode: tuple[int, int] | None = None) -> Iterator[int]:
+def growth_lock(path: str, inode: tuple[int, int] | None = None, timeout: float | None = None) -> Iterator[int]:
     """Hold the file's growth lock; yields a descriptor of the file.
 
     The lock is a flock on the data file itself: LMDB's own locks are on another file, and closing this descriptor
     does not touch them.
 
     :param inode: the (device, inode) the file must still have.
+    :param timeout: seconds to wait for the lock; None waits.
     :raises StoreDeletedError: it is gone, or another file is in its place.
+    :raises LockTimeoutError: another process had the lock all the time.
     """
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         raise StoreDeletedError(f"{path} was removed while the store was open") from None
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        flock_within(timeout, fd, fcntl.LOCK_EX, path)
         if inode is not None and file_id(os.fstat(fd)) != inode:
             raise StoreDeletedError(f"{path} was replaced by another file while the store was open")
         yield fd

@@ -13,14 +13,14 @@ one byte is that and a zero byte.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from operator import itemgetter
 from typing import Any
 
 import lmdb
 
 from rack.errors import CorruptShardError, SerializationError
-from rack.shard.base import BLOCK_BYTES
+from rack.shard.base import BLOCK_BYTES, ShardSpec
 from rack.shard.sealed import seal, unseal
 
 _WIDTH = 511
@@ -31,10 +31,34 @@ _LAST_SHORT = b"\x01\0"  # no record of a short key is behind this
 class LongKeys:
     """The operations on the table, inside a transaction of the shard."""
 
-    def __init__(self, table: Any, hash: Callable[[bytes], bytes], path: str) -> None:
-        self.table = table
-        self._hash = hash
-        self._path = path  # of the shard, for messages
+    def __init__(self, env: Any, name: bytes, spec: ShardSpec) -> None:
+        self.table: Any = None
+        self._env = env
+        self._name = name
+        self.kept = env.flags()["readonly"]  # then there is nobody to wait for
+        self._hash = spec.hash
+        self._path = spec.path  # for messages
+        if self.kept:
+            self.table = env.open_db(name, create=False)
+        else:
+            with env.begin() as txn:
+                self.enter(txn)  # so that it is known that the table is there
+
+    def enter(self, txn: Any) -> None:
+        """Have the table's handle in this transaction, which is the only one in this process until :meth:`keep`.
+
+        LMDB keeps a handle for good only if it was made in a write transaction, and making one just for that would
+        wait, when the shard is opened, for a writer that may be stopped. So until something is written each
+        transaction has a handle of its own, for under a microsecond.
+
+        :raises lmdb.NotFoundError: there is no such table.
+        """
+        if not self.kept:
+            self.table = self._env.open_db(self._name, txn, create=False)
+
+    def keep(self) -> None:
+        """The write transaction that was entered is committed."""
+        self.kept = True
 
     def count(self, txn: Any) -> int:
         entries: int = txn.stat(self.table)["entries"]

@@ -87,7 +87,7 @@ class ShardProxy(Shard):
 
     # Life is the inner shard's own.
 
-    def on_write(self, check: Callable[[], None]) -> None:
+    def on_write(self, check: Callable[[bool], None]) -> None:
         self._inner.on_write(check)
 
     def close(self, timeout: float | None = None) -> None:

@@ -35,6 +35,7 @@ from rack.errors import (
     StorePathError,
     TooLargeError,
 )
+from rack.lockfile import flock_within
 from rack.shard.base import ShardSpec
 
 Result = TypeVar("Result")
@@ -56,7 +57,7 @@ class SqliteDatabase:
         self._connection: sqlite3.Connection | None = None
         self._queue = -1  # descriptor of the file that writers queue at
         self._closed = False
-        self._check_write: Callable[[], None] | None = None
+        self._check_write: Callable[[bool], None] | None = None
         self._inode: tuple[int, int] | None = None
         with self._lock:
             self._open()
@@ -97,16 +98,18 @@ class SqliteDatabase:
             while True:
                 try:
                     flock(self._queue, LOCK_EX)
-                    if self._check_write is not None:
-                        self._check_write()
-                    if not transaction:
+                    if self._check_write is None and not transaction:
                         return body(connection, *args)
                     connection.execute("BEGIN IMMEDIATE")
+                    if self._check_write is not None:
+                        self._check_write(True)
                     result = body(connection, *args)
                     connection.execute("COMMIT")
                     return result
                 except sqlite3.Error as error:
                     roll_back(connection)
+                    if self._check_write is not None:
+                        self._check_write(False)
                     self._mend(error)
                 except BaseException:
                     roll_back(connection)
@@ -141,7 +144,7 @@ class SqliteDatabase:
             raise StorePathError(error.errno, error.strerror, path) from error
         try:
             if self._queue >= 0:
-                flock(self._queue, LOCK_EX)
+                flock_within(self._spec.timeout, self._queue, LOCK_EX, path + "-lock")
             self._connection = self._connect()
         except sqlite3.Error as error:
             self._disconnect()
@@ -182,12 +185,12 @@ class SqliteDatabase:
             raise
         return connection
 
-    def _disconnect(self) -> None:
+    def _disconnect(self, timeout: float | None = None) -> None:
+        if self._queue >= 0 and self._connection is not None:
+            flock_within(timeout, self._queue, LOCK_EX, self._spec.path + "-lock")
         connection, self._connection = self._connection, None
         queue, self._queue = self._queue, -1
         try:
-            if queue >= 0:
-                flock(queue, LOCK_EX)
             if connection is not None:
                 connection.close()
         finally:
@@ -200,12 +203,12 @@ class SqliteDatabase:
         if not self._lock.acquire(timeout=-1 if timeout is None else timeout):
             raise LockTimeoutError(f"{self._spec.path}: another thread's write is still waiting; not closed")
         try:
+            self._disconnect(timeout)
             self._closed = True
-            self._disconnect()
         finally:
             self._lock.release()
 
-    def on_write(self, check: Callable[[], None]) -> None:
+    def on_write(self, check: Callable[[bool], None]) -> None:
         with self._lock:
             self._check_write = check
 

@@ -37,11 +37,12 @@ class _Request:
         self._result: Any = None
         self._error: BaseException | None = None
 
-    def claim(self) -> None:
+    def claim(self, claimed: bool) -> None:
+        """Have it that the operation is being done; or not, for now."""
         with self._decision:
-            if self.withdrawn:
+            if claimed and self.withdrawn:
                 raise _Withdrawn
-            self._claimed = True
+            self._claimed = claimed
 
     def withdraw(self) -> bool:
         with self._decision:
@@ -60,18 +61,18 @@ class _Request:
             self._finished.set()
 
     def outcome(self, timeout: float) -> Any:
-        if not self._finished.wait(timeout) and self.withdraw():
-            raise LockTimeoutError(f"the shard's writer lock was not free for {timeout} s; nothing was changed")
-        self._finished.wait()
+        while not self._finished.wait(timeout):
+            if self.withdraw():
+                raise LockTimeoutError(f"the shard's writer lock was not free for {timeout} s; nothing was changed")
         if self._error is not None:
             raise self._error
         return self._result
 
 
-def _claim_current() -> None:
+def _claim_current(claimed: bool) -> None:
     request = getattr(_current, "request", None)
     if request is not None:
-        request.claim()
+        request.claim(claimed)
 
 
 class TimedShard(ShardProxy):
