@@ -251,7 +251,11 @@ class Container:
         if target is not None:
             registry.check_absent(target)
         made = cls(registry.anonymous_path(target or beside), flag="n", **arguments)
-        made._attach(registry.acquire(made._path, made._request, made._mode), anonymous=True)
+        try:
+            made._attach(registry.acquire(made._path, made._request, made._mode), anonymous=True)
+        except BaseException:
+            registry.erase_anonymous(made._path)
+            raise
         made._depth = 1
         made._entered_by_maker = True
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 import time
 import uuid
@@ -251,6 +252,11 @@ def publish(held: OpenStore, target: str) -> None:
             for number in range(manifest.shards):
                 os.rename(shard_path(source, number, suffix), shard_path(target, number, suffix))
             manifest.finish(target)
+        except BaseException:
+            if not os.path.lexists(manifest_path(target)):
+                with contextlib.suppress(OSError):
+                    _clear(target, manifest)
+            raise
         finally:
             lock.close()
             _unlink(_files(manifest, source))
@@ -361,6 +367,11 @@ def _unlink(files: list[str]) -> None:
 def anonymous_path(beside: str) -> str:
     """Return a path for a store without a name, beside its source."""
     return f"{beside}-anonymous-{uuid.uuid4().hex[:12]}"
+
+
+def erase_anonymous(path: str) -> None:
+    """Delete whatever there is of an anonymous store that could not be made or opened."""
+    _unlink(glob.glob(glob.escape(path) + "*"))
 
 
 # Fork. Locks are taken in one order (the registry's, then each shard's), so that no operation is under way in any

@@ -12,6 +12,7 @@ import errno
 import itertools
 import os
 from collections.abc import Callable
+from fcntl import LOCK_EX
 from functools import partial
 from threading import RLock
 from typing import Any, TypeVar
@@ -30,6 +31,7 @@ from rack.errors import (
     StorePathError,
     TooLargeError,
 )
+from rack.lockfile import flock_within
 from rack.shard import lmdbfile
 from rack.shard.base import ShardSpec
 from rack.shard.lmdblong import LongKeys
@@ -187,6 +189,10 @@ class LmdbEnvironment:
                 size = os.fstat(fd).st_size
             if not spec.readonly:
                 lmdbfile.back_lock_file(spec.path + "-lock")
+            elif not os.path.lexists(spec.path + "-lock"):  # as after a copy of the store: LMDB would make it
+                with contextlib.suppress(ReadOnlyError):  # or not, where it may not
+                    flock_within(spec.timeout, fd, LOCK_EX, spec.path)
+                    lmdbfile.back_lock_file(spec.path + "-lock")
             while True:
                 try:
                     env, self._unregistered = _open_env(spec, size)

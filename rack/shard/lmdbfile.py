@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rack.errors import CorruptShardError, StoreDeletedError, StoreFullError
-from rack.lockfile import flock_within
+from rack.lockfile import flock_within, path_error
 
 PAGE = mmap.PAGESIZE
 INITIAL_SIZE = max(64 << 10, 16 * PAGE)
@@ -87,12 +87,17 @@ def back_lock_file(path: str) -> None:
     LMDB makes it with holes and writes to it through a map, which is SIGBUS if there is no space. What is behind the
     first page is touched only when more than 60 processes are inside a transaction at one moment.
 
+    The caller has the growth lock.
+
     :raises StoreFullError: no space; there is no lock file.
+    :raises ReadOnlyError: no permission to make it.
     """
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     except FileExistsError:
         return
+    except OSError as error:
+        raise path_error(error, path) from error
     try:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(fd, 0, PAGE)
