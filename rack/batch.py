@@ -27,7 +27,7 @@ class Batches:
     def __init__(self, store: Store) -> None:
         self.plain = store
         self._shards = [_BatchShard(shard, self) for shard in store.shards]
-        self.store = Store(self._shards)
+        self.store = Store(self._shards, store.memory)
         self._depth: dict[int, int] = {}
         self._size: dict[int, int] = {}
         _alive.add(self)

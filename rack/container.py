@@ -59,6 +59,7 @@ class Container:
         durability: str | None = None,
         flag: str = "c",
         timeout: float | None = None,
+        memory: int | None = None,
     ) -> None:
         self._path = _absolute(name)
         self.name = os.fspath(name)
@@ -71,8 +72,9 @@ class Container:
             "durability": durability,
             "flag": flag,
             "timeout": timeout,
+            "memory": memory,
         }
-        self._mode = Mode(flag, durability, timeout)
+        self._mode = Mode(flag, durability, timeout, memory)
         self._request = self._make_request(hash, serdes, shards, engine, key_serdes)
         self._depth = 0
         self._entered_by_maker = False
@@ -275,7 +277,7 @@ class Container:
         assert self._finalizer is not None
         self._finalizer.detach()
         self.name = self._path = target
-        self._mode = Mode("w", self._mode.durability, None)
+        self._mode = Mode("w", self._mode.durability, None, self._mode.memory)
         self._arguments["flag"] = "w"
         self._attach(registry.acquire(target, self._request, self._mode))
 

@@ -12,6 +12,7 @@ from collections import deque
 from threading import Lock, RLock
 from typing import Any
 
+from rack.bulk import LEAST_MEMORY
 from rack.errors import (
     CorruptShardError,
     LockTimeoutError,
@@ -37,17 +38,20 @@ _DURABILITIES = ("process", "always")
 class Mode:
     """How a container opens its store."""
 
-    __slots__ = ("durability", "flag", "timeout")
+    __slots__ = ("durability", "flag", "memory", "timeout")
 
-    def __init__(self, flag: str, durability: str | None, timeout: float | None) -> None:
+    def __init__(self, flag: str, durability: str | None, timeout: float | None, memory: int | None) -> None:
         if flag not in ("r", "w", "c", "n"):
             raise ValueError(f"flag={flag!r}: must be 'r', 'w', 'c' or 'n', as in dbm")
         if durability is not None and durability not in _DURABILITIES:
             raise ValueError(f"durability={durability!r}: must be one of {', '.join(map(repr, _DURABILITIES))}")
         if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
             raise ValueError(f"timeout={timeout!r}: must be a positive number of seconds, or None")
+        if memory is not None and not (isinstance(memory, int) and memory >= LEAST_MEMORY):
+            raise ValueError(f"memory={memory!r}: must be a number of bytes, at least {LEAST_MEMORY}, or None")
         self.flag = flag
         self.durability = durability
+        self.memory = memory
         self.timeout = timeout
 
 
@@ -81,7 +85,7 @@ class OpenStore:
             shards = [FrozenShard(shard) for shard in shards]
         if mode.timeout is not None:
             shards = [TimedShard(shard, mode.timeout) for shard in shards]
-        return self._store if shards is self.shards else Store(shards)
+        return self._store if shards is self.shards and mode.memory is None else Store(shards, mode.memory)
 
     def is_current(self) -> bool:
         """Return whether the files at the path are still this store's."""

@@ -35,6 +35,8 @@ class PersistentSet(Container, Scannable[T], MutableSet[T], Generic[T]):
     :param flag: "r" read only, "w" read and write, "c" make it if needed (default), "n" always a new, empty one.
     :param timeout: seconds to wait for another process's write before LockTimeoutError; None waits. It makes each
         operation slower, as another thread does the waiting.
+    :param memory: bytes that a bulk write (``update``, ``add_many``, ``copy``, ...) may hold, to write many at a time;
+        default 96 MiB. What is ingested beyond the machine's memory is ingested faster with more.
 
     Use it in a ``with`` block, or between ``open()`` and ``close()``. Differences from ``set``: ``add`` and
     ``discard`` tell whether they changed the set; iteration is in order of the elements' bytes; operations that make

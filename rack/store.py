@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
+from rack.bulk import MEMORY, Bulk
 from rack.errors import CorruptShardError
 from rack.merge import ALL, Span, blocks, merged
 from rack.router import router
@@ -14,18 +15,16 @@ from rack.shard.base import Pair, Shard
 
 Result = TypeVar("Result")
 
-# Bulk writes are held until there is this much of them (bytes, with what Python needs around them), then written a
-# transaction a shard. LMDB's limit of 131,071 pages in a transaction is kept by the count: a pair changes some pages.
-_BUFFER_BYTES = 96 << 20  # about 75 MB of memory
-_PAIR_OVERHEAD = 170
-_TRANSACTION_PAIRS = 20_000
-
 
 class Store:
-    """``route(key)`` is the shard that ``key`` belongs to: operations on one key go straight to it."""
+    """``route(key)`` is the shard that ``key`` belongs to: operations on one key go straight to it.
 
-    def __init__(self, shards: Sequence[Shard]) -> None:
+    ``memory``: how many bytes a bulk write may hold.
+    """
+
+    def __init__(self, shards: Sequence[Shard], memory: int | None = None) -> None:
         self.shards = tuple(shards)
+        self.memory = memory or MEMORY
         self.route: Callable[[bytes], Shard] = router(self.shards)
 
     def count(self) -> int:
@@ -101,27 +100,9 @@ class Store:
         return sum(self._bulk(pairs, lambda shard, block: shard.delete_many([key for key, _ in block])))
 
     def _bulk(self, pairs: Iterable[Pair], write: Callable[[Shard, list[Pair]], Result]) -> Iterator[Result]:
-        """Collect pairs by shard; when there are enough, ``write`` them sorted, a transaction a shard."""
-        buffers: list[dict[bytes, bytes]] = [{} for _ in self.shards]
-        buffer_of = router([buffer.__setitem__ for buffer in buffers])
-        size = 0
-        for key, value in pairs:
-            buffer_of(key)(key, value)
-            size += len(key) + len(value) + _PAIR_OVERHEAD
-            if size >= _BUFFER_BYTES:
-                yield from self._flush(buffers, write)
-                size = 0
-        yield from self._flush(buffers, write)
-
-    def _flush(
-        self, buffers: list[dict[bytes, bytes]], write: Callable[[Shard, list[Pair]], Result]
-    ) -> Iterator[Result]:
-        start = random.randrange(len(buffers))
-        for number in (*range(start, len(buffers)), *range(start)):
-            block = sorted(buffers[number].items())
-            buffers[number].clear()
-            for at in range(0, len(block), _TRANSACTION_PAIRS):
-                yield write(self.shards[number], block[at : at + _TRANSACTION_PAIRS])
+        """Have ``write`` write the pairs, each shard's sorted and a good many at a time."""
+        shards = self.shards
+        return Bulk(len(shards), lambda number, block: write(shards[number], block), self.memory).run(pairs)
 
     # In order
 
