@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import filterfalse, groupby, repeat
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rack import joins
 from rack.container import Container, Name
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Join = Callable[[Sequence[Keys]], Blocks]
 Progress = Callable[[int], object]
+Result = TypeVar("Result")
 
 #: Joins that need all that the other operands have; the rest need to know only what these share with the first.
 _WHOLE: tuple[Join, ...] = (joins.union, joins.symmetric_difference)
@@ -47,15 +48,20 @@ def made(
     return result
 
 
-def blocks(mine: Container, join: Join, theirs: Sequence[Operand], report: Report) -> list[Blocks]:
-    """Return what ``join`` makes of ``mine`` and the others: each shard's keys, in blocks."""
-    return [join(keys_of([Stored(mine), *theirs], number, report)) for number in range(len(mine._store.shards))]
+def streamed(mine: Container, join: Join, others: Sequence[Iterable[Any]], progress: Progress) -> Blocks:
+    """Yield the keys of what ``join`` makes of ``mine`` and the others, in order, in blocks. No store is made."""
+    with operands(mine, others, join in _WHOLE) as theirs:
+        sources = [Stored(mine), *theirs]
+        numbers = range(len(mine._store.shards))
+        yield from joins.in_order([join(keys_of(sources, number, progress, len(numbers))) for number in numbers])
 
 
 def is_empty(mine: Container, join: Join, other: Iterable[Any]) -> bool:
     """Return whether ``join`` makes nothing of the two. It stops at the first key."""
     with operands(mine, [other], join in _WHOLE) as theirs:
-        return not any(True for shard in blocks(mine, join, theirs, _silent) for _ in shard)
+        sources = [Stored(mine), *theirs]
+        shards = (join(keys_of(sources, number, _silent)) for number in range(len(mine._store.shards)))
+        return not any(True for shard in shards for _ in shard)
 
 
 # In place
@@ -106,14 +112,14 @@ def _change(mine: Container, change: Callable[..., None], others: Sequence[Itera
 
 
 def each_shard(
-    function: Callable[..., Any],
+    function: Callable[..., Result],
     shared: tuple[Any, ...],
     mine: Container,
     workers: int = 1,
     progress: Progress | None = None,
-) -> None:
-    """Call ``function(*shared, number, report)`` for each shard of ``mine``."""
-    fan_out(function, shared, range(len(mine._store.shards)), workers, progress)
+) -> list[Result]:
+    """Return ``function(*shared, number, report)`` for each shard of ``mine``."""
+    return fan_out(function, shared, range(len(mine._store.shards)), workers, progress)
 
 
 # What is done to one shard. It is read ahead of where it is changed, by at most a block: a change never meets what it

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import filterfalse
+from itertools import chain, filterfalse
 from operator import itemgetter
 from typing import Any
 
@@ -158,6 +158,12 @@ def _common(keys: Block, theirs: list[Collection[bytes]]) -> Block:
     for other in theirs:
         common = filter(other.__contains__, common)
     return list(common)
+
+
+def in_order(parts: Sequence[Blocks]) -> Blocks:
+    """Yield the keys of parts that have none in common, all in order."""
+    for row in aligned(parts):
+        yield sorted(chain.from_iterable(row))
 
 
 class Joined(Run):

@@ -125,9 +125,10 @@ class _ForeignKeys(Keys):
         return [key for key, there in zip(keys, found, strict=True) if there]
 
 
-def keys_of(operands: Sequence[Operand], number: int, report: Report) -> list[Keys]:
-    """Return what all operands have in shard ``number``."""
-    block_items = max(_BLOCK_ITEMS // 32, min(_BLOCK_ITEMS, 4 * _BLOCK_ITEMS // len(operands)))
+def keys_of(operands: Sequence[Operand], number: int, report: Report, shards_at_once: int = 1) -> list[Keys]:
+    """Return what all operands have in shard ``number``; blocks are smaller if many are in memory at once."""
+    at_once = len(operands) * shards_at_once
+    block_items = max(_BLOCK_ITEMS // 32, min(_BLOCK_ITEMS, 4 * _BLOCK_ITEMS // at_once))
     return [operand.keys(number, block_items, report) for operand in operands]
 
 

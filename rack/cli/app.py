@@ -8,6 +8,8 @@ from typing import Any
 import click
 
 from rack import RackError, __version__
+from rack.cli.algebra import diff, intersect, symdiff, union
+from rack.cli.compare import compare
 from rack.cli.copy import copy
 from rack.cli.dedup import dedup
 from rack.cli.demo import demo
@@ -45,6 +47,8 @@ app.add_command(copy)
 app.add_command(dedup)
 app.add_command(demo)
 app.add_command(scan)
+for _command in (union, intersect, diff, symdiff, compare):
+    app.add_command(_command)
 
 
 def run(args: Sequence[str] | None = None) -> int:

@@ -13,12 +13,8 @@ import click
 from rack import PersistentDict, UnorderedKeysError
 from rack.cli.arguments import store_argument
 from rack.cli.failure import Failure
-from rack.cli.output import Output
+from rack.cli.lines import write_lines, writer
 from rack.cli.stores import existing
-from rack.serdes import PRESETS
-
-_BLOCK = 1 << 16  # bytes
-_AS_STORED = ("str", "bytes", "json")
 
 
 @click.command()
@@ -58,34 +54,14 @@ def scan(
             raise
         except TypeError as error:
             raise click.UsageError(str(error)) from error
-        write_key = _writer(entries._key_codec.name)
+        write_key = writer(entries._key_codec.name)
         lines: Iterator[bytes]
         if isinstance(entries, PersistentDict):
-            write_value = _writer(entries._serdes.name)
+            write_value = writer(entries._serdes.name)
             lines = (b"%b\t%b" % (write_key(key), write_value(value)) for key, value in found)
         else:
             lines = map(write_key, found)
-        _write(lines, b"\0" if null else b"\n")
-
-
-def _write(lines: Iterator[bytes], end: bytes) -> None:
-    output = Output()
-    block, size = [], 0
-    for line in lines:
-        block.append(line)
-        size += len(line)
-        if size >= _BLOCK:
-            output.write(end.join([*block, b""]))
-            block, size = [], 0
-    if block:
-        output.write(end.join([*block, b""]))
-
-
-def _writer(serdes: str) -> Callable[[Any], bytes]:
-    """Return what turns an object into a part of a line."""
-    if serdes in _AS_STORED:
-        return PRESETS[serdes].dumps
-    return lambda value: repr(value).encode(errors="backslashreplace")
+        write_lines(lines, b"\0" if null else b"\n")
 
 
 def _literal(option: str, text: str) -> Any:

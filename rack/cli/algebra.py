@@ -1,0 +1,155 @@
+"""``rack union``, ``intersect``, ``diff`` and ``symdiff``: sets from sets."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from itertools import chain
+from typing import Any
+
+import click
+
+from rack import PersistentSet, joins
+from rack.algebra import Join, Progress, made, streamed
+from rack.cli.arguments import store_name
+from rack.cli.entrybar import entry_bar
+from rack.cli.failure import Failure, tell
+from rack.cli.lines import write_lines, writer
+from rack.cli.stores import existing
+
+
+def _store_names(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(store_name(context, parameter, value) for value in values)
+
+
+def _shared(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that all four have."""
+    for option in (
+        click.option("-q", "--quiet", is_flag=True, help="No progress bar and no summary on standard error."),
+        click.option(
+            "--workers",
+            type=click.IntRange(min=1),
+            default=1,
+            show_default=True,
+            metavar="N",
+            help="Make OUT with N processes, which share the shards.",
+        ),
+        click.option("-0", "--null", is_flag=True, help="Lines end with NUL."),
+        click.option("-o", "--output", metavar="OUT", callback=_output_name, help="Make the set OUT of the elements."),
+    ):
+        command = option(command)
+    return command
+
+
+def _output_name(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    return None if value is None else store_name(context, parameter, value)
+
+
+_first = click.argument("a", metavar="A", callback=store_name)
+_second = click.argument("b", metavar="B", callback=store_name)
+_others = click.argument("others", metavar="B...", nargs=-1, required=True, callback=_store_names)
+
+
+@click.command()
+@_first
+@_others
+@_shared
+def union(a: str, others: tuple[str, ...], **options: Any) -> None:
+    """Write the elements that are in any of the sets A, B...
+
+    They are written as lines, in order of their bytes, each once; elements of serdes "str" and "bytes" (as "rack dedup"
+    makes) as they are, others as Python literals. With -o they become a new store OUT, of the shape of A: it is there
+    when the command has ended well, and not before. An existing OUT is an error.
+
+    Stores that have as many shards as A and its serdes are read side by side in one pass; others are looked up in, or
+    gathered on the disk beside A first. Other processes may use the sets meanwhile.
+    """
+    _run(joins.union, a, others, **options)
+
+
+@click.command()
+@_first
+@_others
+@_shared
+def intersect(a: str, others: tuple[str, ...], **options: Any) -> None:
+    """Write the elements of the set A that are in all of B... as well.
+
+    As lines, or with -o as a new store OUT; see "rack union --help".
+    """
+    _run(joins.intersection, a, others, **options)
+
+
+@click.command()
+@_first
+@_others
+@_shared
+def diff(a: str, others: tuple[str, ...], **options: Any) -> None:
+    """Write the elements of the set A that are in none of B...
+
+    As lines, or with -o as a new store OUT; see "rack union --help".
+    """
+    _run(joins.difference, a, others, **options)
+
+
+@click.command()
+@_first
+@_second
+@_shared
+def symdiff(a: str, b: str, **options: Any) -> None:
+    """Write the elements that are in exactly one of the sets A and B.
+
+    As lines, or with -o as a new store OUT; see "rack union --help".
+    """
+    _run(joins.symmetric_difference, a, (b,), **options)
+
+
+def _run(
+    join: Join, first: str, others: Iterable[str], output: str | None, null: bool, workers: int, quiet: bool
+) -> None:
+    if output is None and workers > 1:
+        raise click.UsageError("--workers is for -o OUT: lines are written by one process")
+    if output is None and sys.stdout is None:
+        raise Failure("standard output is closed")
+    with ExitStack() as stack:
+        mine, *theirs = [stack.enter_context(_existing_set(name)) for name in (first, *others)]
+        total = len(mine) + sum(len(other) for other in theirs)
+        # The bar and the lines are not to be mixed on one terminal.
+        bar = not quiet and sys.stderr.isatty() and (output is not None or not sys.stdout.isatty())
+        with entry_bar(not bar) as show:
+            progress = summed(show, total)
+            if output is None:
+                lines = _lines(mine, streamed(mine, join, theirs, progress))
+                count = write_lines(lines, b"\0" if null else b"\n")
+            else:
+                with made(mine, join, theirs, output, workers, progress) as result:
+                    count = len(result)
+    if not quiet:
+        tell(f"{count:,} elements" + (f" in {output}" if output is not None else ""))
+
+
+def _existing_set(name: str) -> PersistentSet[Any]:
+    store = existing(name)
+    if not isinstance(store, PersistentSet):
+        raise Failure(f"{name} is a dict, and this is for sets; `rack compare` is for dicts too")
+    return store
+
+
+def _lines(store: PersistentSet[Any], blocks: Iterator[list[bytes]]) -> Iterator[bytes]:
+    keys = chain.from_iterable(blocks)
+    if store._key_codec.name in ("str", "bytes"):
+        return keys  # they are the lines
+    write = writer(store._key_codec.name)
+    return (write(store._load_key(key)) for key in keys)
+
+
+def summed(show: Callable[[int, int], None], total: int) -> Progress:
+    """Return what shows the sum of the counts that it is told, of ``total``."""
+    done = 0
+
+    def progress(count: int) -> None:
+        nonlocal done
+        done += count
+        show(min(done, total), total)
+
+    return progress

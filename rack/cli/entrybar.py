@@ -1,0 +1,47 @@
+"""A bar that shows how many of how many entries are done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rack.cli.progress import REFRESH
+
+
+@contextmanager
+def entry_bar(disable: bool) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar on standard error while the block runs; gives the function that sets (entries done, of how many)."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    bar = Progress(
+        BarColumn(),
+        TaskProgressColumn(),
+        MofNCompleteColumn(),
+        TextColumn("entries"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=disable,
+        transient=True,
+        auto_refresh=False,  # no thread: the command may fork
+    )
+    drawn = 0.0
+
+    def show(done: int, total: int) -> None:
+        nonlocal drawn
+        now = time.monotonic()
+        if now >= drawn + REFRESH:
+            drawn = now
+            bar.update(task, completed=done, total=total, refresh=True)
+
+    with bar:
+        task = bar.add_task("")
+        yield show
