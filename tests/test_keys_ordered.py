@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from rack import PersistentDict, SerializationError, ordered
 from rack.keys import resolve_codec
+from rack.scan import span_of
 from rack.serdes import PRESETS
 from rack.shard import ENGINES
 
@@ -80,6 +81,40 @@ def test_a_tuple_sorts_before_the_tuples_it_begins(first: Any, rest: tuple[Any, 
     beginning, end = ORDERED.dumps((first,)), ORDERED.dumps((first, *rest, None))
     assert beginning < end
     assert end.startswith(beginning[:-1]), "a prefix of a tuple is not a prefix of its bytes"
+
+
+def begins(key: Any, prefix: Any) -> bool:
+    if isinstance(prefix, tuple):
+        return isinstance(key, tuple) and key[: len(prefix)] == prefix
+    return isinstance(key, type(prefix)) and bool(key.startswith(prefix))
+
+
+tuples = st.lists(keys, max_size=3).map(tuple)
+
+
+@settings(deadline=None, max_examples=500)
+@given(st.one_of(text, binary, tuples), st.one_of(keys, tuples), tuples)
+def test_a_prefix_is_the_range_of_all_that_begin_with_it(prefix: Any, other: Any, more: tuple[Any, ...]) -> None:
+    neighbours = [other, prefix, (prefix, *more), prefix[:-1]]
+    if isinstance(prefix, tuple):
+        neighbours.append(prefix + more)
+        if prefix and isinstance(prefix[-1], str | bytes):  # the last element goes on, with what has to be escaped
+            end = "\0" if isinstance(prefix[-1], str) else b"\0"
+            neighbours += [(*prefix[:-1], prefix[-1] + end), (*prefix[:-1], prefix[-1] + end, *more)]
+    else:
+        neighbours += [prefix + prefix[::-1], (*more, prefix)]
+    for key in neighbours:
+        span = span_of(ORDERED, None, None, prefix, False, None)
+        assert span.stop is not None
+        assert (span.start <= ORDERED.dumps(key) < span.stop) == begins(key, prefix), key
+
+
+@settings(deadline=None)
+@given(st.one_of(binary, st.binary(max_size=3).map(lambda data: b"\xff" * len(data))), binary)
+def test_a_prefix_of_bytes_is_the_range_of_all_that_begin_with_it(prefix: bytes, more: bytes) -> None:
+    span = span_of(BYTES, None, None, prefix, False, None)
+    for key in (more, prefix, prefix + more, prefix[:-1] + more, b"\xff" * 9):
+        assert (span.start <= key and (span.stop is None or key < span.stop)) == key.startswith(prefix), key
 
 
 @settings(deadline=None)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rack import NotOpenError, PersistentDict, PersistentSet, RackError, SerializationError, UnorderedKeysError, merge
 from tests.conformance.container_suite import ContainerSuite, both, put
 from tests.conformance.model import Place
-from tests.test_keys_ordered import binary, keys, place_of, text
+from tests.test_keys_ordered import begins, binary, keys, place_of, text
 
 # Few letters, so that keys are near each other and begin alike; some keys are too long for an LMDB key.
 letters = st.text(st.sampled_from("ab\0\u00ff\ud800\uffff\U0010ffff"), max_size=4)
@@ -23,13 +23,6 @@ ANY_KEY = {"str": strings, "bytes": blobs, "ordered": st.one_of(keys, tuples, st
 PREFIX = {"str": letters, "bytes": blobs, "ordered": st.one_of(letters, blobs, tuples)}
 
 every_codec = pytest.mark.parametrize("codec", ["str", "bytes", "ordered"])
-
-
-def begins(key: Any, prefix: Any) -> bool:
-    """Whether a key begins with a prefix, by Python's own means."""
-    if isinstance(prefix, tuple):
-        return isinstance(key, tuple) and key[: len(prefix)] == prefix
-    return isinstance(key, type(prefix)) and key.startswith(prefix)
 
 
 def expected_of(content: list[Any], start: Any, stop: Any, prefix: Any, reverse: bool, limit: int | None) -> list[Any]:
