@@ -25,7 +25,6 @@ from rack.shard.sealed import seal, unseal
 
 _WIDTH = 511
 _COUNTER = 4
-_LAST_SHORT = b"\x01\0"  # no record of a short key is behind this
 
 
 class LongKeys:
@@ -168,8 +167,8 @@ class LongKeys:
         elif stop is None:
             found = cursor.last()
         else:
-            # Members of the group that ``stop`` is in may be before it; so may short keys, whatever their records are.
-            edge = stop if stop > _LAST_SHORT and len(stop) < width else _end_of(stop[:width])
+            # Of the group that ``stop`` is in some may be before it; and a short key is, if its record is the same.
+            edge = stop if len(stop) < width else _end_of(stop[:width])
             found = (cursor.key() == edge or cursor.prev()) if cursor.set_range(edge) else cursor.last()
         while found:
             beginning = cursor.key()[:width]
