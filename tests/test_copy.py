@@ -26,13 +26,14 @@ from rack import (
 from rack.shard import ENGINES
 from tests.processes import assert_sound
 from tests.processes import engine as engine
+from tests.test_cli_ends import ENVIRONMENT, running
 
 DATA = {f"key {i}": i * i for i in range(3000)} | {"k" * 900: "long", (1, "x"): None, 7: [1, 2]}
 
 
 def rack(*args: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "rack", *map(str, args)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False)
 
 
 @pytest.mark.parametrize("target", ENGINES)
@@ -162,6 +163,39 @@ def test_rack_copy_changes_engine_shards_and_serdes(tmp_path: Path) -> None:
     again = rack("copy", "a", "b", cwd=tmp_path)
     assert again.returncode == 1
     assert "b.rack" in again.stderr
+
+
+def test_rack_copy_with_workers_copies_everything_once(tmp_path: Path) -> None:
+    with PersistentDict(tmp_path / "a", shards=4) as a:
+        a.update(DATA)
+    for number, options in enumerate(([], ["--shards", "3"], ["--serdes", "pickle", "--engine", "sqlite3"])):
+        done = rack("copy", "a", f"b{number}", "--workers", "3", *options, cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (0, "")
+        assert f"{len(DATA):,} entries copied" in done.stderr
+        with PersistentDict(tmp_path / f"b{number}") as b:
+            assert dict(b) == DATA
+        assert_sound(b)
+    assert rack("copy", "a", "c", "--workers", "0", cwd=tmp_path).returncode == 2
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("everybody", [False, True], ids=["parent", "group"])
+def test_rack_copy_with_workers_ends_by_a_signal_and_leaves_nothing(
+    tmp_path: Path, signum: signal.Signals, everybody: bool
+) -> None:
+    with PersistentDict(tmp_path / "a", shards=4) as a:
+        a.update((number, number) for number in range(100_000))
+    before = {file.name for file in tmp_path.iterdir()}
+    with running("copy", tmp_path / "a", tmp_path / "b", "--workers", 2, "--serdes", "json") as process:
+        deadline = time.monotonic() + 30
+        while not any(file.stat().st_size > 200_000 for file in tmp_path.glob("*anonymous*.lmdb")):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        (os.killpg if everybody else os.kill)(process.pid, signum)
+        errors = process.communicate(timeout=30)[1]
+    assert (process.returncode, errors) == (-signum, b"")
+    assert {file.name for file in tmp_path.iterdir()} == before
+    assert_sound(a)
 
 
 def test_rack_copy_of_nothing_names_what_was_looked_for(tmp_path: Path) -> None:

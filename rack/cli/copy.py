@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import click
 
-from rack import PersistentDict, PersistentSet, legacy
+from rack import StoreNotFoundError, legacy
 from rack.cli.arguments import store_name
+from rack.cli.entrybar import entry_bar
 from rack.cli.failure import tell
-from rack.manifest import Manifest
+from rack.cli.stores import CLASSES, existing
+from rack.copying import copied
 from rack.serdes import PRESETS
 from rack.shard import ENGINES
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
-
-_CLASSES: dict[str, type[PersistentDict[Any, Any]] | type[PersistentSet[Any]]] = {
-    "dict": PersistentDict,
-    "set": PersistentSet,
-}
 
 
 @click.command()
@@ -31,8 +24,13 @@ _CLASSES: dict[str, type[PersistentDict[Any, Any]] | type[PersistentSet[Any]]] =
 @click.option("--engine", type=click.Choice(sorted(ENGINES)), help="Engine of DST (default: that of SRC).")
 @click.option("--shards", type=click.IntRange(min=1), metavar="N", help="Shards of DST (default: as many as SRC).")
 @click.option("--serdes", type=click.Choice(sorted(PRESETS)), help="Serdes of DST (default: that of SRC).")
+@click.option(
+    "--workers", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Copy with N processes."
+)
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar and no summary on standard error.")
-def copy(source: str, target: str, engine: str | None, shards: int | None, serdes: str | None, quiet: bool) -> None:
+def copy(
+    source: str, target: str, engine: str | None, shards: int | None, serdes: str | None, workers: int, quiet: bool
+) -> None:
     """Copy the store SRC to a new store DST.
 
     This is how a store gets another engine, another number of shards or another serdes. DST is there when the command
@@ -44,55 +42,36 @@ def copy(source: str, target: str, engine: str | None, shards: int | None, serde
     """
     given = {"engine": engine, "shards": shards, "serdes": serdes}
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    bar = _bar(quiet or not sys.stderr.isatty())
+    with entry_bar(quiet or not sys.stderr.isatty()) as show:
+        try:
+            store = existing(source)
+        except StoreNotFoundError:
+            made = _copied_legacy(source, target, options, show)
+        else:
+            with store:
+                count, done = len(store), 0
 
-    def fill(made: Any) -> None:
-        with bar:
-            task = bar.add_task("", total=count)
-            made._store.put_all(_ticking(made._pairs(entries), bar, task))
+                def advance(more: int) -> None:
+                    nonlocal done
+                    done += more
+                    show(done, count)
 
-    entries: Any
-    try:
-        manifest = Manifest.read(os.path.abspath(source))
-    except FileNotFoundError:
-        old = legacy.find(source)
-        count, entries = len(old), old.entries()
-        made = _CLASSES[old.kind]._produce(target, target, options, fill)
-    else:
-        with _CLASSES[manifest.kind](source, flag="r") as store:
-            count, entries = len(store), store
-            made = store._derived(target, fill, **options)
+                made = copied(store, target, workers, options, advance)
     with made:
-        copied = len(made)
+        copied_entries = len(made)
     if not quiet:
-        tell(f"{copied:,} entries copied to {target}")
+        tell(f"{copied_entries:,} entries copied to {target}")
 
 
-def _bar(disable: bool) -> Progress:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+def _copied_legacy(source: str, target: str, options: dict[str, Any], show: Callable[[int, int], None]) -> Any:
+    """Return a copy of a store of Rack 0.1, opened."""
+    old = legacy.find(source)
+    count = len(old)
 
-    return Progress(
-        BarColumn(),
-        TaskProgressColumn(),
-        MofNCompleteColumn(),
-        TextColumn("entries"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=disable,
-        transient=True,
-    )
+    def told(entries: Iterable[Any]) -> Iterator[Any]:
+        for number, entry in enumerate(entries):
+            if not number % 1024:
+                show(number, count)
+            yield entry
 
-
-def _ticking(pairs: Iterable[Any], bar: Progress, task: Any) -> Iterator[Any]:
-    for number, pair in enumerate(pairs):
-        if not number % 1024:
-            bar.update(task, completed=number)
-        yield pair
+    return CLASSES[old.kind]._produce(target, target, options, lambda made: made.update(told(old.entries())))
