@@ -253,6 +253,8 @@ class Container:
         if target is not None:
             registry.check_absent(target)
         made = cls(registry.anonymous_path(target or beside), flag="n", **arguments)
+        # Nobody misses it after a power failure until it has its name.
+        made._mode = Mode("n", "process", None, made._mode.memory)
         try:
             made._attach(registry.acquire(made._path, made._request, made._mode), anonymous=True)
         except BaseException:
@@ -277,7 +279,7 @@ class Container:
         assert self._finalizer is not None
         self._finalizer.detach()
         self.name = self._path = target
-        self._mode = Mode("w", self._mode.durability, None, self._mode.memory)
+        self._mode = Mode("w", self._arguments["durability"], None, self._mode.memory)
         self._arguments["flag"] = "w"
         self._attach(registry.acquire(target, self._request, self._mode))
 
@@ -414,7 +416,9 @@ class Container:
 
     def sync(self) -> None:
         """Return when everything written so far, by any process, is on the disk."""
-        self._store.sync()
+        if self._held is None:
+            _not_open()
+        self._held.sync(self._store)
 
     def check(self) -> int:
         """Verify the store: shards, identities, counts, order, that each key is in its shard and can be read.

@@ -56,10 +56,15 @@ class StoreLock:
 
     def claim_or_raise(self, purpose: str) -> None:
         """Hold the lock exclusively, or raise StoreInUseError with the processes in the way."""
-        for _ in range(50):  # others may be just looking whether the store exists
-            if self.claim():
-                return
+        deadline = time.monotonic() + 0.15  # others may be just looking whether the store exists
+        patience = time.monotonic() + 30  # and one who has it exclusively makes it, or has it on the disk and closes it
+        while not self.claim():
+            now = time.monotonic()
+            if now > patience or (now > deadline and self._attempt(fcntl.LOCK_SH)):
+                break
             pause()
+        else:
+            return
         raise StoreInUseError(
             errno.EBUSY, f"cannot {purpose}: the store is open in {holders(self.path)}; close it there first", self.path
         )

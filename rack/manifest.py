@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from rack.disk import sync_directory
 from rack.errors import ManifestError, MismatchError
 from rack.keys import CANONICAL, KeyCodec, resolve_codec
 from rack.lockfile import path_error
@@ -219,12 +220,12 @@ class Manifest:
     def shard_files(self, path: str) -> list[str]:
         """Return every file of every shard."""
         cls = shard_class(self.engine)
-        shards = [shard_path(path, number, cls.suffix) for number in range(self.shards)]
-        return [shard + suffix for shard in shards for suffix in ("", *cls.companions)]
+        shards = (shard_path(path, number, cls.suffix) for number in range(self.shards))
+        return [file for shard in shards for file in cls.files(shard)]
 
     def files(self, path: str) -> list[str]:
         """Return every file of the store, its mark in the file system first."""
-        return [manifest_path(path), unfinished_path(path), *self.shard_files(path)]
+        return [manifest_path(path), unfinished_path(path), record_path(path), *self.shard_files(path)]
 
 
 def manifest_path(path: str) -> str:
@@ -233,6 +234,10 @@ def manifest_path(path: str) -> str:
 
 def unfinished_path(path: str) -> str:
     return path + ".rack-new"
+
+
+def record_path(path: str) -> str:
+    return path + ".rack-boot"
 
 
 def shard_path(path: str, number: int, suffix: str) -> str:
@@ -248,14 +253,6 @@ def digest_of(hash: Callable[[bytes], bytes]) -> bytes:
     if not isinstance(digest, bytes) or len(digest) > 255 or len(hash(b"")) != len(digest):
         raise TypeError(f"hash= must turn bytes into bytes, always as many and at most 255; it gave {digest!r}")
     return digest
-
-
-def sync_directory(directory: str) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _is_codec(name: object) -> bool:

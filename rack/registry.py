@@ -12,6 +12,7 @@ from collections import deque
 from threading import Lock, RLock
 from typing import Any
 
+from rack.boot import DURABILITIES, Record, admit, gate, leave, present_stamps, synced
 from rack.bulk import LEAST_MEMORY
 from rack.errors import (
     CorruptShardError,
@@ -24,15 +25,14 @@ from rack.errors import (
     StoreNotFoundError,
     StorePathError,
 )
+from rack.keeper import Keeper
 from rack.lockfile import StoreLock, path_error, pause
-from rack.manifest import Manifest, Request, manifest_path, shard_path, unfinished_path
+from rack.manifest import Manifest, Request, manifest_path, record_path, shard_path, unfinished_path
 from rack.shard import shard_class
 from rack.shard.base import Shard
 from rack.shard.proxy import FrozenShard
 from rack.shard.timed import TimedShard
 from rack.store import Store
-
-_DURABILITIES = ("process", "always")
 
 
 class Mode:
@@ -43,8 +43,8 @@ class Mode:
     def __init__(self, flag: str, durability: str | None, timeout: float | None, memory: int | None) -> None:
         if flag not in ("r", "w", "c", "n"):
             raise ValueError(f"flag={flag!r}: must be 'r', 'w', 'c' or 'n', as in dbm")
-        if durability is not None and durability not in _DURABILITIES:
-            raise ValueError(f"durability={durability!r}: must be one of {', '.join(map(repr, _DURABILITIES))}")
+        if durability is not None and durability not in DURABILITIES:
+            raise ValueError(f"durability={durability!r}: must be one of {', '.join(map(repr, DURABILITIES))}")
         if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
             raise ValueError(f"timeout={timeout!r}: must be a positive number of seconds, or None")
         if memory is not None and not (isinstance(memory, int) and memory >= LEAST_MEMORY):
@@ -58,11 +58,16 @@ class Mode:
 class OpenStore:
     """A store that is open in this process, and how many containers hold it."""
 
-    def __init__(self, path: str, manifest: Manifest, request: Request, lock: StoreLock, mode: Mode) -> None:
+    def __init__(
+        self, path: str, manifest: Manifest, request: Request, lock: StoreLock, mode: Mode, durability: str
+    ) -> None:
         self.path = path
         self.manifest = manifest
         self.mode = mode
+        self.durability = durability
         self.users = 0
+        self._request = request
+        self._keeper: Keeper | None = None
         self._lock = lock
         self._lock_is_inherited = False
         self._rejoining = Lock()
@@ -70,13 +75,14 @@ class OpenStore:
         self.shards: list[Shard] = []
         try:
             for number in range(manifest.shards):
-                durability, readonly = mode.durability or "process", mode.flag == "r"
-                spec = manifest.spec(path, number, request, durability, readonly, mode.timeout)
+                spec = manifest.spec(path, number, request, durability, mode.flag == "r", mode.timeout)
                 self.shards.append(cls(spec, self._rejoin))
         except BaseException:
-            self.shut()
+            self._close_shards()
+            self._lock.close()
             raise
         self._store = Store(self.shards)
+        self._start_keeper()
 
     def store(self, mode: Mode) -> Store:
         """Return the store as a container that opened it with ``mode`` uses it."""
@@ -86,6 +92,16 @@ class OpenStore:
         if mode.timeout is not None:
             shards = [TimedShard(shard, mode.timeout) for shard in shards]
         return self._store if shards is self.shards and mode.memory is None else Store(shards, mode.memory)
+
+    def sync(self, store: Store) -> None:
+        """Have what is written in ``store``, which is this one as a container uses it, on the disk."""
+        stamps = []
+        if self.mode.flag != "r":
+            with contextlib.suppress(FileNotFoundError):  # removed: closing tells
+                stamps = present_stamps(self.path, self.manifest)
+        store.sync()
+        if stamps:
+            synced(self.path, self.manifest, stamps)
 
     def is_current(self) -> bool:
         """Return whether the files at the path are still this store's."""
@@ -101,25 +117,46 @@ class OpenStore:
         other order).
         """
         with self._rejoining:
-            if self._lock_is_inherited:
-                self._lock.share(self.mode.timeout)
-                if not self.is_current():
-                    self._lock.close()
-                    raise StoreDeletedError(f"{manifest_path(self.path)} was removed or replaced since the fork")
-                self._lock_is_inherited = False
+            if not self._lock_is_inherited:
+                return
+            try:
+                joined = _enter(self.path, self._request, self.mode, self._lock, self.durability, self.manifest.id)
+            except FileNotFoundError:
+                joined = None
+            if joined is None:
+                self._lock.close()
+                raise StoreDeletedError(f"{manifest_path(self.path)} was removed or replaced since the fork")
+            self._lock_is_inherited = False
+            self._start_keeper()
+
+    def _start_keeper(self) -> None:
+        if self.durability == "everysec" and self.mode.flag != "r":
+            self._keeper = Keeper(self.shards)
 
     def after_fork_in_child(self) -> None:
         self._lock.close()
         self._lock_is_inherited = True
+        self._keeper = None
         self._rejoining = Lock()
         for shard in self.shards:
             shard.after_fork_in_child()
 
-    def shut(self) -> None:
-        """Close everything.
+    def shut(self, keep: bool = True) -> None:
+        """Close everything. ``keep``: what was written matters, and the last process has it on the disk.
 
         :raises LockTimeoutError: some shard is busy in another thread; the others are closed.
         """
+        if self._keeper is not None:
+            self._keeper.stop()
+            self._keeper = None
+        self._close_shards()
+        try:
+            if keep and self.mode.flag != "r" and not self._lock_is_inherited:
+                leave(self.path, self.manifest, self._lock)
+        finally:
+            self._lock.close()
+
+    def _close_shards(self) -> None:
         late = None
         for shard in self.shards:
             try:
@@ -128,7 +165,6 @@ class OpenStore:
                 late = error
         if late is not None:
             raise late
-        self._lock.close()
 
 
 _lock = RLock()
@@ -162,15 +198,14 @@ def _check_shareable(held: OpenStore, request: Request, mode: Mode) -> None:
     if held.mode.flag == "r" != mode.flag:
         raise StoreInUseError(errno.EBUSY, 'this process has the store open with flag="r"; close that first', name)
     held.manifest.reconcile(request, held.path)
-    durability = held.mode.durability or _DURABILITIES[0]
-    if mode.durability not in (None, durability):
+    if mode.flag != "r" and mode.durability not in (None, held.durability):
         raise MismatchError(
-            f"durability={mode.durability!r} was given, but this process has {name} open with {durability!r}"
+            f"durability={mode.durability!r} was given, but this process has {name} open with {held.durability!r}"
         )
 
 
-def release(held: OpenStore) -> None:
-    """Give the store back; the last one closes it.
+def release(held: OpenStore, keep: bool = True) -> None:
+    """Give the store back; the last one closes it. ``keep``: its content matters.
 
     :raises StoreDeletedError: its files were removed while it was open, so that what was written is lost.
     """
@@ -180,7 +215,7 @@ def release(held: OpenStore) -> None:
             return
         deleted = held.mode.flag != "r" and not held.is_current()
         try:
-            held.shut()
+            held.shut(keep and not deleted)
         except LockTimeoutError:
             held.users += 1  # it is still open, and can be closed again
             raise
@@ -200,7 +235,7 @@ def remove(held: OpenStore) -> None:
         held.users = 1
         files = _files(held.manifest, held.path)
         with contextlib.suppress(StoreDeletedError):
-            release(held)
+            release(held, keep=False)
         _unlink(files)
 
 
@@ -255,6 +290,7 @@ def publish(held: OpenStore, target: str) -> None:
             suffix = shard_class(manifest.engine).suffix
             for number in range(manifest.shards):
                 os.rename(shard_path(source, number, suffix), shard_path(target, number, suffix))
+            Record("", "process").write(target, present_stamps(target, manifest))
             manifest.finish(target)
         except BaseException:
             if not os.path.lexists(manifest_path(target)):
@@ -288,23 +324,29 @@ def _join(path: str, request: Request, mode: Mode, lock: StoreLock) -> OpenStore
     deadline = time.monotonic() + (30 if mode.timeout is None else mode.timeout)
     while True:
         if os.path.lexists(manifest_path(path)):
-            lock.share(mode.timeout)
-            if not lock.is_current():
-                lock.close()  # the store was removed while we waited, and its lock with it
-                continue
             try:
-                manifest = Manifest.read(path)
-            except FileNotFoundError:
+                joined = _enter(path, request, mode, lock, mode.durability)
+            except FileNotFoundError as error:
+                if isinstance(error, RackError):
+                    raise
                 if os.path.islink(manifest_path(path)):
                     raise StorePathError(errno.ENOENT, "a link that leads nowhere", manifest_path(path)) from None
-                continue
-            break
+                joined = None
+            if joined is not None:
+                return OpenStore(path, joined[0], request, lock, mode, joined[1])
+            lock.close()  # the store was removed while we waited, and its lock with it
+            continue
         if mode.flag in "rw":
             raise StoreNotFoundError(errno.ENOENT, 'there is no such store; flag="c" makes one', manifest_path(path))
         if lock.claim() and lock.is_current():
             if not os.path.lexists(manifest_path(path)):
-                _create(path, request)
-                continue  # share the lock, which lets go of it for a moment, and only then read what is there
+                made = _create(path, request)
+                # Who has the lock exclusively does not need the gate, and must not wait for it: it comes first.
+                durability = admit(path, made, request, mode.durability, False, lock)
+                lock.share()  # which lets go of it for a moment
+                with contextlib.suppress(FileNotFoundError):
+                    if Manifest.read(path).id == made.id:
+                        return OpenStore(path, made, request, lock, mode, durability)
         elif time.monotonic() > deadline:
             if mode.timeout is not None:
                 raise LockTimeoutError(f"{lock.path} is locked; waited {mode.timeout} s")
@@ -314,11 +356,30 @@ def _join(path: str, request: Request, mode: Mode, lock: StoreLock) -> OpenStore
         else:
             pause()
         lock.close()
-    manifest.reconcile(request, path)
-    return OpenStore(path, manifest, request, lock, mode)
 
 
-def _create(path: str, request: Request) -> None:
+def _enter(
+    path: str, request: Request, mode: Mode, lock: StoreLock, durability: str | None, store_id: str | None = None
+) -> tuple[Manifest, str] | None:
+    """Share the lock of the store that is there; return its manifest and its durability.
+
+    None if it was replaced meanwhile, or is not the one with ``store_id``.
+
+    :raises FileNotFoundError: there is no manifest.
+    """
+    with gate(path, mode.timeout) as fd:
+        lock.share(mode.timeout)
+        manifest = Manifest.read(path)
+        if not lock.is_current() or not os.path.samestat(os.fstat(fd), os.stat(manifest_path(path))):
+            return None
+        if store_id not in (None, manifest.id):
+            return None
+        manifest.reconcile(request, path)
+        durability = admit(path, manifest, request, durability, mode.flag == "r", lock)
+        return (manifest, durability) if lock.is_current() else None
+
+
+def _create(path: str, request: Request) -> Manifest:
     """Make a store; the caller has its lock exclusively, and there is none."""
     manifest = Manifest.new(request)
     cls = shard_class(manifest.engine)
@@ -327,6 +388,7 @@ def _create(path: str, request: Request) -> None:
         manifest.begin(path)
         for number in range(manifest.shards):
             cls.create(manifest.spec(path, number, request, "process", False))
+        Record("", "process").write(path, present_stamps(path, manifest))
         manifest.finish(path)
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -334,6 +396,7 @@ def _create(path: str, request: Request) -> None:
         if isinstance(error, OSError) and not isinstance(error, RackError):
             raise path_error(error, error.filename or path) from error
         raise
+    return manifest
 
 
 def _clear(path: str, manifest: Manifest) -> None:
@@ -344,7 +407,7 @@ def _clear(path: str, manifest: Manifest) -> None:
     unfinished = Manifest.read_unfinished(path)
     if unfinished is not None:
         _unlink(unfinished.shard_files(path))
-    _unlink([unfinished_path(path)])  # if it is not whole, there are no shards yet
+    _unlink([record_path(path), unfinished_path(path)])  # if it is not whole, there are no shards yet
     cls = shard_class(manifest.engine)
     for number in range(manifest.shards):
         shard = shard_path(path, number, cls.suffix)
@@ -355,7 +418,7 @@ def _clear(path: str, manifest: Manifest) -> None:
                 " Restore the manifest, or move the file away",
                 shard,
             )
-        _unlink([shard + companion for companion in cls.companions])
+        _unlink(cls.files(shard))
 
 
 def _files(manifest: Manifest, path: str) -> list[str]:

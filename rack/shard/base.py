@@ -24,7 +24,7 @@ class ShardSpec:
     number: int
     layout: str  # "direct", or "small": no long keys
     hash: Callable[[bytes], bytes]  # digest for long keys
-    durability: str  # "process" or "always"
+    durability: str  # "process", "everysec" or "always"
     readonly: bool
     timeout: float | None = None  # seconds to wait for other processes where opening must wait; None: for ever
 
@@ -129,7 +129,39 @@ class Shard(ABC):
     def sync(self) -> None:
         """Have every commit so far on the disk."""
 
+    # Power failure. The files of a shard that is open nowhere; an engine that it cannot damage has nothing to do.
+
+    @classmethod
+    def stamp(cls, path: str) -> int:
+        """Return what is different after each commit to the shard."""
+        return 0
+
+    @classmethod  # noqa: B027
+    def make_durable(cls, path: str) -> None:
+        """Have everything written to the shard on the disk."""
+
+    @classmethod  # noqa: B027
+    def change_durability(cls, spec: ShardSpec, durability: str) -> None:
+        """Make ready for "everysec", or for another durability after it."""
+
+    @classmethod  # noqa: B027
+    def recover(cls, spec: ShardSpec, durability: str, stamp: int | None) -> None:
+        """After a power failure, while in use with ``durability``: repair the shard, or make sure that it is sound.
+
+        :param stamp: that of when the shard was on the disk last; None if nothing is known of it.
+        :raises CorruptShardError: it is damaged, or may be.
+        """
+
+    @abstractmethod
+    def keep(self) -> None:
+        """Called every second with durability "everysec": have everything written so far on the disk."""
+
     # Life
+
+    @classmethod
+    def files(cls, path: str) -> list[str]:
+        """Return the files that the shard at ``path`` may have."""
+        return [path + suffix for suffix in ("", *cls.companions)]
 
     @classmethod
     @abstractmethod

@@ -7,6 +7,7 @@ holds all other keys.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from itertools import chain, islice, takewhile
 from operator import itemgetter
@@ -14,9 +15,12 @@ from typing import Any
 
 import lmdb
 
+from rack.disk import sync_path
 from rack.errors import CorruptShardError, TooLargeError
-from rack.shard.base import BLOCK_BYTES, BLOCK_ITEMS, Pair, Shard, is_last
-from rack.shard.lmdbenv import IDENTITY, LONG_TABLE, MAX_KEY, MAX_VALUE, LmdbEnvironment, identity
+from rack.shard import journaled, lmdbfile, lmdbpages, lmdbverify
+from rack.shard.base import BLOCK_BYTES, BLOCK_ITEMS, Pair, Shard, ShardSpec, is_last
+from rack.shard.lmdbenv import MAX_KEY, MAX_VALUE, LmdbEnvironment, identity
+from rack.shard.lmdbfile import IDENTITY, LONG_TABLE
 from rack.shard.lmdblong import LongKeys
 from rack.shard.sealed import PLAIN, seal, unseal
 
@@ -180,10 +184,71 @@ class LmdbShard(LmdbEnvironment, Shard):
     def sync(self) -> None:
         with self._lock:
             self._read(_version)  # reopens, adopts what others have grown, or raises, as any operation would
-            self._env.sync(True)
+            if self._journalled is None:
+                self._env.sync(True)
+        if self._journalled is not None:
+            self._journalled.sync()
+
+    def keep(self) -> None:
+        if self._journalled is not None:
+            self._journalled.sync()
+            self._journalled.shorten()
+
+    @classmethod
+    def files(cls, path: str) -> list[str]:
+        return [*super().files(path), *journaled.files(path)]
+
+    @classmethod
+    def stamp(cls, path: str) -> int:
+        return lmdbfile.last_txn(path)
+
+    @classmethod
+    def make_durable(cls, path: str) -> None:
+        for file in (path, *journaled.files(path)):
+            sync_path(file)
+
+    @classmethod
+    def change_durability(cls, spec: ShardSpec, durability: str) -> None:
+        if durability == "everysec":
+            journaled.start(spec)
+        else:
+            journaled.stop(spec)
+
+    @classmethod
+    def recover(cls, spec: ShardSpec, durability: str, stamp: int | None) -> None:
+        if durability == "everysec":
+            if spec.readonly:
+                raise CorruptShardError(
+                    f"{spec.path} was in use at a power failure, and has to be rebuilt from its journal: open the"
+                    ' store once for writing (flag="w")'
+                )
+            journaled.rebuild(spec)
+        elif durability == "process":
+            # A page that did not reach the disk may hold an earlier version of the very same leaf, which nothing in
+            # the file tells. So only a shard that was not written to since it was on the disk can be sound.
+            if stamp is not None and cls.stamp(spec.path) != stamp:
+                raise CorruptShardError(
+                    f"{spec.path} was being written to when the system stopped, and what it holds cannot be relied on."
+                    ' `rack repair` makes a store of what can be read; durability="everysec" survives power failures'
+                )
+            _verify_after_power_failure(spec.path)
 
 
 SHARD = LmdbShard
+
+
+def _verify_after_power_failure(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        for found in lmdbverify.walk(fd, lmdbpages.newest(lmdbpages.read_metas(fd)), values=True):
+            if isinstance(found, str):
+                raise CorruptShardError(found)
+            for _, stored in found:
+                unseal(stored, path)
+    except (CorruptShardError, lmdbpages.PageError) as error:
+        raise CorruptShardError(f"{path} was damaged by a power failure: {error}") from error
+    finally:
+        os.close(fd)
 
 
 # What the operations do inside a transaction.

@@ -34,15 +34,14 @@ from rack.errors import (
 from rack.lockfile import flock_within
 from rack.shard import lmdbfile
 from rack.shard.base import ShardSpec
+from rack.shard.journaled import JournalledShard
+from rack.shard.lmdbfile import IDENTITY, LONG_TABLE
 from rack.shard.lmdblong import LongKeys
 
 Result = TypeVar("Result")
 
 MAX_KEY = 511  # LMDB's default, which the on-disk format depends on
 MAX_VALUE = 0xFFFFFFFF - 4096
-# Rack's own records: under the first keys, so that sorted loads can append.
-IDENTITY = b"\0"
-LONG_TABLE = b"\x01"  # names of databases are C strings: no NUL
 _MAX_READERS = 4096
 _UNREGISTERED_TRIES = 1000
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -72,6 +71,8 @@ class LmdbEnvironment:
         self._long: LongKeys | None = None
         self._inode = (0, 0)
         self._check_write: Callable[[bool], None] | None = None
+        is_journalled = spec.durability == "everysec" and not spec.readonly
+        self._journalled = JournalledShard(self, spec) if is_journalled else None
         self._unregistered = False  # a reader that may not write the lock file, of whom writers do not know
         with self._lock:
             self._open()
@@ -216,6 +217,8 @@ class LmdbEnvironment:
                 except (lmdb.Error, CorruptShardError):
                     if not self._unregistered or attempt == _UNREGISTERED_TRIES:
                         raise
+            if self._journalled is not None:
+                self._journalled.open()
         except BaseException as error:
             self._env = None
             env.close()
@@ -227,8 +230,10 @@ class LmdbEnvironment:
 
     def _writer(self) -> Callable[[], Any]:
         """Return what begins a write transaction in the environment."""
-        begin = partial(self._env.begin, None, None, True)
-        return begin if self._check_write is None else partial(self._begin_checked, begin)
+        begin: Callable[[], Any] = partial(self._env.begin, None, None, True)
+        if self._check_write is not None:
+            begin = partial(self._begin_checked, begin)
+        return begin if self._journalled is None else partial(self._journalled.begin, begin)
 
     def _open_tables(self, env: Any) -> None:
         self._main = env.open_db()
@@ -328,6 +333,20 @@ class LmdbEnvironment:
             self._env, self._begin, self._begin_write = None, self._begin_reopened, self._begin_write_reopened
             raise _translated(error, self._spec.path) from error
 
+    def copy(self, path: str) -> None:
+        """Make a compact copy of the file; takes no lock meanwhile, and must not run while this process forks."""
+        while True:
+            try:
+                self._env.copy(path, compact=True)
+                return
+            except lmdb.MapResizedError:
+                with self._lock:
+                    self._adopt_size()
+            except lmdb.Error as error:
+                raise _translated(error, path) from error
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+
     # Life
 
     def _new_lock(self) -> None:
@@ -345,6 +364,8 @@ class LmdbEnvironment:
             self._main = self._long = None
             if env is not None:
                 env.close()
+            if self._journalled is not None:
+                self._journalled.close()
         finally:
             self._lock.release()
 
@@ -355,15 +376,22 @@ class LmdbEnvironment:
                 self._begin_write = self._writer()
 
     def before_fork(self) -> None:
+        if self._journalled is not None:
+            self._journalled.copying.acquire()
         self._lock.acquire()
 
     def after_fork_in_parent(self) -> None:
         self._lock.release()
+        if self._journalled is not None:
+            self._journalled.copying.release()
 
     def after_fork_in_child(self) -> None:
         # No transaction is alive (before_fork), so closing the copy touches neither the parent's reader slots nor
         # its locks; and LMDB must not be opened a second time while the copy is open.
         self._new_lock()
+        if self._journalled is not None:
+            self._journalled.close()
+            self._journalled = JournalledShard(self, self._spec)
         env, self._env, self._unregistered = self._env, None, False
         if env is not None:
             self._main = self._long = None

@@ -17,10 +17,16 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+
+import lmdb
 
 from rack.errors import CorruptShardError, StoreDeletedError, StoreFullError
 from rack.lockfile import flock_within, path_error
 
+# Rack's own records in the main database: under the first keys, so that sorted loads can append.
+IDENTITY = b"\0"
+LONG_TABLE = b"\x01"  # names of databases are C strings: no NUL
 PAGE = mmap.PAGESIZE
 INITIAL_SIZE = max(64 << 10, 16 * PAGE)
 _DOUBLE_BELOW = 4 << 20  # bytes; larger files grow by a quarter
@@ -79,6 +85,21 @@ def check_header(fd: int, path: str) -> None:
         raise CorruptShardError(
             f"{path} is truncated: it has {size} bytes and uses {(last_page + 1) * page}. Restore it from a copy"
         )
+
+
+def last_txn(path: str) -> int:
+    """Return the id of the last transaction in the file."""
+    with open(path, "rb") as file:
+        first = _META.unpack(file.read(_META.size))
+        file.seek(first[4])
+        return int(max(first[6], _META.unpack(file.read(_META.size))[6]))
+
+
+def open_alone(path: str) -> lmdb.Environment:
+    """Open a file that nobody else has or will open, for writing, without a lock file."""
+    size = os.path.getsize(path)
+    options: dict[str, Any] = {"subdir": False, "lock": False, "max_dbs": 1, "lib_version": 0, "map_size": size}
+    return lmdb.open(path, writemap=True, sync=False, metasync=False, **options)
 
 
 def back_lock_file(path: str) -> None:

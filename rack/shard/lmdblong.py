@@ -53,7 +53,7 @@ class LongKeys:
         :raises lmdb.NotFoundError: there is no such table.
         """
         if not self.kept:
-            self.table = self._env.open_db(self._name, txn, create=False)
+            self.table = self._env.open_db(self._name, getattr(txn, "inner", txn), create=False)
 
     def keep(self) -> None:
         """The write transaction that was entered is committed."""

@@ -87,6 +87,9 @@ class ShardProxy(Shard):
 
     # Life is the inner shard's own.
 
+    def keep(self) -> None:
+        self._inner.keep()
+
     def on_write(self, check: Callable[[bool], None]) -> None:
         self._inner.on_write(check)
 

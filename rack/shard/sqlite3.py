@@ -8,11 +8,11 @@ the cost of BEGIN and COMMIT, and rows that a user deletes with the sqlite3 shel
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
+from rack.disk import sync_path
 from rack.errors import CorruptShardError
 from rack.shard.base import BLOCK_BYTES, BLOCK_ITEMS, Pair, Shard, ShardSpec
 from rack.shard.sqlitedb import SqliteDatabase, check_identity, identity, roll_back, translated
@@ -38,6 +38,7 @@ class SqliteShard(SqliteDatabase, Shard):
     suffix = ".sqlite3"
     companions = ("-lock", "-wal", "-shm")
     ordered = True
+    _kept: object = None  # the version that keep() has on the disk
 
     @classmethod
     def create(cls, spec: ShardSpec) -> None:
@@ -115,15 +116,17 @@ class SqliteShard(SqliteDatabase, Shard):
         self._read(_check, self._spec)
 
     def sync(self) -> None:
-        # What is not in the database yet is in the write-ahead log; checkpoints sync what they move.
-        with self._lock:
-            self._connected()
-            with contextlib.suppress(FileNotFoundError):
-                fd = os.open(self._spec.path + "-wal", os.O_RDONLY | os.O_CLOEXEC)
-                try:
-                    os.fsync(fd)
-                finally:
-                    os.close(fd)
+        # What is not in the database yet is in the write-ahead log; checkpoints sync what they move. No lock is held:
+        # the log is not a file whose descriptors SQLite's locks depend on.
+        self._read(_version)  # reopens, or raises, as any operation would
+        with contextlib.suppress(FileNotFoundError):
+            sync_path(self._spec.path + "-wal")
+
+    def keep(self) -> None:
+        version = self.version()
+        if version != self._kept:
+            self.sync()
+            self._kept = version
 
 
 SHARD = SqliteShard

@@ -40,7 +40,7 @@ from rack.shard.base import ShardSpec
 
 Result = TypeVar("Result")
 
-_SYNCHRONOUS = {"process": "NORMAL", "always": "FULL"}
+_SYNCHRONOUS = {"process": "NORMAL", "everysec": "NORMAL", "always": "FULL"}
 _BUSY_SECONDS = 60  # for programs that do not queue, such as the sqlite3 shell; then it is tried again
 # The log is moved into the database, and both are synced, when it has this many pages (16 MiB). SQLite's default of
 # 1,000 makes a set take 26 us instead of 17: the pages that many commits share are moved once.
