@@ -171,11 +171,12 @@ class Journal:
 
 
 def create(spec: ShardSpec, generation: int) -> None:
-    """Make an empty journal and have it on the disk; it replaces one that was never used.
+    """Make an empty journal and have it on the disk, but for its name; it replaces one that was never used.
 
     :raises StoreFullError: there is no space.
     """
-    path = journal_path(spec.path, generation)
+    final = journal_path(spec.path, generation)
+    path = final + "-new"
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
     try:
         lmdbfile.extend(fd, 0, _INITIAL_SIZE, path)
@@ -185,6 +186,7 @@ def create(spec: ShardSpec, generation: int) -> None:
         sync_file(fd)
     finally:
         os.close(fd)
+    os.rename(path, final)
 
 
 def records(spec: ShardSpec, generation: int) -> Iterator[tuple[int, bytes]]:

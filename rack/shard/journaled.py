@@ -284,7 +284,7 @@ def files(shard: str) -> list[str]:
 def _unfinished(shard: str) -> list[str]:
     """Return what somebody who was killed has left."""
     beginning = glob.escape(shard)
-    return glob.glob(beginning + "-base-*-new") + glob.glob(beginning + "-rebuilt")
+    return [file for end in ("-base-*-new", "-journal-*-new", "-rebuilt") for file in glob.glob(beginning + end)]
 
 
 def _remove(shard: str, below: int | None = None) -> None:
