@@ -158,9 +158,6 @@ class JournalledShard:
             self._journal.close()
             self._journal = None
 
-    def begin(self, begin: Callable[[], Any]) -> JournalledTxn:
-        return JournalledTxn(begin(), self)
-
     def is_long_table(self, db: Any) -> bool:
         return db is not self._env._main
 

@@ -34,7 +34,7 @@ from rack.errors import (
 from rack.lockfile import flock_within
 from rack.shard import lmdbfile
 from rack.shard.base import ShardSpec
-from rack.shard.journaled import JournalledShard
+from rack.shard.journaled import JournalledShard, JournalledTxn
 from rack.shard.lmdbfile import IDENTITY, LONG_TABLE
 from rack.shard.lmdblong import LongKeys
 
@@ -233,7 +233,9 @@ class LmdbEnvironment:
         begin: Callable[[], Any] = partial(self._env.begin, None, None, True)
         if self._check_write is not None:
             begin = partial(self._begin_checked, begin)
-        return begin if self._journalled is None else partial(self._journalled.begin, begin)
+        if (journalled := self._journalled) is None:
+            return begin
+        return lambda: JournalledTxn(begin(), journalled)
 
     def _open_tables(self, env: Any) -> None:
         self._main = env.open_db()
