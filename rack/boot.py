@@ -26,7 +26,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 
-from rack.disk import sync_file
+from rack.disk import sync_file, sync_paths
 from rack.errors import LockTimeoutError, MismatchError
 from rack.lockfile import StoreLock, holders, path_error, pause
 from rack.manifest import Manifest, Request, manifest_path, record_path, shard_path
@@ -39,10 +39,11 @@ _UNKNOWN = "unknown"  # of a record that is missing or damaged
 
 @functools.cache
 def boot_id() -> str:
-    """Return what is different after every boot of the system."""
+    """Return what is different after every boot of the system; always the same on one that does not tell."""
     if sys.platform == "linux":
-        with open("/proc/sys/kernel/random/boot_id") as file:
+        with suppress(OSError), open("/proc/sys/kernel/random/boot_id") as file:
             return file.read().strip()
+        return "untold"
     import ctypes
 
     value = ctypes.create_string_buffer(64)
@@ -194,8 +195,8 @@ def leave(path: str, manifest: Manifest, lock: StoreLock) -> None:
         return
     cls = shard_class(manifest.engine)
     stamps = present_stamps(path, manifest)
-    for number, known in enumerate(read_stamps(path, manifest.shards)):
-        if stamps[number] != known:
-            cls.make_durable(shard_path(path, number, cls.suffix))
+    known = read_stamps(path, manifest.shards)
+    changed = [number for number in range(manifest.shards) if stamps[number] != known[number]]
+    sync_paths([file for number in changed for file in cls.unsynced_files(shard_path(path, number, cls.suffix))])
     with suppress(OSError):  # no space to say so: it is recovered without need
         Record("", record.durability).write(path, stamps)

@@ -5,6 +5,12 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from queue import SimpleQueue
+from threading import Thread
+
+_THREADS = 16
 
 if sys.platform == "darwin":
 
@@ -26,6 +32,34 @@ def sync_path(path: str) -> None:
         sync_file(fd)
     finally:
         os.close(fd)
+
+
+def sync_paths(paths: Sequence[str]) -> None:
+    """Return when all the files are on the disk. They are synced at once: the disk takes several for little more."""
+    errors: list[BaseException] = []
+    waiting = SimpleQueue[str | None]()
+    for path in paths:
+        waiting.put(path)
+    threads = [Thread(target=_sync_waiting, args=(waiting, errors)) for _ in paths[1:_THREADS]]
+    for thread in threads:
+        waiting.put(None)
+        with suppress(RuntimeError):  # the interpreter is shutting down
+            thread.start()
+    waiting.put(None)
+    _sync_waiting(waiting, errors)
+    for thread in threads:
+        if thread.ident is not None:
+            thread.join()
+    if errors:
+        raise errors[0]
+
+
+def _sync_waiting(waiting: SimpleQueue[str | None], errors: list[BaseException]) -> None:
+    while (path := waiting.get()) is not None:
+        try:
+            sync_path(path)
+        except OSError as error:
+            errors.append(error)
 
 
 def sync_directory(path: str) -> None:

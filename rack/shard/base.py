@@ -136,9 +136,10 @@ class Shard(ABC):
         """Return what is different after each commit to the shard."""
         return 0
 
-    @classmethod  # noqa: B027
-    def make_durable(cls, path: str) -> None:
-        """Have everything written to the shard on the disk."""
+    @classmethod
+    def unsynced_files(cls, path: str) -> list[str]:
+        """Return the files of a shard that is closed which may not be on the disk as they are."""
+        return []
 
     @classmethod  # noqa: B027
     def change_durability(cls, spec: ShardSpec, durability: str) -> None:

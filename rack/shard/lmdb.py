@@ -15,7 +15,6 @@ from typing import Any
 
 import lmdb
 
-from rack.disk import sync_path
 from rack.errors import CorruptShardError, TooLargeError
 from rack.shard import journaled, lmdbfile, lmdbpages, lmdbverify
 from rack.shard.base import BLOCK_BYTES, BLOCK_ITEMS, Pair, Shard, ShardSpec, is_last
@@ -203,9 +202,8 @@ class LmdbShard(LmdbEnvironment, Shard):
         return lmdbfile.last_txn(path)
 
     @classmethod
-    def make_durable(cls, path: str) -> None:
-        for file in (path, *journaled.files(path)):
-            sync_path(file)
+    def unsynced_files(cls, path: str) -> list[str]:
+        return [path, *journaled.files(path)]
 
     @classmethod
     def change_durability(cls, spec: ShardSpec, durability: str) -> None:
