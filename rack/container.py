@@ -13,12 +13,13 @@ from rack import registry
 from rack.batch import Batches
 from rack.errors import DeserializationError, LockTimeoutError, NotOpenError, SerializationError
 from rack.keys import KeyCodec, resolve_codec
-from rack.manifest import MAX_SHARDS, Manifest, Request, digest_of
+from rack.manifest import MAX_SHARDS, Manifest, Request, absolute_path, digest_of
 from rack.merge import ALL, Span
 from rack.registry import Mode, OpenStore
 from rack.serdes import MARSHAL, Serdes, SerdesArgument, resolve, unserializable
 from rack.shard import ENGINES
 from rack.shard.base import Shard
+from rack.snapshot import Snapshotting
 from rack.store import Store
 
 T = TypeVar("T")
@@ -27,7 +28,7 @@ Name = str | os.PathLike[str] | None
 _CHUNK = 1024  # how many elements a streaming operation takes in at a time
 
 
-class Container:
+class Container(Snapshotting):
     """Base of both containers. ``_route(key bytes)`` is the shard of a key; ``_store`` is all of them.
 
     Both, and the codecs, are set when the container opens; until then and afterwards they raise NotOpenError, so that
@@ -61,7 +62,7 @@ class Container:
         timeout: float | None = None,
         memory: int | None = None,
     ) -> None:
-        self._path = _absolute(name)
+        self._path = absolute_path(name)
         self.name = os.fspath(name)
         self._arguments: dict[str, Any] = {
             "hash": hash,
@@ -121,6 +122,7 @@ class Container:
         """
         with registry.guard():
             if self._depth == 0:
+                self._check_openable()
                 self._attach(registry.acquire(self._path, self._request, self._mode))
             self._depth += 1
         return self
@@ -191,11 +193,15 @@ class Container:
         self._store = self._codec = self._serdes = _NOT_OPEN
         self._route = self._dump_key = self._load_key = self._dump = self._load = _not_open
 
-    @property
-    def _manifest(self) -> Manifest:
+    def _open_store(self) -> Any:
         if self._held is None:
             _not_open()
-        return self._held.manifest
+        return self._held
+
+    @property
+    def _manifest(self) -> Manifest:
+        manifest: Manifest = self._open_store().manifest
+        return manifest
 
     @property
     def closed(self) -> bool:
@@ -210,12 +216,14 @@ class Container:
         if self._held is None:
             return f"<{type(self).__name__} {self.name!r}, closed>"
         manifest = self._manifest
-        return f"<{type(self).__name__} {self.name!r}, {manifest.engine}, {manifest.shards} shards>"
+        what = ", snapshot" if self._is_snapshot else ""
+        return f"<{type(self).__name__} {self.name!r}, {manifest.engine}, {manifest.shards} shards{what}>"
 
     def __deepcopy__(self, memo: object) -> Any:
         return self.copy()  # type: ignore[attr-defined]
 
     def __getstate__(self) -> dict[str, Any]:
+        self._check_sendable()
         return {"path": self._path, "name": self.name, "arguments": self._arguments, "open": not self.closed}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -249,7 +257,7 @@ class Container:
 
         One with a name is anonymous until it is full, so that nobody ever finds half of it.
         """
-        target = None if name is None else _absolute(name)
+        target = None if name is None else absolute_path(name)
         if target is not None:
             registry.check_absent(target)
         made = cls(registry.anonymous_path(target or beside), flag="n", **arguments)
@@ -275,7 +283,8 @@ class Container:
         """Give an anonymous container a name."""
         assert self._held is not None
         self.sync()
-        registry.publish(self._held, target)
+        registry.release(self._held)
+        registry.publish(self._held.manifest, self._held.path, target)
         assert self._finalizer is not None
         self._finalizer.detach()
         self.name = self._path = target
@@ -446,17 +455,6 @@ class Container:
 def _collected(held: OpenStore, anonymous: bool, pid: int) -> None:
     """Give back the store of a container that was collected or open at exit; its maker deletes an anonymous one."""
     registry.orphan(held, anonymous and pid == os.getpid())
-
-
-def _absolute(name: str | os.PathLike[str]) -> str:
-    path = os.fspath(name)
-    if not isinstance(path, str):
-        raise TypeError(f"name={name!r}: must be str or a path of str")
-    if not path or path.endswith(("/", os.sep)) or os.path.basename(path) in (".", ".."):
-        raise ValueError(f"name={path!r}: must be the prefix of the files to make, like 'data/seen', not a directory")
-    if "\0" in path:
-        raise ValueError(f"name={path!r}: must not contain a NUL")
-    return os.path.abspath(path)
 
 
 def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:

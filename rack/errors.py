@@ -79,5 +79,9 @@ class WorkerError(RackError, RuntimeError):
     """A worker process of an operation with ``workers=`` ended without an answer. The operation was not finished."""
 
 
+class SnapshotLostError(RackError, RuntimeError):
+    """The snapshot could not be kept any longer, or is of this process's parent: what it showed is not to be had."""
+
+
 class ReentrantWriteError(RackError, RuntimeError):
     """A serializer used the store from inside one of the store's own writes."""

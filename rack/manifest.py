@@ -46,6 +46,7 @@ class Request:
     key_serdes: KeyCodec | None = None
     hash: Callable[[bytes], bytes] | None = None
     layout: str | None = None
+    opaque: bool = False  # whatever the serdes and the hash are: stored bytes are not to be understood
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +163,8 @@ class Manifest:
             else:
                 hint = f"`rack copy {path} NEW --{name} {asked}` makes a copy with it"
             raise MismatchError(f"{name}={asked!r} was given, but {where} has {name}={getattr(self, name)!r}; {hint}")
+        if request.opaque:
+            return
         for name, given in (("serdes", request.serdes), ("key_serdes", request.key_serdes)):
             self._reconcile_serdes(name, given, where)
         if request.hash is not None or self.hash != "sha256":
@@ -226,6 +229,18 @@ class Manifest:
     def files(self, path: str) -> list[str]:
         """Return every file of the store, its mark in the file system first."""
         return [manifest_path(path), unfinished_path(path), record_path(path), *self.shard_files(path)]
+
+
+def absolute_path(name: str | os.PathLike[str]) -> str:
+    """Return where the store of that name is."""
+    path = os.fspath(name)
+    if not isinstance(path, str):
+        raise TypeError(f"name={name!r}: must be str or a path of str")
+    if not path or path.endswith(("/", os.sep)) or os.path.basename(path) in (".", ".."):
+        raise ValueError(f"name={path!r}: must be the prefix of the files to make, like 'data/seen', not a directory")
+    if "\0" in path:
+        raise ValueError(f"name={path!r}: must not contain a NUL")
+    return os.path.abspath(path)
 
 
 def manifest_path(path: str) -> str:

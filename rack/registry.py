@@ -276,11 +276,9 @@ def check_absent(path: str) -> None:
         )
 
 
-def publish(held: OpenStore, target: str) -> None:
-    """Close an anonymous store and move it to ``target``: it is there as a whole, or not at all."""
-    manifest, source = held.manifest, held.path
+def publish(manifest: Manifest, source: str, target: str) -> None:
+    """Move a closed anonymous store to ``target``: it is there as a whole, or not at all."""
     with _lock:
-        release(held)
         lock = StoreLock(target)
         try:
             lock.claim_or_raise("make the store")
@@ -299,7 +297,7 @@ def publish(held: OpenStore, target: str) -> None:
             raise
         finally:
             lock.close()
-            _unlink(_files(manifest, source))
+            discard(manifest, source)
 
 
 def _open_or_create(path: str, request: Request, mode: Mode) -> OpenStore:
@@ -419,6 +417,11 @@ def _clear(path: str, manifest: Manifest) -> None:
                 shard,
             )
         _unlink(cls.files(shard))
+
+
+def discard(manifest: Manifest, path: str) -> None:
+    """Delete the files of a store that nobody has open."""
+    _unlink(_files(manifest, path))
 
 
 def _files(manifest: Manifest, path: str) -> list[str]:

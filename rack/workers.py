@@ -18,6 +18,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from itertools import chain
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, NoReturn, TypeVar
@@ -42,10 +43,10 @@ def fan_out(
 ) -> list[Result]:
     """Return ``function(*shared, task, report)`` for each task, in their order; done by ``workers`` processes.
 
-    With one worker, or in a process that may not have children (a worker of ``multiprocessing.Pool``), it is done
-    here. ``function`` belongs to a module; ``shared`` is handed to each worker once. Containers in it that are open
-    are open there, and what a batch of theirs holds is committed first. ``report(n)`` tells that ``n`` more entries
-    are done, which is passed on to ``progress``, here.
+    With one worker, in a process that may not have children (a worker of ``multiprocessing.Pool``), or where a snapshot
+    takes part, which only this process can read, it is done here. ``function`` belongs to a module; ``shared`` is
+    handed to each worker once. Containers in it that are open are open there, and what a batch of theirs holds is
+    committed first. ``report(n)`` tells that ``n`` more entries are done, which is passed on to ``progress``, here.
 
     When it raises, no worker is left, and what they have written until then is written.
 
@@ -57,7 +58,7 @@ def fan_out(
         if isinstance(each, Container):
             each._settle()
     count = min(workers, len(tasks))
-    if count < 2 or multiprocessing.current_process().daemon:
+    if count < 2 or multiprocessing.current_process().daemon or _has_snapshot(shared):
         report = progress or (lambda done: None)
         return [function(*shared, task, report) for task in tasks]
     with _Crew(count, function, shared) as crew:
@@ -69,6 +70,11 @@ def check_workers(workers: int) -> None:
         raise TypeError(f"workers={workers!r}: must be a whole number")
     if workers < 1:
         raise ValueError(f"workers={workers}: must be at least 1")
+
+
+def _has_snapshot(shared: tuple[Any, ...]) -> bool:
+    operands = chain.from_iterable(each if isinstance(each, list) else [each] for each in shared)
+    return any(getattr(getattr(each, "container", each), "_is_snapshot", False) for each in operands)
 
 
 class _Crew:

@@ -65,6 +65,11 @@ def hear() -> Any:
     return _to_test.recv()
 
 
+def told() -> bool:
+    """In a process of a crew: return whether the test has said something that was not heard yet."""
+    return _to_test.poll()
+
+
 def _work(channel: Connection, stacks: str, function: Callable[..., object], args: tuple[Any, ...]) -> None:
     global _to_test
     _to_test = channel

@@ -12,10 +12,11 @@ from tests.conformance.range_suite import RangeSuite
 from tests.conformance.raw import RAW
 from tests.conformance.set_suite import SetSuite
 from tests.conformance.shardview_suite import ShardViewSuite
+from tests.conformance.snapshot_suite import SnapshotSuite
 from tests.conformance.views_suite import ViewsSuite
 
 SUITES: list[type[ContainerSuite]] = [LifeSuite, MadeSuite, SetSuite, DictSuite, AtomicSuite, ViewsSuite]
-SUITES += [RangeSuite, ShardViewSuite]
+SUITES += [RangeSuite, ShardViewSuite, SnapshotSuite]
 
 for engine in ENGINES:
     for suite in SUITES:

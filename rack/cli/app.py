@@ -9,6 +9,7 @@ import click
 
 from rack import RackError, __version__
 from rack.cli.algebra import diff, intersect, symdiff, union
+from rack.cli.backup import backup
 from rack.cli.compare import compare
 from rack.cli.copy import copy
 from rack.cli.dedup import dedup
@@ -43,6 +44,7 @@ def app() -> None:
     """
 
 
+app.add_command(backup)
 app.add_command(copy)
 app.add_command(dedup)
 app.add_command(demo)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from rack.shard.snapshot import SnapshotShard
 
 Pair = tuple[bytes, bytes]
 
@@ -156,6 +160,22 @@ class Shard(ABC):
     @abstractmethod
     def keep(self) -> None:
         """Called every second with durability "everysec": have everything written so far on the disk."""
+
+    # Snapshots
+
+    @abstractmethod
+    def snapshot(self) -> SnapshotShard:
+        """Return the shard as it is now, read-only; the caller closes it."""
+
+    @abstractmethod
+    def hold(self) -> AbstractContextManager[SnapshotShard]:
+        """Let nobody write to the shard while the block runs; gives a snapshot, which the caller closes.
+
+        Whoever holds several shards takes them in the order of their numbers, and uses none with a lower number than
+        one that it holds.
+
+        :raises ReadOnlyError: the shard was opened for reading alone, and its engine's writers cannot be held off.
+        """
 
     # Life
 

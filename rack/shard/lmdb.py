@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from itertools import chain, islice, takewhile
 from operator import itemgetter
 from typing import Any
@@ -22,6 +23,7 @@ from rack.shard.lmdbenv import MAX_KEY, MAX_VALUE, LmdbEnvironment, identity
 from rack.shard.lmdbfile import IDENTITY, LONG_TABLE
 from rack.shard.lmdblong import LongKeys
 from rack.shard.sealed import PLAIN, seal, unseal
+from rack.shard.snapshot import SnapshotShard
 
 _RESERVED = (IDENTITY, LONG_TABLE)
 _KEY, _VALUE = itemgetter(0), itemgetter(1)
@@ -230,6 +232,16 @@ class LmdbShard(LmdbEnvironment, Shard):
                     ' `rack repair` makes a store of what can be read; durability="everysec" survives power failures'
                 )
             _verify_after_power_failure(spec.path)
+
+    def snapshot(self) -> SnapshotShard:
+        from rack.shard.lmdbsnapshot import LmdbSnapshot  # which is an LmdbShard
+
+        return LmdbSnapshot.take(self)
+
+    def hold(self) -> AbstractContextManager[SnapshotShard]:
+        from rack.shard.lmdbsnapshot import LmdbSnapshot
+
+        return LmdbSnapshot.take_held(self)
 
 
 SHARD = LmdbShard

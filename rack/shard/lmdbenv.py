@@ -37,6 +37,7 @@ from rack.shard.base import ShardSpec
 from rack.shard.journaled import JournalledShard, JournalledTxn
 from rack.shard.lmdbfile import IDENTITY, LONG_TABLE
 from rack.shard.lmdblong import LongKeys
+from rack.shard.snapshot import Snapshots
 
 Result = TypeVar("Result")
 
@@ -57,7 +58,7 @@ class LmdbEnvironment:
         except BaseException as error:
             _unlink(spec)
             if isinstance(error, lmdb.Error):
-                raise _translated(error, spec.path) from error
+                raise translated(error, spec.path) from error
             raise
 
     def __init__(self, spec: ShardSpec, rejoin: Callable[[], None]) -> None:
@@ -73,6 +74,7 @@ class LmdbEnvironment:
         self._check_write: Callable[[bool], None] | None = None
         is_journalled = spec.durability == "everysec" and not spec.readonly
         self._journalled = JournalledShard(self, spec) if is_journalled else None
+        self._snapshots = Snapshots()
         self._unregistered = False  # a reader that may not write the lock file, of whom writers do not know
         with self._lock:
             self._open()
@@ -139,6 +141,14 @@ class LmdbEnvironment:
                             raise
                         recycled = True
 
+    def _started(self, begin: Callable[[], Any]) -> Any:
+        """Return a transaction that stays open; the caller has the lock."""
+        while True:
+            try:
+                return begin()
+            except lmdb.Error as error:
+                self._mend(error, ())
+
     def _mend(self, error: lmdb.Error, args: tuple[Any, ...]) -> None:
         """Return if the operation should be tried again; raise what the user should see if not."""
         if self._check_write is not None:
@@ -150,7 +160,7 @@ class LmdbEnvironment:
         elif isinstance(error, lmdb.ReadersFullError) and self._env.reader_check():
             pass
         else:
-            raise _translated(error, self._spec.path) from error
+            raise translated(error, self._spec.path) from error
 
     def _give_up(self, error: BaseException, txn: Any = None) -> None:
         """Undo an attempt; raise the error again unless it is LMDB's.
@@ -201,7 +211,7 @@ class LmdbEnvironment:
                 except lmdb.MapResizedError:  # to a reader, who has no growth lock: the file has just become larger
                     size = os.fstat(fd).st_size
                 except lmdb.Error as error:
-                    raise _translated(error, spec.path) from error
+                    raise translated(error, spec.path) from error
         self._env, self._inode = env, lmdbfile.file_id(status)
         try:
             if env.max_key_size() != MAX_KEY:
@@ -223,7 +233,7 @@ class LmdbEnvironment:
             self._env = None
             env.close()
             if isinstance(error, lmdb.Error):
-                raise _translated(error, spec.path) from error
+                raise translated(error, spec.path) from error
             raise
         self._begin = self._begin_refused if self._unregistered else env.begin
         self._begin_write = self._writer()
@@ -297,6 +307,7 @@ class LmdbEnvironment:
 
     def _adopt_size(self) -> None:
         """Take over the size that another process has given the file."""
+        self._snapshots.detach()
         if self._spec.readonly:
             self._env.set_mapsize(os.stat(self._spec.path).st_size)
             return
@@ -305,6 +316,7 @@ class LmdbEnvironment:
 
     def _grow(self, need: int) -> None:
         """Make room for an operation on ``need`` bytes, unless another process has just made some."""
+        self._snapshots.detach()  # may take long, so before others wait for the lock
         self._env.reader_check()  # a dead reader keeps pages from being used again
         with lmdbfile.growth_lock(self._spec.path, self._inode) as fd:
             size = os.fstat(fd).st_size
@@ -333,7 +345,7 @@ class LmdbEnvironment:
             with contextlib.suppress(lmdb.Error):
                 self._env.close()
             self._env, self._begin, self._begin_write = None, self._begin_reopened, self._begin_write_reopened
-            raise _translated(error, self._spec.path) from error
+            raise translated(error, self._spec.path) from error
 
     def copy(self, path: str) -> None:
         """Make a compact copy of the file; takes no lock meanwhile, and must not run while this process forks."""
@@ -345,7 +357,7 @@ class LmdbEnvironment:
                 with self._lock:
                     self._adopt_size()
             except lmdb.Error as error:
-                raise _translated(error, path) from error
+                raise translated(error, path) from error
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
 
@@ -364,6 +376,7 @@ class LmdbEnvironment:
             self._begin = self._begin_write = self._begin_closed
             self._unregistered = False
             self._main = self._long = None
+            self._snapshots.lose("its store was closed")
             if env is not None:
                 env.close()
             if self._journalled is not None:
@@ -381,8 +394,10 @@ class LmdbEnvironment:
         if self._journalled is not None:
             self._journalled.copying.acquire()
         self._lock.acquire()
+        self._snapshots.before_fork()
 
     def after_fork_in_parent(self) -> None:
+        self._snapshots.after_fork_in_parent()
         self._lock.release()
         if self._journalled is not None:
             self._journalled.copying.release()
@@ -394,6 +409,7 @@ class LmdbEnvironment:
         if self._journalled is not None:
             self._journalled.close()
             self._journalled = JournalledShard(self, self._spec)
+        self._snapshots.after_fork_in_child()
         env, self._env, self._unregistered = self._env, None, False
         if env is not None:
             self._main = self._long = None
@@ -442,7 +458,7 @@ def _make(spec: ShardSpec) -> None:
             env.close()
 
 
-def _translated(error: lmdb.Error, path: str) -> Exception:
+def translated(error: lmdb.Error, path: str) -> Exception:
     if isinstance(error, RackError):
         return error
     if isinstance(error, lmdb.ReadonlyError):

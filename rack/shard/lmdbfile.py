@@ -132,8 +132,12 @@ def back_lock_file(path: str) -> None:
 def grown(size: int, need: int) -> int:
     """Return the size a file of ``size`` bytes grows to when it has to hold ``need`` more."""
     step = size if size < _DOUBLE_BELOW else size // 4
-    new = size + max(step, need)
-    return -(-new // INITIAL_SIZE) * INITIAL_SIZE
+    return rounded(size + max(step, need))
+
+
+def rounded(size: int) -> int:
+    """Return the least size a file has that holds ``size`` bytes."""
+    return -(-size // INITIAL_SIZE) * INITIAL_SIZE
 
 
 def grow(fd: int, size: int, need: int, path: str) -> int:

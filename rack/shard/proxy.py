@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from rack.errors import ReadOnlyError
 from rack.shard.base import BLOCK_ITEMS, Pair, Shard, ShardSpec
+
+if TYPE_CHECKING:
+    from rack.shard.snapshot import SnapshotShard
 
 Result = TypeVar("Result")
 
@@ -85,6 +89,12 @@ class ShardProxy(Shard):
     def sync(self) -> None:
         self._forward(self._inner.sync)
 
+    def snapshot(self) -> SnapshotShard:
+        return self._forward(self._inner.snapshot)
+
+    def hold(self) -> AbstractContextManager[SnapshotShard]:
+        return self._forward(self._inner.hold)
+
     # Life is the inner shard's own.
 
     def keep(self) -> None:
@@ -106,11 +116,19 @@ class ShardProxy(Shard):
         self._inner.after_fork_in_child()
 
 
-class FrozenShard(ShardProxy):
-    """Refuses writes: for a container with ``flag="r"`` on a store that this process has also open for writing."""
+class ReadOnlyShard(Shard):
+    """Refuses writes."""
+
+    _refusal: ClassVar[str]
 
     def _refuse(self, *args: Any) -> Any:
-        raise ReadOnlyError(errno.EACCES, 'the container was opened with flag="r"')
+        raise ReadOnlyError(errno.EACCES, self._refusal)
 
     put = add = delete = pop = pop_first = modify = _refuse  # type: ignore[assignment]
     put_many = add_many = delete_many = clear = _refuse  # type: ignore[assignment]
+
+
+class FrozenShard(ReadOnlyShard, ShardProxy):
+    """For a container with ``flag="r"`` on a store that this process has also open for writing."""
+
+    _refusal = 'the container was opened with flag="r"'

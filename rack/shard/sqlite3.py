@@ -10,11 +10,13 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 from rack.disk import sync_path
 from rack.errors import CorruptShardError
 from rack.shard.base import BLOCK_BYTES, BLOCK_ITEMS, Pair, Shard, ShardSpec
+from rack.shard.snapshot import SnapshotShard
 from rack.shard.sqlitedb import SqliteDatabase, check_identity, identity, roll_back, translated
 
 Result = TypeVar("Result")
@@ -128,6 +130,16 @@ class SqliteShard(SqliteDatabase, Shard):
             self.sync()
             self._kept = version
 
+    def snapshot(self) -> SnapshotShard:
+        from rack.shard.sqlitesnapshot import SqliteSnapshot  # which is an SqliteShard
+
+        return SqliteSnapshot.take(self)
+
+    def hold(self) -> AbstractContextManager[SnapshotShard]:
+        from rack.shard.sqlitesnapshot import SqliteSnapshot
+
+        return SqliteSnapshot.take_held(self)
+
 
 SHARD = SqliteShard
 
@@ -138,6 +150,9 @@ SHARD = SqliteShard
 @contextlib.contextmanager
 def _snapshot(connection: sqlite3.Connection) -> Iterator[None]:
     """Have several reads see one state."""
+    if connection.in_transaction:  # of a snapshot
+        yield
+        return
     connection.execute("BEGIN")
     try:
         yield

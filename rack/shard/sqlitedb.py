@@ -37,6 +37,7 @@ from rack.errors import (
 )
 from rack.lockfile import flock_within
 from rack.shard.base import ShardSpec
+from rack.shard.snapshot import Snapshots
 
 Result = TypeVar("Result")
 
@@ -59,6 +60,7 @@ class SqliteDatabase:
         self._closed = False
         self._check_write: Callable[[bool], None] | None = None
         self._inode: tuple[int, int] | None = None
+        self._snapshots = Snapshots()
         with self._lock:
             self._open()
 
@@ -165,7 +167,7 @@ class SqliteDatabase:
 
     def _connect(self) -> sqlite3.Connection:
         spec = self._spec
-        connection = _connect(spec.path, "ro" if spec.readonly else "rw")
+        connection = connect(spec.path, "ro" if spec.readonly else "rw")
         try:
             try:
                 row = connection.execute("SELECT value FROM rack WHERE name = 'identity'").fetchone()
@@ -175,7 +177,7 @@ class SqliteDatabase:
                 if not spec.readonly or _size(spec.path + "-wal"):
                     raise
                 connection.close()
-                connection = _connect(spec.path, "ro&immutable=1")
+                connection = connect(spec.path, "ro&immutable=1")
                 row = connection.execute("SELECT value FROM rack WHERE name = 'identity'").fetchone()
             check_identity(spec, row)
             connection.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[spec.durability]}")
@@ -205,6 +207,7 @@ class SqliteDatabase:
         try:
             self._disconnect(timeout)
             self._closed = True
+            self._snapshots.lose("its store was closed")
         finally:
             self._lock.release()
 
@@ -214,16 +217,20 @@ class SqliteDatabase:
 
     def before_fork(self) -> None:
         self._lock.acquire()
+        self._snapshots.detach()
+        self._snapshots.before_fork()
         self._disconnect()
 
     def after_fork_in_parent(self) -> None:
+        self._snapshots.after_fork_in_parent()
         self._lock.release()
 
     def after_fork_in_child(self) -> None:
         self._lock = RLock()
+        self._snapshots.after_fork_in_child()
 
 
-def _connect(path: str, mode: str) -> sqlite3.Connection:
+def connect(path: str, mode: str) -> sqlite3.Connection:
     return sqlite3.connect(
         f"file:{quote(path)}?mode={mode}",
         uri=True,

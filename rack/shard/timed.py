@@ -7,15 +7,18 @@ the request still stands. So an operation that timed out has not happened and wi
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rack.errors import LockTimeoutError
 from rack.shard.base import Shard
 from rack.shard.proxy import Result, ShardProxy
+from rack.shard.snapshot import SnapshotShard
 
 _current = threading.local()
 
@@ -63,7 +66,7 @@ class _Request:
     def outcome(self, timeout: float) -> Any:
         while not self._finished.wait(timeout):
             if self.withdraw():
-                raise LockTimeoutError(f"the shard's writer lock was not free for {timeout} s; nothing was changed")
+                raise LockTimeoutError(_too_late(timeout))
         if self._error is not None:
             raise self._error
         return self._result
@@ -94,10 +97,47 @@ class TimedShard(ShardProxy):
         server[1].put(request)
         return request.outcome(self._timeout)  # type: ignore[no-any-return]
 
+    @contextmanager
+    def hold(self) -> Iterator[SnapshotShard]:
+        """In a thread of its own, as a writer lock is let go of by the thread that took it."""
+        answers: queue.SimpleQueue[SnapshotShard | BaseException] = queue.SimpleQueue()
+        over = threading.Event()
+
+        def hold() -> None:
+            try:
+                with self._inner.hold() as snapshot:
+                    answers.put(snapshot)
+                    over.wait()
+                    if request.withdrawn:
+                        snapshot.close()
+            except BaseException as error:
+                answers.put(error)
+
+        request = _Request(hold, ())
+        threading.Thread(target=request.run, name="rack-hold", daemon=True).start()
+        try:
+            answer = None
+            while answer is None:
+                with contextlib.suppress(queue.Empty):
+                    answer = answers.get(timeout=self._timeout)
+                if answer is None and request.withdraw():
+                    raise LockTimeoutError(_too_late(self._timeout))
+            if isinstance(answer, BaseException):
+                raise answer
+            yield answer
+        finally:
+            over.set()
+            if not request.withdraw():
+                request.outcome(self._timeout)
+
     def __del__(self) -> None:
         server = getattr(self, "_server", None)
         if server is not None and server[0] == os.getpid():
             server[1].put(None)
+
+
+def _too_late(timeout: float) -> str:
+    return f"the shard's writer lock was not free for {timeout} s; nothing was changed"
 
 
 def _serve(requests: queue.SimpleQueue[_Request | None]) -> None:

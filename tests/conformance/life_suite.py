@@ -176,6 +176,8 @@ ARGUMENTS: dict[tuple[str, str], tuple[Any, ...]] = {
     **{("set", f"__{name}__"): ({"a"},) for name in ("ior", "iand", "isub", "ixor", "lt", "le", "gt", "ge", "eq")},
     **{("dict", f"__{name}__"): ({"a": 1},) for name in ("or", "ror", "ior", "eq")},
     ("both", "__deepcopy__"): ({},),
+    ("both", "snapshot"): (),
+    ("both", "backup"): ("never-made",),
     ("set", "__ne__"): ({"a"},),
     ("dict", "__ne__"): ({"a": 1},),
     ("set", "update"): (["a"],),

@@ -1,0 +1,145 @@
+"""A shard as it was at one moment, read through the live shard's database for as long as that allows it.
+
+A live shard knows its snapshots (:class:`Snapshots`). When it has to let go of what one reads through (LMDB: a resize
+of the map; SQLite: a fork), the snapshot first moves to a copy of its own, a file that goes with it. If that fails the
+snapshot is lost, which is an error for whoever reads it, and nobody else's.
+
+Locks are taken in the order: the live shard's, the snapshot's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import RLock
+from typing import Any
+from weakref import WeakSet
+
+from rack.errors import NotOpenError, SnapshotLostError
+from rack.shard.base import ShardSpec
+from rack.shard.proxy import ReadOnlyShard
+
+
+class SnapshotShard(ReadOnlyShard):
+    """What snapshots of all engines share. ``_lock`` is held around each read."""
+
+    _refusal = "a snapshot is read-only"
+    _lock: Any
+    _spec: ShardSpec
+
+    def _start(self, among: Snapshots) -> None:
+        self._new_lock()
+        self._end: Exception | None = None  # why it can no longer be read
+        self._detached = False
+        among.add(self)
+
+    def _new_lock(self) -> None:
+        self._lock = RLock()
+
+    @abstractmethod
+    def copy_to(self, spec: ShardSpec) -> None:
+        """Make the shard ``spec``, of another store, with what this one shows. It is on the disk afterwards."""
+
+    @abstractmethod
+    def _move_to(self, path: str) -> None:
+        """Read through a copy from now on, a new file ``path`` that is removed as soon as it is open."""
+
+    @abstractmethod
+    def _let_go(self) -> None:
+        """Drop what it reads through."""
+
+    def detach(self) -> None:
+        """Become independent of the live shard's database, or be lost."""
+        with self._lock:
+            if self._detached or self._end is not None:
+                return
+            path = f"{self._spec.path}-snapshot-{uuid.uuid4().hex[:12]}"
+            try:
+                self._move_to(path)
+                self._detached = True
+            except Exception as error:
+                self.lose(f"it could not be copied when its store had to let go of it ({error})")
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+
+    def lose(self, reason: str) -> None:
+        with self._lock:
+            if self._end is None:
+                self._end = SnapshotLostError(f"the snapshot of {self._spec.path} is lost: {reason}; take another one")
+                self._let_go()
+
+    def close(self, timeout: float | None = None) -> None:
+        with self._lock:
+            if self._end is None:
+                self._let_go()
+            self._end = NotOpenError("the snapshot is closed; take another one")
+
+    def sync(self) -> None:
+        pass  # there is no write
+
+    def keep(self) -> None:
+        pass
+
+    def on_write(self, check: Callable[[bool], None]) -> None:
+        pass
+
+    def snapshot(self) -> SnapshotShard:
+        raise TypeError("a snapshot of a snapshot is the same")
+
+    @contextmanager
+    def hold(self) -> Iterator[SnapshotShard]:
+        raise TypeError("a snapshot has no writers")
+        yield
+
+    # A fork: called by the live shard, which holds its lock
+
+    def before_fork(self) -> None:
+        self._lock.acquire()
+
+    def after_fork_in_parent(self) -> None:
+        self._lock.release()
+
+    def after_fork_in_child(self) -> None:
+        self._new_lock()
+        self.lose("a snapshot stays in the process that took it, and this is a forked child")
+
+
+class Snapshots:
+    """The snapshots of a live shard, whose lock is held around each use."""
+
+    def __init__(self) -> None:
+        self._alive: WeakSet[SnapshotShard] = WeakSet()
+        self._at_fork: list[SnapshotShard] = []
+
+    def add(self, snapshot: SnapshotShard) -> None:
+        self._alive.add(snapshot)
+
+    def detach(self) -> None:
+        """Make all of them independent of the live shard's database. O(shard) for each that is not yet."""
+        for snapshot in list(self._alive):
+            snapshot.detach()
+
+    def lose(self, reason: str) -> None:
+        for snapshot in list(self._alive):
+            snapshot.lose(reason)
+
+    def before_fork(self) -> None:
+        """Wait for reads and copies of other threads, and hold off new ones."""
+        self._at_fork = list(self._alive)
+        for snapshot in self._at_fork:
+            snapshot.before_fork()
+
+    def after_fork_in_parent(self) -> None:
+        for snapshot in self._at_fork:
+            snapshot.after_fork_in_parent()
+        self._at_fork = []
+
+    def after_fork_in_child(self) -> None:
+        for snapshot in self._at_fork:
+            snapshot.after_fork_in_child()
+        self._at_fork = []
