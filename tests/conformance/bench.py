@@ -22,7 +22,9 @@ HASHES: dict[str, Hash] = {"sha256": sha256, "constant": constant}
 class Bench:
     """``shard`` is open; ``stored`` and ``seed`` go behind its back while it is closed."""
 
-    def __init__(self, engine: str, raw: RawEngine, directory: Path, hash: Hash = sha256) -> None:
+    def __init__(
+        self, engine: str, raw: RawEngine, directory: Path, hash: Hash = sha256, durability: str = "process"
+    ) -> None:
         self.raw = raw
         self.hash = hash
         self.path = directory / f"shard{raw.suffix}"
@@ -35,11 +37,12 @@ class Bench:
             "number": 3,
             "layout": "direct",
             "hash": hash,
-            "durability": "process",
+            "durability": durability,
             "readonly": False,
         }
         self._opened: Shard | None = None
         self._class.create(ShardSpec(**self._spec))
+        self._start_journal()
         self.open()
 
     @property
@@ -69,7 +72,22 @@ class Bench:
         """Put pairs into the file."""
         self.close()
         self.raw.write(self.path, pairs, self.hash)
+        self._start_journal()
         self.open()
+
+    def _start_journal(self) -> None:
+        if self._spec["durability"] == "everysec":
+            self._class.change_durability(ShardSpec(**self._spec), "everysec")
+
+    def after_power_failure(self) -> dict[bytes, bytes]:
+        """Return what a shard with durability "everysec" is made of after a power failure that comes now."""
+        self.close()
+        try:
+            spec = ShardSpec(**self._spec)
+            self._class.recover(spec, "everysec", None)
+            return self.raw.read(self.path)
+        finally:
+            self.open()
 
     def finish(self) -> None:
         """Every test ends with this."""

@@ -41,10 +41,11 @@ both_ways = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "r
 class ScanSuite:
     engine: ClassVar[str]
     raw: ClassVar[RawEngine]
+    durability: ClassVar[str] = "process"
 
     @pytest.fixture
     def bench(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
-        bench = Bench(self.engine, self.raw, tmp_path, HASHES[getattr(request, "param", "sha256")])
+        bench = Bench(self.engine, self.raw, tmp_path, HASHES[getattr(request, "param", "sha256")], self.durability)
         yield bench
         bench.finish()
 
