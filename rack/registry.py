@@ -213,7 +213,10 @@ def release(held: OpenStore, keep: bool = True) -> None:
         held.users -= 1
         if held.users:
             return
-        deleted = held.mode.flag != "r" and not held.is_current()
+        try:
+            deleted = held.mode.flag != "r" and not held.is_current()
+        except OSError:  # the manifest cannot be read, for want of descriptors say: no reason not to close
+            deleted = False
         try:
             held.shut(keep and not deleted)
         except LockTimeoutError:

@@ -169,10 +169,10 @@ OPERATIONS: dict[str, tuple[Callable[[Dict], object], dict[str, bytes], bool]] =
 }
 
 
-def _prepare(disk: Disk, shards: int = 2) -> Path:
+def _prepare(disk: Disk, durability: str = "process") -> Path:
     for file in disk.place.iterdir():
         file.unlink()
-    with Dict(disk.place / "store", serdes="pickle", shards=shards) as store:
+    with Dict(disk.place / "store", serdes="pickle", shards=2, durability=durability) as store:
         store.update(BEFORE)
     return disk.place / "store"
 
@@ -186,14 +186,20 @@ def _in_a_process(function: Callable[[int], Any], pages: int) -> Any:
         return crew.start(function, pages).result(60)
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize(
+    ("name", "durability"),
+    [
+        *((name, "process") for name in OPERATIONS),
+        *((name, "everysec") for name in ("a small value", "update", "batch")),
+    ],
+)
 def test_an_operation_on_a_full_disk_has_not_happened_and_can_be_done_later(
-    name: str, disk: Disk, seed: int, long: bool
+    name: str, durability: str, disk: Disk, seed: int, long: bool
 ) -> None:
     operation, after, atomic = OPERATIONS[name]
 
     def work(pages: int) -> bool:
-        with Dict(path) as store:
+        with Dict(path, durability=durability) as store:
             disk.limit(pages)
             done = succeeds(lambda: operation(store))
             found = dict(store)
@@ -201,7 +207,7 @@ def test_an_operation_on_a_full_disk_has_not_happened_and_can_be_done_later(
             assert len(store) == len(found)
             assert done or dict(store.items()) == found
         disk.lift()  # only now: closing a store needs no space
-        with Dict(path) as store:
+        with Dict(path, durability=durability) as store:
             assert dict(store) == found
             operation(store)
             assert dict(store) == after
@@ -210,7 +216,7 @@ def test_an_operation_on_a_full_disk_has_not_happened_and_can_be_done_later(
 
     outcomes = []
     for pages in _cases(disk, long, seed):
-        path = _prepare(disk)
+        path = _prepare(disk, durability)
         outcomes.append(_in_a_process(work, pages))
         assert_sound(Dict(path))
     assert outcomes[-1], "there was never enough space"

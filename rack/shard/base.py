@@ -17,6 +17,7 @@ Pair = tuple[bytes, bytes]
 # What a block of a scan has at most, unless its only item is larger.
 BLOCK_ITEMS = 1024
 BLOCK_BYTES = 1 << 20
+MOST_ENTRIES = 1 << 48  # that a shard can have: more are damage, and too many for len()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ import lmdb
 
 from rack.errors import CorruptShardError, TooLargeError
 from rack.shard import journaled, lmdbfile, lmdbpages, lmdbverify
-from rack.shard.base import BLOCK_BYTES, BLOCK_ITEMS, Pair, Shard, ShardSpec, is_last
+from rack.shard.base import BLOCK_BYTES, BLOCK_ITEMS, MOST_ENTRIES, Pair, Shard, ShardSpec, is_last
 from rack.shard.lmdbenv import MAX_KEY, MAX_VALUE, LmdbEnvironment, identity
 from rack.shard.lmdbfile import IDENTITY, LONG_TABLE
 from rack.shard.lmdblong import LongKeys
@@ -441,6 +441,8 @@ def _count(shard: LmdbShard, txn: Any) -> int:
     entries: int = txn.stat()["entries"] - 1
     if shard._long is not None:
         entries += shard._long.count(txn) - 1
+    if not 0 <= entries < MOST_ENTRIES:
+        raise lmdb.CorruptedError(f"it counts {entries} entries")
     return entries
 
 

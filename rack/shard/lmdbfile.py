@@ -21,7 +21,7 @@ from typing import Any
 
 import lmdb
 
-from rack.errors import CorruptShardError, StoreDeletedError, StoreFullError
+from rack.errors import CorruptShardError, StoreDeletedError, StoreFullError, StorePathError
 from rack.lockfile import flock_within, path_error
 
 # Rack's own records in the main database: under the first keys, so that sorted loads can append.
@@ -55,6 +55,8 @@ def growth_lock(path: str, inode: tuple[int, int] | None = None, timeout: float 
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         raise StoreDeletedError(f"{path} was removed while the store was open") from None
+    except OSError as error:
+        raise StorePathError(error.errno, error.strerror, path) from error
     try:
         flock_within(timeout, fd, fcntl.LOCK_EX, path)
         if inode is not None and file_id(os.fstat(fd)) != inode:

@@ -118,9 +118,11 @@ class LongKeys:
             if record_key[: len(stem)] != stem:
                 raise CorruptShardError(f"{self._path}: the long key {key[:60]!r}... is stored in the wrong place")
 
-    def _split(self, record: bytes) -> tuple[bytes, bytes]:
+    def _split(self, stored: bytes | None) -> tuple[bytes, bytes]:
         """Cut a record into (key, value)."""
-        record = unseal(record, self._path)
+        if stored is None:
+            raise lmdb.CorruptedError("a record of the table of long keys is not where it was just seen")
+        record = unseal(stored, self._path)
         end = 4 + int.from_bytes(record[:4], "big")
         if end > len(record):
             raise lmdb.CorruptedError("a record of the table of long keys is cut short")

@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 
 from rack.disk import sync_path
 from rack.errors import CorruptShardError
-from rack.shard.base import BLOCK_BYTES, BLOCK_ITEMS, Pair, Shard, ShardSpec
+from rack.lockfile import path_error
+from rack.shard.base import BLOCK_BYTES, BLOCK_ITEMS, MOST_ENTRIES, Pair, Shard, ShardSpec
 from rack.shard.snapshot import SnapshotShard
 from rack.shard.sqlitedb import SqliteDatabase, check_identity, identity, roll_back, translated
 
@@ -121,8 +122,13 @@ class SqliteShard(SqliteDatabase, Shard):
         # What is not in the database yet is in the write-ahead log; checkpoints sync what they move. No lock is held:
         # the log is not a file whose descriptors SQLite's locks depend on.
         self._read(_version)  # reopens, or raises, as any operation would
-        with contextlib.suppress(FileNotFoundError):
-            sync_path(self._spec.path + "-wal")
+        log = self._spec.path + "-wal"
+        try:
+            sync_path(log)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise path_error(error, log) from error
 
     def keep(self) -> None:
         version = self.version()
@@ -162,7 +168,17 @@ def _snapshot(connection: sqlite3.Connection) -> Iterator[None]:
 
 def _get(connection: sqlite3.Connection, key: bytes) -> bytes | None:
     row = connection.execute(_GET, (key,)).fetchone()
-    return None if row is None else row[0]
+    if row is None:
+        return None
+    _check_blobs(row)
+    value: bytes = row[0]
+    return value
+
+
+def _check_blobs(row: tuple[Any, ...]) -> None:
+    """Raise unless all are blobs: a bit that flips may make them something else."""
+    if type(row[0]) is not bytes or type(row[-1]) is not bytes:
+        raise sqlite3.DatabaseError("an entry is not of blobs, and not Rack's")
 
 
 def _contains(connection: sqlite3.Connection, key: bytes) -> bool:
@@ -191,6 +207,7 @@ def _pop(connection: sqlite3.Connection, key: bytes) -> bytes | None:
 def _pop_first(connection: sqlite3.Connection) -> Pair | None:
     row: Pair | None = connection.execute("SELECT key, value FROM entries ORDER BY key LIMIT 1").fetchone()
     if row is not None:
+        _check_blobs(row)
         _delete(connection, row[0])
     return row
 
@@ -230,6 +247,7 @@ def _scan(
     block: list[Any] = []
     size = 0
     for row in rows:
+        _check_blobs(row)
         block.append(row if values else row[0])
         size += sum(map(len, row))
         if size >= BLOCK_BYTES:
@@ -242,7 +260,9 @@ def _count(connection: sqlite3.Connection) -> int:
     row = connection.execute("SELECT value FROM rack WHERE name = 'count'").fetchone()
     if row is None:
         raise sqlite3.DatabaseError("the number of entries is missing")
-    count: int = row[0]
+    count = row[0]
+    if type(count) is not int or not 0 <= count < MOST_ENTRIES:
+        raise sqlite3.DatabaseError(f"it counts {count!r} entries")
     return count
 
 

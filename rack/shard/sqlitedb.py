@@ -42,6 +42,7 @@ from rack.shard.snapshot import Snapshots
 Result = TypeVar("Result")
 
 _SYNCHRONOUS = {"process": "NORMAL", "everysec": "NORMAL", "always": "FULL"}
+_ERRORS = (sqlite3.Error, UnicodeDecodeError)  # the latter when a damaged name is in the message
 _BUSY_SECONDS = 60  # for programs that do not queue, such as the sqlite3 shell; then it is tried again
 # The log is moved into the database, and both are synced, when it has this many pages (16 MiB). SQLite's default of
 # 1,000 makes a set take 26 us instead of 17: the pages that many commits share are moved once.
@@ -80,7 +81,7 @@ class SqliteDatabase:
             while True:
                 try:
                     return body(connection, *args)
-                except sqlite3.Error as error:
+                except _ERRORS as error:
                     # Who may not write the log's index, and finds it in the middle of a change, is told READONLY.
                     deadline = deadline or time.monotonic() + _BUSY_SECONDS
                     if _code(error) & 0xFF != sqlite3.SQLITE_READONLY or time.monotonic() > deadline:
@@ -119,7 +120,7 @@ class SqliteDatabase:
                 finally:
                     flock(self._queue, LOCK_UN)
 
-    def _mend(self, error: sqlite3.Error) -> None:
+    def _mend(self, error: Exception) -> None:
         """Return if the operation should be tried again; raise what the user should see if not."""
         if _code(error) & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise translated(error, self._spec.path) from error
@@ -148,7 +149,7 @@ class SqliteDatabase:
             if self._queue >= 0:
                 flock_within(self._spec.timeout, self._queue, LOCK_EX, path + "-lock")
             self._connection = self._connect()
-        except sqlite3.Error as error:
+        except _ERRORS as error:
             self._disconnect()
             raise translated(error, self._spec.path) from error
         except BaseException:
@@ -240,7 +241,7 @@ def connect(path: str, mode: str) -> sqlite3.Connection:
     )
 
 
-def translated(error: sqlite3.Error, path: str) -> Exception:
+def translated(error: Exception, path: str) -> Exception:
     code = _code(error)
     kind = code & 0xFF
     if kind == sqlite3.SQLITE_READONLY:
@@ -252,7 +253,7 @@ def translated(error: sqlite3.Error, path: str) -> Exception:
     if kind == sqlite3.SQLITE_IOERR and _size_is_limited():
         return StoreFullError(errno.EFBIG, f"{error}: file-size limit; nothing was changed", path)
     if kind in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
-        return StorePathError(errno.EIO, str(error), path)
+        return StorePathError(_reason(), str(error), path)
     return CorruptShardError(f"{path}: {error}. The shard is damaged; restore it from a copy")
 
 
@@ -262,7 +263,7 @@ def roll_back(connection: sqlite3.Connection) -> None:
             connection.execute("ROLLBACK")
 
 
-def _code(error: sqlite3.Error) -> int:
+def _code(error: Exception) -> int:
     return getattr(error, "sqlite_errorcode", None) or sqlite3.SQLITE_ERROR
 
 
@@ -281,6 +282,17 @@ def _disk_is_full(path: str) -> bool:
 
 def _size_is_limited() -> bool:
     return resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY
+
+
+def _reason() -> int:
+    """Return why a file cannot be opened or read, of which SQLite says nothing: are there descriptors for all four?"""
+    with contextlib.ExitStack() as stack:
+        try:
+            for _ in range(4):
+                stack.callback(os.close, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        except OSError as error:
+            return error.errno or errno.EIO
+    return errno.EIO
 
 
 def identity(spec: ShardSpec) -> str:
