@@ -14,10 +14,11 @@ from rich.progress import Progress
 
 from bench import report, runner
 from bench.data import FULL, QUICK
+from bench.scans import SCANS
 from bench.sqlite import SQLITE
 from bench.workloads import WORKLOADS
 
-ALL = [*WORKLOADS, *SQLITE]
+ALL = [*WORKLOADS, *SCANS, *SQLITE]
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 SLOW_SQLITE = ("sqlite-writers-8", "sqlite-fairness", "space")
 SLOW = ("writers-2", "writers-8", "shards-set", "shards-get", "shards-writers", *SLOW_SQLITE)

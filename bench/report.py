@@ -15,7 +15,7 @@ from rich.table import Table
 
 from bench.rivals import contestants
 from bench.runner import Result, Series
-from bench.targets import TARGETS
+from bench.targets import TARGETS, Limit
 
 
 def machine() -> dict[str, Any]:
@@ -101,16 +101,15 @@ def target_rows(results: Mapping[str, Result]) -> list[dict[str, Any]]:
         if target.benchmark not in results:
             continue
         reached = target.reached(results)
-        verdict = "not measured" if reached is None else "ok" if reached >= target.least else "MISSED"
-        rows.append(
-            {
-                "benchmark": target.benchmark,
-                "rival": target.rival,
-                "target": target.least,
-                "reached": reached,
-                "verdict": verdict,
-            }
-        )
+        row: dict[str, Any] = {"benchmark": target.benchmark}
+        if isinstance(target, Limit):
+            row |= {"rival": None, "seconds": target.most}
+            good = reached is not None and reached <= target.most
+        else:
+            row |= {"rival": target.rival, "target": target.least}
+            good = reached is not None and reached >= target.least
+        row |= {"reached": reached, "verdict": "not measured" if reached is None else "ok" if good else "MISSED"}
+        rows.append(row)
     return rows
 
 
@@ -123,8 +122,9 @@ def target_table(results: Mapping[str, Result]) -> Table:
     table.add_column("reached", justify="right")
     table.add_column("")
     for row in target_rows(results):
-        reached = "" if row["reached"] is None else times(row["reached"])
-        cells = (row["benchmark"], row["rival"], f">= {times(row['target'])}", reached, row["verdict"])
+        show, goal = (times, f">= {times(row['target'])}") if row["rival"] else (micros, f"<= {micros(row['seconds'])}")
+        reached = "" if row["reached"] is None else show(row["reached"])
+        cells = (row["benchmark"], row["rival"] or "microseconds", goal, reached, row["verdict"])
         table.add_row(*cells, style="" if row["verdict"] == "ok" else "bold red")
     return table
 

@@ -22,11 +22,24 @@ class Target:
         return result.ratio(self.rival) if result else None
 
 
+@dataclass(frozen=True)
+class Limit:
+    """How long an operation of Rack may take, in seconds."""
+
+    benchmark: str
+    most: float
+
+    def reached(self, results: Mapping[str, Result]) -> float | None:
+        """The seconds that it took, or None if it was not measured."""
+        series = results[self.benchmark].series[0] if self.benchmark in results else None
+        return series.time if series and series.rounds else None
+
+
 HAND = "py-lmdb by hand"
 FANOUT = "FanoutCache(8)"
 KEEPING = "FanoutCache(8), no eviction"
 
-TARGETS = [
+TARGETS: list[Target | Limit] = [
     Target("set", FANOUT, 25),
     Target("set", KEEPING, 25),
     Target("set", "rocksdict", 1.2),
@@ -45,5 +58,6 @@ TARGETS = [
     Target("sqlite-get", "diskcache.Index", 2),
     Target("sqlite-update", "sqlite3 by hand", 0.5),
     Target("sqlite-writers-8", FANOUT, 3.5),
+    Limit("scan", 0.002),
     Target("sqlite-fairness", "sqlite3 by hand", 5),  # the longest that a set took
 ]
