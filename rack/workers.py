@@ -2,16 +2,18 @@
 
 Workers are forked where that is safe: on Linux, and while no thread but this one, and Rack's own, may hold a lock that
 the child would wait for. They start in milliseconds then, and inherit everything. Else they are new interpreters, to
-which everything is pickled.
+which everything is pickled; they know nothing of the main module.
 
 A worker that is to end gets SIGTERM, and ends between two instructions of Python: not inside of a commit.
 """
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import pickle
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -21,6 +23,7 @@ from contextlib import suppress
 from itertools import chain
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from multiprocessing.spawn import get_executable
 from typing import Any, NoReturn, TypeVar
 
 from rack.container import Container
@@ -77,31 +80,70 @@ def _has_snapshot(shared: tuple[Any, ...]) -> bool:
     return any(getattr(getattr(each, "container", each), "_is_snapshot", False) for each in operands)
 
 
+class _Interpreter:
+    """A worker that is a new interpreter, with what is used here of ``multiprocessing.Process``.
+
+    Unlike a process that ``multiprocessing`` spawns it does not import the main module: a program that has no
+    ``if __name__ == "__main__":`` would begin again in each worker.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        channel = connection.fileno()
+        path = json.dumps([str(entry) for entry in sys.path])
+        command = [get_executable(), "-P", "-c", _START, str(channel), path]
+        self._process = subprocess.Popen(command, pass_fds=[channel], stdin=subprocess.DEVNULL)
+        self.terminate = self._process.terminate
+        self.kill = self._process.kill
+
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def join(self, timeout: float | None = None) -> None:
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout)
+
+    @property
+    def exitcode(self) -> int | None:
+        return self._process.poll()
+
+    def close(self) -> None: ...
+
+
+_START = "import json, sys; sys.path[:] = json.loads(sys.argv[2]); from rack.workers import _serve; _serve()"
+
+
 class _Crew:
     """Worker processes that wait for tasks; at the end of the ``with`` block none is left."""
 
     def __init__(self, count: int, function: Callable[..., Any], shared: tuple[Any, ...]) -> None:
-        self._workers: dict[Connection, BaseProcess] = {}
-        self._forked = _may_fork()
-        context: Any = multiprocessing.get_context("fork" if self._forked else "spawn")
-        job: Any = (function, shared)
-        if not self._forked:
-            job = _pickled(job)
-        # A signal between the fork and the worker's first line would meet this process's handlers there.
+        self._workers: dict[Connection, BaseProcess | _Interpreter] = {}
+        job = function, shared
+        pickled = None if _may_fork() else _pickled(job)
+        # A signal that comes before a worker's first line would meet this process's handlers there, or none.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
             for _ in range(count):
-                ours, theirs = context.Pipe()
-                inherited = [ours, *self._workers] if self._forked else []
-                process = context.Process(target=_work, args=(theirs, inherited, job), name="rack-worker", daemon=True)
-                process.start()
-                theirs.close()
-                self._workers[ours] = process
+                ours, theirs = multiprocessing.Pipe()
+                with theirs:
+                    if pickled is None:
+                        self._workers[ours] = self._forked(ours, theirs, job)
+                    else:
+                        self._workers[ours] = _Interpreter(theirs)
+            if pickled is not None:
+                for connection in self._workers:
+                    with suppress(ConnectionError):  # whoever is gone is missed when its answer is
+                        connection.send_bytes(pickled)
         except BaseException:
             self._end()
             raise
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def _forked(self, ours: Connection, theirs: Connection, job: Any) -> BaseProcess:
+        args = (theirs, [ours, *self._workers], job)
+        process = multiprocessing.get_context("fork").Process(target=_work, args=args, name="rack-worker", daemon=True)
+        process.start()
+        return process
 
     def __enter__(self) -> _Crew:
         return self
@@ -131,10 +173,8 @@ class _Crew:
     def _hand_out(self, connection: Connection, waiting: list[tuple[int, Any]], busy: dict[Connection, int]) -> None:
         if waiting:
             number, task = waiting.pop()
-            try:
+            with suppress(ConnectionError):  # as above
                 connection.send(task)
-            except ConnectionError:
-                self._lost(connection)
             busy[connection] = number
 
     def _readable(self, busy: Iterable[Connection]) -> list[Connection]:
@@ -156,15 +196,7 @@ class _Crew:
         process.join(_PATIENCE)
         code = process.exitcode
         how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
-        advice = (
-            ""
-            if self._forked or code is None or code < 0
-            else (
-                "; a program that uses workers= needs `if __name__ == '__main__':` around what it does, because worker"
-                " processes import it"
-            )
-        )
-        raise WorkerError(f"a worker process {how}; the operation was not finished{advice}")
+        raise WorkerError(f"a worker process {how}; the operation was not finished")
 
     def _end(self) -> None:
         """Have the workers end; by force, those that do not within some seconds."""
@@ -193,10 +225,14 @@ def _pickled(job: tuple[Callable[..., Any], tuple[Any, ...]]) -> bytes:
     try:
         return pickle.dumps(job)
     except Exception as error:
-        raise SerializationError(
-            f"this cannot be sent to worker processes ({error}): give serdes and hash that are defined in a module, or"
-            " use workers=1"
-        ) from error
+        raise _not_sent(error) from error
+
+
+def _not_sent(error: Exception) -> SerializationError:
+    return SerializationError(
+        f"this cannot be sent to worker processes ({error}): give serdes and hash that are defined in a module, other"
+        " than the program itself, or use workers=1"
+    )
 
 
 # In the worker:
@@ -204,6 +240,13 @@ def _pickled(job: tuple[Callable[..., Any], tuple[Any, ...]]) -> bytes:
 
 class _Ended(BaseException):
     """The parent has told this process to end."""
+
+
+def _serve() -> None:
+    """Run in an interpreter that was started as a worker."""
+    connection = Connection(int(sys.argv[1]))
+    with suppress(EOFError, ConnectionError):
+        _work(connection, [], connection.recv_bytes())
 
 
 def _work(connection: Connection, inherited: list[Connection], job: Any) -> None:
@@ -216,7 +259,7 @@ def _work(connection: Connection, inherited: list[Connection], job: Any) -> None
     with suppress(_Ended, EOFError, ConnectionError):  # told to end, or the parent is gone
         try:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-            function, shared = pickle.loads(job) if isinstance(job, bytes) else job
+            function, shared = _unpickled(job) if isinstance(job, bytes) else job
             report = _Report(connection)
             while True:
                 result = function(*shared, connection.recv(), report)
@@ -228,6 +271,13 @@ def _work(connection: Connection, inherited: list[Connection], job: Any) -> None
             connection.send(("failed", _portable(error)))
         finally:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _unpickled(job: bytes) -> Any:
+    try:
+        return pickle.loads(job)
+    except (AttributeError, ImportError) as error:
+        raise _not_sent(error) from error
 
 
 def _raise_ended(signum: int, frame: object) -> NoReturn:

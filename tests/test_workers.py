@@ -17,7 +17,7 @@ from rack import PersistentDict, RackError, SerializationError
 from rack import workers as rack_workers
 from rack.errors import WorkerError
 from rack.workers import fan_out
-from tests.processes import Crew, assert_sound, run, tell
+from tests.processes import Crew, assert_sound, run, run_script, tell
 from tests.processes import engine as engine
 
 Report = Callable[[int], object]
@@ -204,6 +204,35 @@ def test_what_cannot_be_sent_is_named(tmp_path: Path, method: str) -> None:
             assert sum(fan_out(count, (d,), range(16), 2)) == 1
     assert len(d.open()) == 1
     d.close()
+
+
+def test_new_interpreters_do_not_run_the_program_again(tmp_path: Path) -> None:
+    output = run_script(
+        """
+        import threading
+        from rack import PersistentDict, SerializationError
+
+        print("begun")
+        def loads(data): return int(data)
+        def dumps(value): return b"%d" % value
+        end = threading.Event()
+        threading.Thread(target=end.wait).start()
+        with PersistentDict(sys.argv[1], shards=3) as d:
+            d.update((number, number) for number in range(100))
+            with d.copy(workers=2) as copy:
+                print(len(copy))
+        with PersistentDict(sys.argv[1] + "2", serdes=(loads, dumps)) as d:
+            try:
+                d.copy(workers=2)
+            except SerializationError as error:
+                print(error)
+        end.set()
+        """,
+        tmp_path / "d",
+    )
+    begun, copied, refused = output.splitlines()
+    assert (begun, copied) == ("begun", "100")
+    assert "other than the program itself" in refused
 
 
 def count(d: PersistentDict[Any, Any], shard: int, report: Report) -> int:
