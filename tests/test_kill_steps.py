@@ -23,7 +23,11 @@ pytestmark = pytest.mark.usefixtures("engine")
 Store = PersistentDict[str, int]
 OLD = {str(number): number for number in range(200)}
 STEPS = [
-    (os, ["open", "close", "rename", "unlink", "fsync", "pwrite", "ftruncate", "posix_fallocate", "mkdir", "rmdir"]),
+    (
+        os,
+        ["open", "close", "rename", "unlink", "fsync", "pwrite", "ftruncate", "posix_fallocate", "mkdir", "rmdir"]
+        + ["write", "fdatasync", "link", "truncate"],
+    ),
     (fcntl, ["flock"]),
     (lmdb, ["open"]),
     (sqlite3, ["connect"]),
@@ -186,3 +190,59 @@ def test_a_store_that_was_to_be_deleted_is_not_taken_for_a_broken_one(
         for file in tmp_path.glob("*anonymous*"):
             file.unlink()
     assert_sound(Store(tmp_path / "source"))
+
+
+def _use(path: Path, durability: str) -> None:
+    with Store(path, durability=durability) as store:
+        store["one"] = 1
+        with store.batch():
+            store.update((f"batch {number}", number) for number in range(100))
+        store.update((f"bulk {number}" * 20, number) for number in range(2000))  # the files grow
+        store.delete_many(str(number) for number in range(100))
+        store.sync()
+    with Store(path, durability=durability) as store:
+        store.incr("one")
+
+
+@pytest.mark.parametrize("durability", ["process", "everysec"])
+def test_a_store_whose_user_was_killed_at_any_step_is_as_before_or_after_it(
+    durability: str, killed_at_each_step: Steps, tmp_path: Path
+) -> None:
+    """Opened, written, grown, synced, closed: every key has what it had before some operation, or has behind it."""
+    _make(tmp_path / "store", content=OLD)
+    bulk = {f"bulk {number}" * 20: number for number in range(2000)}
+    for _ in killed_at_each_step(lambda: _use(tmp_path / "store", durability)):
+        with Store(tmp_path / "store", flag="w") as store:
+            found = dict(store)
+            assert found.get("one") in (None, 1, 2)
+            assert {str(number) for number in range(100, 200)} <= found.keys()
+            assert (
+                found.items()
+                <= {**OLD, **bulk, **{f"batch {n}": n for n in range(100)}, "one": found.get("one")}.items()
+            )
+            assert store.check() == len(found)
+            store["more"] = 1
+        assert_sound(Store(tmp_path / "store"))
+        _clear(tmp_path)
+        _make(tmp_path / "store", content=OLD)
+
+
+def test_a_backup_killed_at_any_step_is_whole_or_absent_and_can_be_made_again(
+    killed_at_each_step: Steps, tmp_path: Path
+) -> None:
+    _make(tmp_path / "source", content=OLD)
+
+    def back_up() -> None:
+        with Store(tmp_path / "source") as source:
+            source.backup(tmp_path / "target")
+
+    for _ in killed_at_each_step(back_up):
+        if not (tmp_path / "target.rack").exists():
+            back_up()
+        with Store(tmp_path / "target", flag="w") as target:
+            assert dict(target) == OLD
+        assert_sound(Store(tmp_path / "target"))
+        assert_sound(Store(tmp_path / "source"))
+        for file in tmp_path.iterdir():
+            if not file.name.startswith(("source.", "source-0")):
+                file.unlink()
