@@ -7,6 +7,7 @@ processes that have a store open notice that a backup has taken its place.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import uuid
@@ -29,15 +30,16 @@ def write_backup(
     directory = os.path.dirname(target)
     manifest = replace(snapshot.manifest, id=uuid.uuid4().hex)
     source = registry.anonymous_path(target)
+    if not os.path.isdir(directory):
+        raise path_error(FileNotFoundError(errno.ENOENT, "no such directory"), manifest_path(target))
     try:
-        if not os.path.isdir(directory):
-            raise path_error(FileNotFoundError(errno.ENOENT, "no such directory"), manifest_path(target))
         for number, shard in enumerate(snapshot.shards):
             shard.copy_to(manifest.spec(source, number, Request(manifest.kind), "process", False))
             copied(shard)
         registry.publish(manifest, source, target)
     except BaseException as error:
-        registry.discard(manifest, source)
+        with contextlib.suppress(OSError):
+            registry.discard(manifest, source)
         if isinstance(error, OSError) and not isinstance(error, RackError):
             raise path_error(error, error.filename or target) from error
         raise

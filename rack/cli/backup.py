@@ -12,8 +12,9 @@ import click
 from rack import ReadOnlyError, StoreNotFoundError, registry
 from rack.backup import write_backup
 from rack.cli.arguments import store_name
+from rack.cli.entrybar import entry_bar
 from rack.cli.failure import tell
-from rack.cli.progress import size, steps
+from rack.cli.progress import size
 from rack.instant import OpenSnapshot
 from rack.manifest import Manifest, Request, manifest_path, shard_path
 from rack.registry import Mode, OpenStore
@@ -39,15 +40,15 @@ def backup(source: str, target: str, quiet: bool) -> None:
     try:
         snapshot = OpenSnapshot(held, held.store(held.mode), None)
         try:
-            with steps("shards", quiet or not sys.stderr.isatty()) as bar:
-                task = bar.add_task("", total=len(snapshot.shards))
-                entries = 0
+            with entry_bar(quiet or not sys.stderr.isatty(), "shards") as show:
+                entries = shards = 0
 
                 def copied(shard: SnapshotShard) -> None:
-                    nonlocal entries
+                    nonlocal entries, shards
                     entries += shard.count()
                     shard.close()
-                    bar.advance(task)
+                    shards += 1
+                    show(shards, len(snapshot.shards))
 
                 write_backup(snapshot, target, copied)
         finally:

@@ -1,4 +1,4 @@
-"""A bar that shows how many of how many entries are done."""
+"""A bar that shows how many of how many entries, or other things, are done."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from rack.cli.progress import REFRESH
 
 
 @contextmanager
-def entry_bar(disable: bool) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar on standard error while the block runs; gives the function that sets (entries done, of how many)."""
+def entry_bar(disable: bool, what: str = "entries") -> Iterator[Callable[[int, int], None]]:
+    """Show a bar on standard error while the block runs; gives the function that sets (how many done, of how many)."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -26,7 +26,7 @@ def entry_bar(disable: bool) -> Iterator[Callable[[int, int], None]]:
         BarColumn(),
         TaskProgressColumn(),
         MofNCompleteColumn(),
-        TextColumn("entries"),
+        TextColumn(what),
         TimeRemainingColumn(),
         console=Console(stderr=True),
         disable=disable,
@@ -38,7 +38,7 @@ def entry_bar(disable: bool) -> Iterator[Callable[[int, int], None]]:
     def show(done: int, total: int) -> None:
         nonlocal drawn
         now = time.monotonic()
-        if now >= drawn + REFRESH:
+        if now >= drawn + REFRESH or done == total:
             drawn = now
             bar.update(task, completed=done, total=total, refresh=True)
 

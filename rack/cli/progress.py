@@ -96,27 +96,3 @@ def _bar() -> Progress:
         auto_refresh=False,
         transient=True,
     )
-
-
-def steps(what: str, disable: bool) -> Progress:
-    """A bar of things that are done one by one, on standard error."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    return Progress(
-        BarColumn(),
-        TaskProgressColumn(),
-        MofNCompleteColumn(),
-        TextColumn(what),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=disable,
-        transient=True,
-    )
