@@ -24,7 +24,7 @@ from rack import (
     StoreFullError,
     instant,
 )
-from rack.shard import shard_class
+from rack.shard import lmdbsnapshot, shard_class
 from rack.shard.proxy import ShardProxy
 from tests.processes import Crew, assert_sound, default_engine, hear, run, tell, told
 from tests.processes import engine as engine
@@ -179,6 +179,31 @@ def test_a_fork_while_a_backup_is_made_hangs_neither_side(tmp_path: Path, long: 
                 assert len(backup) == 20_000
             assert_sound(backup)
     assert not _leftovers(path)
+
+
+def test_other_threads_write_while_a_shard_is_copied(tmp_path: Path) -> None:
+    if default_engine() != "lmdb":
+        pytest.skip("SQLite copies through a connection of its own")
+    with _made(tmp_path / "store", shards=1) as store, store.snapshot() as snapshot:
+        ours, theirs = os.pipe()
+
+        def copy() -> None:
+            with open(theirs, "wb") as file:
+                snapshot._store.shards[0]._read(lmdbsnapshot._copy, file)  # type: ignore[attr-defined]
+
+        copying = threading.Thread(target=copy)
+        copying.start()
+        assert os.read(ours, 1)  # it is in the middle, and waits for a reader
+        assert store.add(b"11", b"x") is False
+        assert store.add(b"new", b"x")
+        store[b"1"] = b"y"
+        assert store.pop(b"absent", None) is None
+        assert store.pop(b"new") == b"x"
+        assert copying.is_alive()
+        with open(ours, "rb") as rest:
+            assert len(rest.read()) > 100_000
+        copying.join()
+    assert_sound(store)
 
 
 def test_an_error_that_is_kept_over_a_fork_does_not_keep_the_snapshot_in_the_child(tmp_path: Path) -> None:

@@ -92,11 +92,9 @@ class LmdbShard(LmdbEnvironment, Shard):
             try:
                 self._acquire()
                 txn = self._begin_write()
-                if txn.put(key, value, True, False):
-                    txn.commit()
-                else:
+                if not txn.put(key, value, True, False):
                     present = txn.get(key)
-                    txn.abort()
+                txn.commit()  # of nothing, perhaps: abort() would wait for a copy that another thread makes
             except BaseException as error:
                 self._give_up(error, txn)
             else:
