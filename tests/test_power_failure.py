@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from rack.boot import DURABILITIES
 from rack.shard import ENGINES
 from tests.powerfail import disk
 from tests.powerfail.cases import Cases, Run
@@ -69,7 +70,28 @@ def test_with_process_an_sqlite_store_is_as_at_one_moment_since_the_last_sync(re
     assert cases.counts["some lost"] > _count(long) / 10
 
 
-@pytest.mark.parametrize("durability", ["process", "always"])
+def test_with_process_an_lmdb_store_is_refused_or_serves_what_was_there_since_the_last_sync(
+    recorded: Recorded, long: bool
+) -> None:
+    cases = recorded(10 if long else 2, engine="lmdb", durability="process")
+    cases.try_many(_count(long))
+    print(cases.report())
+    assert not cases.broken, cases.report()
+    assert cases.counts["refused"]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_with_everysec_a_store_is_as_at_one_moment_of_about_the_last_second(
+    engine: str, recorded: Recorded, long: bool
+) -> None:
+    cases = recorded(20 if long else 4, engine=engine, durability="everysec")
+    cases.try_many(_count(long))
+    print(cases.report())
+    assert not cases.broken, cases.report()
+    assert cases.counts["some lost"] > _count(long) / 10
+
+
+@pytest.mark.parametrize("durability", DURABILITIES)
 @pytest.mark.parametrize("engine", ENGINES)
 def test_when_all_processes_die_at_once_and_the_system_lives_nothing_acknowledged_is_lost(
     engine: str, durability: str, recorded: Recorded, long: bool
@@ -83,14 +105,15 @@ def test_when_all_processes_die_at_once_and_the_system_lives_nothing_acknowledge
     assert not cases.broken, cases.report()
 
 
+@pytest.mark.parametrize("durability", DURABILITIES)
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_second_power_failure_while_the_store_is_opened_again_changes_nothing(
-    engine: str, recorded: Recorded, shim: Path, fast_disk: Path, long: bool
+    engine: str, durability: str, recorded: Recorded, shim: Path, fast_disk: Path, long: bool
 ) -> None:
-    cases = recorded(4 if long else 1.5, engine=engine, durability="always")
+    cases = recorded(4 if long else 1.2, engine=engine, durability=durability)
     run = cases.run
     rng = random.Random(run.plan.seed)
-    for number in run.failures(rng)[: 40 if long else 4]:
+    for number in run.failures(rng)[: 40 if long else 3]:
         left = disk.leave(run.history, run.recorder.moments[: number + 1], rng)
         for again, files in enumerate(_fail_while_opening(left, run.plan.durability, shim, fast_disk / "again", rng)):
             cases.try_one(f"moment {number}, then {again}", files, number, boot="third")
@@ -111,7 +134,7 @@ def _fail_while_opening(
     history = disk.History.of(recorder)
     files = [
         disk.leave(history, recorder.moments[: number + 1], rng)
-        for number in rng.choices(range(len(recorder.moments)), k=6)
+        for number in rng.choices(range(len(recorder.moments)), k=8 if recorder.moments else 0)
     ]
     shutil.rmtree(directory)
     return files

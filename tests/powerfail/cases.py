@@ -12,6 +12,7 @@ import select
 import shutil
 import signal
 import tempfile
+import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from tests.powerfail.writers import Plan
 from tests.processes import assert_sound
 
 LIMIT = 60.0  # seconds that opening and reading a store may take
+OPERATIONS = 400  # that a run has at least
 SLACK = 1.0  # seconds that "about the last second" may be longer than a second
 
 
@@ -47,20 +49,31 @@ class Run:
 
     @classmethod
     def of(cls, shim: Path, directory: Path, seconds: float, **plan: Any) -> Run:
-        """Let writers write for so long, with some killed at random."""
+        """Let writers write for so long from when the store is made, with some killed at random."""
         recorder = Recorder(shim, directory / "run")
         name = str(recorder.place.resolve() / "store")
         run = cls(directory, Plan(name=name, logs=str(recorder.logs), **plan), recorder)
         rng = random.Random(run.plan.seed)
         with recorder:
             recorder.start("-m", "tests.powerfail.writers", run.plan.dump())
+            run._record_until(lambda: run._logged(b'"opened"') > 0, rng)
             for _ in range(4):
                 record(recorder, rng, seconds / 4)
                 run._kill_some(rng)
+            run._record_until(lambda: run._logged(b'"end"') > OPERATIONS, rng)  # where the machine is slow
             recorder.stop()
         listing = {file.name: file.stat().st_ino for file in recorder.place.iterdir()}
         assert disk.names_after(run.history.lines) == listing, "the shim has missed what was done to a name"
         return run
+
+    def _record_until(self, is_enough: Callable[[], bool], rng: random.Random) -> None:
+        deadline = time.monotonic() + LIMIT
+        while not is_enough():
+            assert time.monotonic() < deadline, "the writers do too little"
+            record(self.recorder, rng, 0.2)
+
+    def _logged(self, word: bytes) -> int:
+        return sum(log.read_bytes().count(word) for log in self.recorder.logs.iterdir())
 
     def _kill_some(self, rng: random.Random) -> None:
         for log in self.recorder.logs.iterdir():

@@ -66,12 +66,10 @@ def leave(history: History, moments: list[Moment], rng: random.Random) -> dict[s
     lines = history.until(last.position)
     known = max((at for at, (_, (kind, *_)) in enumerate(lines) if kind == "names"), default=-1) + 1
     done = rng.choice([known, len(lines), rng.randint(known, len(lines))])
-    common = rng.choice(_STRATEGIES)(rng) if rng.random() < 0.5 else None
     disk = _Disk(lines, done, moments[-_SOURCES:], rng)
-    return {
-        name: disk.file(inode, common or rng.choice(_STRATEGIES)(rng))
-        for name, inode in names_after(lines[:done]).items()
-    }
+    names = names_after(lines[:done])
+    choices = _choices(sorted(names), rng)
+    return {name: disk.file(inode, choices[name]) for name, inode in names.items()}
 
 
 def now(history: History, moment: Moment) -> dict[str, bytes]:
@@ -192,6 +190,19 @@ def _newest_up_to(rng: random.Random) -> Choose:
 def _newest_behind(rng: random.Random) -> Choose:
     begin = int(2 ** rng.uniform(0, 9))
     return lambda page, count: count - 1 if page >= begin else 0
+
+
+def _choices(names: list[str], rng: random.Random) -> dict[str, Choose]:
+    """Return how each file's pages are chosen: all alike, all but one, or each by itself."""
+    kind = rng.random()
+    if kind < 0.3:
+        return {name: rng.choice(_STRATEGIES)(rng) for name in names}
+    if kind < 0.6:
+        return dict.fromkeys(names, rng.choice(_STRATEGIES)(rng))
+    choices = dict.fromkeys(names, rng.choice([_oldest, _newest, _newest])(rng))
+    if names:
+        choices[rng.choice(names)] = rng.choice(_STRATEGIES)(rng)
+    return choices
 
 
 _STRATEGIES = [_oldest, _newest, _any, _mostly_oldest, _mostly_newest, _newest_up_to, _newest_behind]

@@ -44,6 +44,7 @@ class Plan:
     shards: int = 2
     writers: int = 3
     checkpoint_pages: int = 60  # SQLite: a small log, so that it is moved into the database often
+    rotate_at: int = 300_000  # bytes; LMDB, "everysec": so that journals end and bases are made often
     busy: float = 0.5  # share of operations that follow the one before at once; others wait some milliseconds
     same_size: bool = False  # only overwrite values by others as long
     unsynced: bool = False  # break the promise: have nothing synced, though it is said
@@ -242,7 +243,11 @@ def _prepare(plan: Plan) -> None:
         sqlitedb._CHECKPOINT_PAGES = plan.checkpoint_pages
         if plan.unsynced:
             sqlitedb._SYNCHRONOUS = dict.fromkeys(sqlitedb._SYNCHRONOUS, "OFF")
-    elif plan.unsynced:
+        return
+    from rack.shard import journaled
+
+    journaled._ROTATE_AT = plan.rotate_at
+    if plan.unsynced:
         import lmdb
 
         open_env = lmdb.open
