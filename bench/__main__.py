@@ -13,15 +13,18 @@ from rich.console import Console
 from rich.progress import Progress
 
 from bench import report, runner
+from bench.algebra import ALGEBRA
 from bench.data import FULL, QUICK
+from bench.ingest import Ingest
 from bench.scans import SCANS
 from bench.sqlite import SQLITE
 from bench.workloads import WORKLOADS
 
-ALL = [*WORKLOADS, *SCANS, *SQLITE]
+ALL = [*WORKLOADS, *SCANS, *SQLITE, *ALGEBRA, Ingest]
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 SLOW_SQLITE = ("sqlite-writers-8", "sqlite-fairness", "space")
-SLOW = ("writers-2", "writers-8", "shards-set", "shards-get", "shards-writers", *SLOW_SQLITE)
+SLOW_BIG = (*(workload.name for workload in ALGEBRA), "ingest")
+SLOW = ("writers-2", "writers-8", "shards-set", "shards-get", "shards-writers", *SLOW_SQLITE, *SLOW_BIG)
 NAMES = [workload.name for workload in ALL]
 
 

@@ -60,4 +60,15 @@ TARGETS: list[Target | Limit] = [
     Target("sqlite-writers-8", FANOUT, 3.5),
     Limit("scan", 0.002),
     Target("sqlite-fairness", "sqlite3 by hand", 5),  # the longest that a set took
+    *(
+        Target(f"algebra-{operation}", rival, least)
+        for operation in ("union", "intersection", "difference")
+        for rival, least in (
+            ("diskcache.Index", 20),
+            ("sqlitedict", 20),
+            ("SQLite's operators", 1),
+            ("sort and comm", 0.7),
+        )
+    ),
+    Target("ingest", "rocksdict", 0.9),
 ]
