@@ -109,8 +109,9 @@ def test_simulated_histories_are_accepted_and_with_one_wrong_answer_rejected(see
             check(wrong)
 
 
-def test_ten_thousand_operations_on_one_key_take_seconds(seed: int) -> None:
-    long_history = simulated(seed, 10_000, 8)
-    started = time.monotonic()
-    assert check(long_history) == 10_000
-    assert time.monotonic() - started < 30
+def test_thousands_of_operations_on_one_key_take_seconds(seed: int, long: bool) -> None:
+    count = 20_000 if long else 4_000
+    operations = simulated(seed, count, 8)
+    started = time.process_time()
+    assert check(operations) == count
+    assert time.process_time() - started < count / 400
