@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from rack import PersistentDict, PersistentSet
+from rack import PersistentDict, PersistentSet, ReadOnlyError
 from rack.cli import main
 from rack.cli.entrybar import entry_bar
-from tests.processes import assert_sound, run
+from tests.processes import assert_sound, default_engine, run
 from tests.processes import engine as engine
 from tests.test_cli_ends import running
 from tests.test_cli_help import ENVIRONMENT, RACK, on_terminal
@@ -101,15 +101,21 @@ def test_a_store_that_may_only_be_read_is_backed_up(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "out").mkdir()
     filled(tmp_path / "in" / "store", shards=3)
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o755)
+    for path in (tmp_path, *tmp_path.parents):
+        if not path.stat().st_mode & 1:
+            path.chmod(0o755)
     for path in (tmp_path / "in").iterdir():
         path.chmod(0o644)
     (tmp_path / "out").chmod(0o777)
 
-    def work() -> None:
+    def work(registered: bool) -> None:
         os.setuid(65534)
         with PersistentSet[int](tmp_path / "in" / "store", flag="r") as store:
+            if default_engine() == "lmdb" and not registered:
+                with pytest.raises(ReadOnlyError, match="rack copy"):
+                    store.backup(tmp_path / "out" / "copy")
+                assert os.listdir(tmp_path / "out") == []
+                return
             with store.snapshot() as snapshot:
                 assert set(snapshot) == set(range(1000))
             store.backup(tmp_path / "out" / "copy")
@@ -117,7 +123,11 @@ def test_a_store_that_may_only_be_read_is_backed_up(tmp_path: Path) -> None:
             assert set(copy) == set(range(1000))
         assert main(["backup", str(tmp_path / "in" / "store"), str(tmp_path / "out" / "another")]) == 0
 
-    run(work, [()])
+    if default_engine() == "lmdb":
+        run(work, [(False,)])
+        for path in (tmp_path / "in").glob("*-lock"):
+            path.chmod(0o666)
+    run(work, [(True,)])
     assert_sound(PersistentSet(tmp_path / "out" / "another"))
 
 

@@ -8,6 +8,7 @@ parent's reader slot alone.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from typing import IO, Any, Self
 import lmdb
 
 from rack.disk import sync_path
+from rack.errors import ReadOnlyError
 from rack.shard import lmdbfile
 from rack.shard.base import ShardSpec
 from rack.shard.lmdb import LmdbShard, _contains
@@ -71,6 +73,7 @@ class LmdbSnapshot(SnapshotShard, LmdbShard):
 
     def _read(self, body: Callable[..., Result], *args: Any) -> Result:
         with self._lock:
+            self._check_overtaken(0)
             try:
                 return body(self, self._current(), *args)
             except Exception as error:
@@ -79,11 +82,15 @@ class LmdbSnapshot(SnapshotShard, LmdbShard):
                     raise translated(error, self._spec.path) from error
                 raise
             finally:
-                self._check_overtaken()
+                self._check_overtaken(1)
 
-    def _check_overtaken(self) -> None:
-        """Lose the snapshot if writers may have used its pages again, as they do not know of this reader."""
-        if self._unregistered and self._end is None and self._overtaken(self._txn.id()):
+    def _check_overtaken(self, commits: int) -> None:
+        """Lose the snapshot if there were more than so many commits since, and writers do not know of this reader.
+
+        After one commit a writer may be using its pages again. So a read begins only if there was none, and what it has
+        found is right if there was at most one meanwhile.
+        """
+        if self._unregistered and self._end is None and self._env.info()["last_txnid"] > self._txn.id() + commits:
             self.lose(
                 "its store has changed since, and writers do not know of a reader who may not write"
                 f" {self._spec.path}-lock"
@@ -134,6 +141,14 @@ class LmdbSnapshot(SnapshotShard, LmdbShard):
 
 def _make_ready(live: LmdbShard) -> None:
     live.version()  # opens it again, in a forked child
+    path = live._spec.path
+    if live._unregistered and not os.statvfs(path).f_flag & os.ST_RDONLY:
+        raise ReadOnlyError(
+            errno.EACCES,
+            "a snapshot needs the permission to write this file: of other readers writers do not know, and use their"
+            " pages again. `rack copy` needs none",
+            path + "-lock",
+        )
     live._keep_tables()
 
 
