@@ -87,7 +87,7 @@ class Bench:
 
 
 CASES = given(ours=SETS, others=st.lists(st.tuples(SETS, st.sampled_from(SHAPES)), max_size=3))
-QUICK = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def meant(ours: set[str], content: set[str], shape: str) -> set[str]:

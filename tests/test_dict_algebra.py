@@ -41,7 +41,7 @@ def shaped(stack: ExitStack, directory: Path, mine: Any, content: dict[str, Any]
 
 
 @given(ours=DICTS, content=DICTS, shape=st.sampled_from(SHAPES))
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 def test_two_dicts_answer_as_two_of_the_built_in_ones(
     engine: str, ours: dict[str, Any], content: dict[str, Any], shape: str
 ) -> None:
