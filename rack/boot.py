@@ -71,6 +71,10 @@ class Record:
             return cls(_UNKNOWN, "process")
         return record if record.durability in DURABILITIES else cls(_UNKNOWN, "process")
 
+    def is_of_earlier_boot(self) -> bool:
+        """Return whether the store is known to have been in use when the system stopped."""
+        return self.boot not in ("", _UNKNOWN, boot_id())
+
     def write(self, path: str, stamps: Iterable[int] = ()) -> None:
         """Write the record, and have it on the disk unless it says that the store is clean: that may be late."""
         block = json.dumps(asdict(self)).encode().ljust(_BLOCK)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NoReturn, Self, TypeVar
 
 from rack import registry
 from rack.batch import Batches
+from rack.entries import check
 from rack.errors import DeserializationError, LockTimeoutError, NotOpenError, SerializationError
 from rack.keys import KeyCodec, resolve_codec
 from rack.manifest import MAX_SHARDS, Manifest, Request, absolute_path, digest_of
@@ -435,21 +436,7 @@ class Container(Snapshotting):
         :returns: the number of entries.
         :raises CorruptShardError, DeserializationError: with what is wrong.
         """
-        self._store.check()
-        found = 0
-        for block in self._store.all_pairs():
-            for key, value in block:
-                self._check_entry(key, value)
-                found += 1
-        return found
-
-    def _check_entry(self, key: bytes, value: bytes) -> None:
-        try:
-            canonical = self._dump_key(self._load_key(key))
-        except Exception as error:
-            raise DeserializationError(f"{self.name}: a stored key cannot be read ({error}): {key[:60]!r}") from error
-        if canonical != key:
-            raise DeserializationError(f"{self.name}: a stored key is not in its canonical form: {key[:60]!r}")
+        return check(self._store.shards, self._manifest.kind, self._codec, self._serdes)
 
 
 def _collected(held: OpenStore, anonymous: bool, pid: int) -> None:

@@ -322,10 +322,6 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
         made: PersistentSet[Any] = self._derived(None, fill, PersistentSet, serdes="pickle", key_serdes="pickle")
         return made
 
-    def _check_entry(self, key: bytes, value: bytes) -> None:
-        super()._check_entry(key, value)
-        self._load_value(value)
-
     def __or__(self, other: Any) -> PersistentDict[Any, Any]:
         if not isinstance(other, Mapping):
             return NotImplemented

@@ -46,6 +46,9 @@ class StoreFullError(RackError, OSError):
 class ManifestError(RackError, ValueError):
     """The manifest is not one, is damaged, or was written by a newer Rack."""
 
+    #: Whether it is the last: then it is not damaged.
+    newer = False
+
 
 class MismatchError(RackError, ValueError):
     """An argument contradicts what the store was made with. Both values are in the message."""

@@ -69,6 +69,18 @@ class StoreLock:
             errno.EBUSY, f"cannot {purpose}: the store is open in {holders(self.path)}; close it there first", self.path
         )
 
+    def alone(self) -> bool:
+        """Hold the lock exclusively if nobody has the store open, and return True; else do not hold it.
+
+        Who opens the store waits as long as the lock is held exclusively. A store without a lock file is open nowhere.
+        """
+        if self._open() is None:
+            return not os.path.lexists(self.path)
+        if self.claim():
+            return True
+        self.close()  # the last one to close the store is to find itself alone
+        return False
+
     def _attempt(self, kind: int) -> bool:
         fd = self._open()
         assert fd is not None

@@ -116,10 +116,12 @@ class Manifest:
         except (ValueError, KeyError, TypeError) as error:
             raise ManifestError(f"{file} is not a Rack manifest ({error!r}); restore it from a copy") from error
         if newer:
-            raise ManifestError(
+            too_new = ManifestError(
                 f"{file} has format {content['format']}; this Rack reads up to {FORMAT}. Upgrade with"
                 " `pip install --upgrade rack`"
             )
+            too_new.newer = True
+            raise too_new
         for name, is_right in _FIELDS.items():
             if name not in content or not is_right(content[name]):
                 found = repr(content[name]) if name in content else "missing"
@@ -166,7 +168,7 @@ class Manifest:
         if request.opaque:
             return
         for name, given in (("serdes", request.serdes), ("key_serdes", request.key_serdes)):
-            self._reconcile_serdes(name, given, where)
+            self.reconcile_serdes(name, given, where)
         if request.hash is not None or self.hash != "sha256":
             digest = digest_of(request.hash or sha256).hex()
             if digest != self.probes["hash"][1]:
@@ -175,7 +177,7 @@ class Manifest:
                     f" made with hash={self.hash}: they differ on {_HASH_PROBE!r}"
                 )
 
-    def _reconcile_serdes(self, name: str, given: Serdes | KeyCodec | None, where: str) -> None:
+    def reconcile_serdes(self, name: str, given: Serdes | KeyCodec | None, where: str) -> None:
         recorded: str = getattr(self, name)
         probe = self.probes.get(name)
         if given is None:

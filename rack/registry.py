@@ -9,6 +9,7 @@ import os
 import time
 import uuid
 from collections import deque
+from collections.abc import Iterator
 from threading import Lock, RLock
 from typing import Any
 
@@ -232,6 +233,22 @@ def release(held: OpenStore, keep: bool = True) -> None:
         )
 
 
+@contextlib.contextmanager
+def borrowed(path: str) -> Iterator[OpenStore | None]:
+    """Give the store at ``path`` if this process has it open; it is not closed while the block runs."""
+    with _lock:
+        held = _by_path.get(os.path.realpath(path))
+        if held is not None and not held.is_current():
+            held = None
+        if held is not None:
+            held.users += 1
+    try:
+        yield held
+    finally:
+        if held is not None:
+            release(held)
+
+
 def remove(held: OpenStore) -> None:
     """Close the store and delete its files, whoever else has it open."""
     with _lock:
@@ -341,7 +358,7 @@ def _join(path: str, request: Request, mode: Mode, lock: StoreLock) -> OpenStore
             raise StoreNotFoundError(errno.ENOENT, 'there is no such store; flag="c" makes one', manifest_path(path))
         if lock.claim() and lock.is_current():
             if not os.path.lexists(manifest_path(path)):
-                made = _create(path, request)
+                made = _create(path, Manifest.new(request), request)
                 # Who has the lock exclusively does not need the gate, and must not wait for it: it comes first.
                 durability = admit(path, made, request, mode.durability, False, lock)
                 lock.share()  # which lets go of it for a moment
@@ -380,9 +397,27 @@ def _enter(
         return (manifest, durability) if lock.is_current() else None
 
 
-def _create(path: str, request: Request) -> Manifest:
+def make(path: str, manifest: Manifest, request: Request) -> OpenStore:
+    """Make a store with this manifest and open it. Pair with :func:`release`, :func:`remove` or :func:`publish`."""
+    with _lock:
+        lock = StoreLock(path)
+        try:
+            lock.claim_or_raise("make the store")
+            _create(path, manifest, request)
+            durability = admit(path, manifest, request, None, False, lock)
+            lock.share()
+            held = OpenStore(path, manifest, request, lock, Mode("w", None, None, None), durability)
+        except BaseException:
+            lock.close()
+            raise
+        _by_path[os.path.realpath(path)] = held
+        _all.add(held)
+        held.users = 1
+        return held
+
+
+def _create(path: str, manifest: Manifest, request: Request) -> Manifest:
     """Make a store; the caller has its lock exclusively, and there is none."""
-    manifest = Manifest.new(request)
     cls = shard_class(manifest.engine)
     try:
         _clear(path, manifest)

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from rack.bulk import MEMORY, Bulk
-from rack.errors import CorruptShardError
-from rack.merge import ALL, Span, blocks, merged
+from rack.merge import ALL, Span, merged
 from rack.router import router
 from rack.shard.base import Pair, Shard
 
@@ -113,23 +112,3 @@ class Store:
     def all_pairs(self, span: Span = ALL) -> Iterator[list[Pair]]:
         """Yield the pairs in order of the keys' bytes, in blocks."""
         return merged(self.shards, span, values=True)
-
-    def check(self) -> None:
-        """Verify every shard, and that every key is in the shard it belongs to.
-
-        :raises CorruptShardError: with what is wrong. While other processes write, the counts are not compared.
-        """
-        for number, shard in enumerate(self.shards):
-            shard.check()
-            version = shard.version()
-            last, found = None, 0
-            for block in blocks(shard, ALL, values=False):
-                found += len(block)
-                for key in block:
-                    if self.route(key) is not shard:
-                        raise CorruptShardError(f"shard {number} holds {key[:60]!r}, which belongs to another shard")
-                    if last is not None and key <= last:
-                        raise CorruptShardError(f"shard {number} holds keys out of order at {key[:60]!r}")
-                    last = key
-            if version == shard.version() and found != shard.count():
-                raise CorruptShardError(f"shard {number} counts {shard.count()} entries and has {found}")

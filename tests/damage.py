@@ -101,7 +101,7 @@ def damage(data: bytes, chance: random.Random) -> tuple[bytes, str]:
     return bytes(damaged), ", ".join(done)
 
 
-def in_child(work: Callable[[], None], limit: int = 60) -> int:
+def in_child(work: Callable[[], object], limit: int = 60) -> int:
     """Run ``work`` in a forked process; return the signal that ended it, or 0. Python's errors are no matter."""
     pid = os.fork()
     if pid == 0:

@@ -11,7 +11,6 @@ import multiprocessing
 import os
 import re
 import signal
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ import pytest
 from rack import PersistentDict, PersistentSet
 from rack.manifest import Manifest, Request
 from rack.shard import ENGINES
+from rack.verify import verify
 
 LIMIT = 60.0  # seconds that a process may take to answer
 
@@ -229,18 +229,15 @@ def private_memory() -> int:
 def assert_sound(store: PersistentDict[Any, Any] | PersistentSet[Any]) -> None:
     """Check a store from the inside and, for nobody may write to it meanwhile, from the outside.
 
-    The outside is lmdb.verify, which walks the pages of a file without the help of LMDB, or SQLite's own check.
+    The outside is what ``rack verify`` does, and lmdb.verify, which walks the pages of a file without LMDB.
     """
     with store:
         count = len(store)
         assert store.check() == count
+    report = verify(store.name, **{name: store._arguments[name] for name in ("hash", "serdes", "key_serdes")})
+    assert (report.sound, report.entries) == (True, count), report.as_dict()
     path = Path(store.name)
     for file in path.parent.iterdir():
-        if not re.fullmatch(re.escape(path.name) + r"-\d{4}\.(lmdb|sqlite3)", file.name):
-            continue
-        if file.suffix == ".lmdb":
+        if re.fullmatch(re.escape(path.name) + r"-\d{4}\.lmdb", file.name):
             findings = lmdb.verify.verify(str(file), subdir=False)  # type: ignore[no-untyped-call]
-        else:
-            with contextlib.closing(sqlite3.connect(file)) as connection:
-                findings = [row for row in connection.execute("PRAGMA integrity_check") if row != ("ok",)]
-        assert not findings, f"{file}: {findings[:5]}"
+            assert not findings, f"{file}: {findings[:5]}"

@@ -15,8 +15,10 @@ from rack.cli.copy import copy
 from rack.cli.dedup import dedup
 from rack.cli.demo import demo
 from rack.cli.failure import Failure
+from rack.cli.repair import repair
 from rack.cli.scan import scan
 from rack.cli.signals import Stopped, guard
+from rack.cli.verify import verify
 
 
 class Commands(click.Group):
@@ -48,8 +50,9 @@ app.add_command(backup)
 app.add_command(copy)
 app.add_command(dedup)
 app.add_command(demo)
+app.add_command(repair)
 app.add_command(scan)
-for _command in (union, intersect, diff, symdiff, compare):
+for _command in (union, intersect, diff, symdiff, compare, verify):
     app.add_command(_command)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain
@@ -12,12 +12,29 @@ from typing import TYPE_CHECKING, Any, ClassVar
 if TYPE_CHECKING:
     from rack.shard.snapshot import SnapshotShard
 
+from rack.shard.problem import Problem, corrupt
+
 Pair = tuple[bytes, bytes]
+
+#: How sure it is that a salvaged entry is in the shard, as it is: found in its place in the tree; found in a page that
+#: is in use, and whose place in the tree is lost; found in a page that may be old, or is damaged itself.
+IN_PLACE, IN_USE, STRAY = range(3)
+
+#: How many entries the shard counts; what is wrong with it; entries, with how sure they are, the surest first.
+Salvaged = Iterator[int | Problem | tuple[int, list[Pair]]]
 
 # What a block of a scan has at most, unless its only item is larger.
 BLOCK_ITEMS = 1024
 BLOCK_BYTES = 1 << 20
 MOST_ENTRIES = 1 << 48  # that a shard can have: more are damage, and too many for len()
+
+#: What examining a shard gives: how many entries it counts, what is wrong with it, and its entries in blocks.
+Examined = Iterator[int | Problem | list[Pair]]
+
+
+def unknown_hash(data: bytes) -> bytes:
+    """Stands for the ``hash`` of a spec where a function of the user's is not at hand."""
+    raise TypeError("the store has a hash= of its own, which was not given")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +144,36 @@ class Shard(ABC):
         """Return something that differs after every commit to the shard."""
 
     @abstractmethod
+    def examine(self, timeout: float | None = None) -> Examined:
+        """Go over all of the shard, in one state of it; other threads of the process wait for the shard meanwhile.
+
+        :raises LockTimeoutError: another thread has been in an operation for ``timeout`` seconds.
+        """
+
+    @classmethod
+    @abstractmethod
+    def examine_file(cls, spec: ShardSpec, alone: bool) -> Examined:
+        """Go over all of a shard that this process has not open, and that may be damaged in any way.
+
+        Changes no file. ``alone``: nobody has the store open, nor will anybody open it until this ends.
+
+        :raises RackError: it cannot be examined, because of a lack of permissions, say.
+        """
+
+    @classmethod
+    @abstractmethod
+    def salvage(cls, spec: ShardSpec) -> Salvaged:
+        """Read what can be read of a shard that nobody has open; changes no file."""
+
     def check(self) -> None:
         """Raise CorruptShardError if the shard is not what its spec says or contradicts itself."""
+        for found in self.examine():
+            if isinstance(found, Problem):
+                raise corrupt(self.path, found.message)
+
+    @property
+    @abstractmethod
+    def path(self) -> str: ...
 
     @abstractmethod
     def sync(self) -> None:

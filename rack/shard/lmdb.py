@@ -18,7 +18,7 @@ import lmdb
 
 from rack.errors import CorruptShardError, TooLargeError
 from rack.shard import journaled, lmdbfile, lmdbpages, lmdbverify
-from rack.shard.base import BLOCK_BYTES, BLOCK_ITEMS, MOST_ENTRIES, Pair, Shard, ShardSpec, is_last
+from rack.shard.base import BLOCK_BYTES, BLOCK_ITEMS, MOST_ENTRIES, Examined, Pair, Salvaged, Shard, ShardSpec, is_last
 from rack.shard.lmdbenv import MAX_KEY, MAX_VALUE, LmdbEnvironment, identity
 from rack.shard.lmdbfile import IDENTITY, LONG_TABLE
 from rack.shard.lmdblong import LongKeys
@@ -178,8 +178,22 @@ class LmdbShard(LmdbEnvironment, Shard):
     def version(self) -> int:
         return self._read(_version)
 
-    def check(self) -> None:
-        self._read(_check)
+    def examine(self, timeout: float | None = None) -> Examined:
+        from rack.shard.lmdbexamine import examine_open  # few processes need it
+
+        return examine_open(self, timeout)
+
+    @classmethod
+    def examine_file(cls, spec: ShardSpec, alone: bool) -> Examined:
+        from rack.shard.lmdbexamine import examine_file
+
+        return examine_file(spec, alone)
+
+    @classmethod
+    def salvage(cls, spec: ShardSpec) -> Salvaged:
+        from rack.shard.lmdbsalvage import salvage
+
+        return salvage(spec)
 
     def sync(self) -> None:
         with self._lock:
@@ -463,20 +477,3 @@ def _room(shard: LmdbShard, txn: Any) -> int:
 def _version(shard: LmdbShard, txn: Any) -> int:
     txn_id: int = txn.id()
     return txn_id
-
-
-def _check(shard: LmdbShard, txn: Any) -> None:
-    path = shard._spec.path
-    last = b""
-    found = 0
-    for key in txn.cursor().iternext(values=False):
-        if key <= last:
-            raise CorruptShardError(f"{path}: keys are out of order at {key!r}")
-        last = key
-        found += 1
-    if found != txn.stat()["entries"]:
-        raise CorruptShardError(f"{path}: counts {txn.stat()['entries']} records and has {found}")
-    if txn.get(IDENTITY) != identity(shard._spec):
-        raise CorruptShardError(f"{path}: its identity is wrong")
-    if shard._long is not None:
-        shard._long.check(txn)

@@ -37,6 +37,7 @@ from rack.shard.base import ShardSpec
 from rack.shard.journaled import JournalledShard, JournalledTxn
 from rack.shard.lmdbfile import IDENTITY, LONG_TABLE
 from rack.shard.lmdblong import LongKeys
+from rack.shard.problem import corrupt, identity_problem
 from rack.shard.snapshot import Snapshots
 
 Result = TypeVar("Result")
@@ -185,9 +186,7 @@ class LmdbEnvironment:
                     fd = os.open(spec.path, os.O_RDONLY | os.O_CLOEXEC)
                     stack.callback(os.close, fd)
             except FileNotFoundError:
-                raise CorruptShardError(
-                    errno.ENOENT, "a shard of the store is missing; restore it from a copy", spec.path
-                ) from None
+                raise corrupt(spec.path, "a shard of the store is missing", errno.ENOENT) from None
             except OSError as error:
                 if isinstance(error, RackError):
                     raise
@@ -206,7 +205,7 @@ class LmdbEnvironment:
                     lmdbfile.back_lock_file(spec.path + "-lock")
             while True:
                 try:
-                    env, self._unregistered = _open_env(spec, size)
+                    env, self._unregistered = open_env(spec, size)
                     break
                 except lmdb.MapResizedError:  # to a reader, who has no growth lock: the file has just become larger
                     size = os.fstat(fd).st_size
@@ -262,19 +261,10 @@ class LmdbEnvironment:
     def _check_identity(self, env: Any) -> None:
         with env.begin() as txn:
             found = txn.get(IDENTITY)
-        expected = identity(self._spec)
-        if found == expected:
-            return
-        path = self._spec.path
-        if found is None:
-            raise CorruptShardError(f"{path} is an LMDB file, but not a Rack shard")
-        try:
-            _, store_id, number, _ = found.decode().split()
-        except ValueError:
-            raise CorruptShardError(f"{path} has a damaged identity: {found!r}") from None
-        if store_id != self._spec.store_id:
-            raise CorruptShardError(f"{path} belongs to another store ({store_id}, not {self._spec.store_id})")
-        raise CorruptShardError(f"{path} is shard {number} of its store: shard files were swapped or renamed")
+        text = None if found is None else found.decode("latin-1")
+        problem = identity_problem(identity(self._spec).decode(), text)
+        if problem is not None:
+            raise corrupt(self._spec.path, problem.message)
 
     def _begin_reopened(self, *args: Any) -> Any:
         """Stands for ``_begin`` in a forked child until the shard's first use there."""
@@ -363,6 +353,10 @@ class LmdbEnvironment:
 
     # Life
 
+    @property
+    def path(self) -> str:
+        return self._spec.path
+
     def _new_lock(self) -> None:
         self._lock = RLock()
         self._acquire = self._lock.acquire
@@ -417,7 +411,7 @@ class LmdbEnvironment:
             self._begin, self._begin_write = self._begin_reopened, self._begin_write_reopened
 
 
-def _open_env(spec: ShardSpec, size: int) -> tuple[Any, bool]:
+def open_env(spec: ShardSpec, size: int) -> tuple[Any, bool]:
     """Return the environment, and whether it is an unregistered reader's."""
     always = spec.durability == "always"
     options: dict[str, Any] = {
@@ -444,7 +438,7 @@ def _make(spec: ShardSpec) -> None:
         pass
     with lmdbfile.growth_lock(spec.path) as fd:
         lmdbfile.back_lock_file(spec.path + "-lock")
-        env, _ = _open_env(spec, lmdbfile.INITIAL_SIZE)
+        env, _ = open_env(spec, lmdbfile.INITIAL_SIZE)
         try:
             page = env.stat()["psize"]
             # LMDB has just made the file this long, with holes: fill all but its two meta pages.
@@ -476,7 +470,7 @@ def translated(error: lmdb.Error, path: str) -> Exception:
         return StoreFullError(code, f"{error}; nothing was changed", path)
     if code in (errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE):
         return StorePathError(code, str(error), path)
-    return CorruptShardError(f"{path}: {error}. The shard is damaged; restore it from a copy")
+    return corrupt(path, f"is damaged: {error}")
 
 
 def identity(spec: ShardSpec) -> bytes:

@@ -21,8 +21,9 @@ from typing import Any
 
 import lmdb
 
-from rack.errors import CorruptShardError, StoreDeletedError, StoreFullError, StorePathError
+from rack.errors import StoreDeletedError, StoreFullError, StorePathError
 from rack.lockfile import flock_within, path_error
+from rack.shard.problem import corrupt
 
 # Rack's own records in the main database: under the first keys, so that sorted loads can append.
 IDENTITY = b"\0"
@@ -74,19 +75,17 @@ def check_header(fd: int, path: str) -> None:
     """Raise CorruptShardError unless this is an LMDB file that holds every page it refers to."""
     first = os.pread(fd, _META.size, 0)
     if len(first) < _META.size:
-        raise CorruptShardError(f"{path} is truncated: {len(first)} bytes are too few for a shard")
+        raise corrupt(path, f"is truncated: {len(first)} bytes are too few for a shard")
     magic, version, *_ = _META.unpack(first)
     if magic != _MAGIC or version & 0xFFFF != _FORMAT:
-        raise CorruptShardError(f"{path} is not a Rack shard (it is no LMDB data file of format {_FORMAT})")
+        raise corrupt(path, f"is not a Rack shard (it is no LMDB data file of format {_FORMAT})")
     page = _META.unpack(first)[4]
     second = os.pread(fd, _META.size, page)
     metas = [_META.unpack(meta) for meta in (first, second) if len(meta) == _META.size]
     _, _, _, _, _, last_page, _ = max(metas, key=lambda meta: meta[6])
     size = os.fstat(fd).st_size  # asked last: without the growth lock, the file may grow between the two
     if (last_page + 1) * page > size:
-        raise CorruptShardError(
-            f"{path} is truncated: it has {size} bytes and uses {(last_page + 1) * page}. Restore it from a copy"
-        )
+        raise corrupt(path, f"is truncated: it has {size} bytes and uses {(last_page + 1) * page}")
 
 
 def last_txn(path: str) -> int:

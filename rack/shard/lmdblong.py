@@ -13,13 +13,13 @@ one byte is that and a zero byte.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from operator import itemgetter
 from typing import Any
 
 import lmdb
 
-from rack.errors import CorruptShardError, SerializationError
+from rack.errors import SerializationError
 from rack.shard.base import BLOCK_BYTES, ShardSpec
 from rack.shard.sealed import seal, unseal
 
@@ -85,7 +85,7 @@ class LongKeys:
                 break
             counter = int.from_bytes(candidate[-_COUNTER:], "big") + 1
         if record_key is None:
-            record_key = self._stem(key)
+            record_key = stem_of(key, self._hash)
             if len(key) > 1:
                 record_key += counter.to_bytes(_COUNTER, "big")
         txn.put(record_key, seal(len(key).to_bytes(4, "big") + key + value), db=self.table)
@@ -111,13 +111,6 @@ class LongKeys:
                     return block
         return block
 
-    def check(self, txn: Any) -> None:
-        for record_key in txn.cursor(self.table).iternext(values=False):
-            key = self._split(txn.get(record_key, db=self.table))[0]
-            stem = self._stem(key)
-            if record_key[: len(stem)] != stem:
-                raise CorruptShardError(f"{self._path}: the long key {key[:60]!r}... is stored in the wrong place")
-
     def _split(self, stored: bytes | None) -> tuple[bytes, bytes]:
         """Cut a record into (key, value)."""
         if stored is None:
@@ -131,22 +124,9 @@ class LongKeys:
     def _full_key(self, cursor: Any) -> bytes:
         return self._split(cursor.value())[0]
 
-    def _stem(self, key: bytes) -> bytes:
-        """Return the record key of ``key``, but for the counter."""
-        if len(key) <= 1:
-            return key + b"\0"
-        digest = self._hash(key)
-        if not isinstance(digest, bytes) or len(digest) > 255:
-            raise SerializationError(f"hash= must give at most 255 bytes, and gave {digest!r}")
-        return key[: self._prefix_size(len(digest))] + digest
-
-    @staticmethod
-    def _prefix_size(digest_size: int) -> int:
-        return _WIDTH - _COUNTER - digest_size
-
     def _candidates(self, txn: Any, key: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Yield (LMDB key, full key) of the records that may hold ``key``."""
-        stem = self._stem(key)
+        stem = stem_of(key, self._hash)
         if len(key) <= 1:
             if txn.get(stem, db=self.table) is not None:
                 yield stem, key
@@ -163,7 +143,7 @@ class LongKeys:
     def _groups(self, txn: Any, start: bytes, stop: bytes | None, reverse: bool) -> Iterator[bytes]:
         """Yield what the LMDB keys of the long keys in a range begin with, in order; that tells groups apart."""
         cursor = txn.cursor(self.table)
-        width = self._prefix_size(len(self._hash(b"")))
+        width = _prefix_size(len(self._hash(b"")))
         if not reverse:
             found = cursor.set_range(start[:width] or b"\0")
         elif stop is None:
@@ -224,3 +204,17 @@ class LongKeys:
 def _end_of(beginning: bytes) -> bytes:
     """Return the last LMDB key that may begin so."""
     return beginning + b"\xff" * (_WIDTH - len(beginning))
+
+
+def stem_of(key: bytes, hash: Callable[[bytes], bytes]) -> bytes:
+    """Return the record key of a long key, but for the counter."""
+    if len(key) <= 1:
+        return key + b"\0"
+    digest = hash(key)
+    if not isinstance(digest, bytes) or len(digest) > 255:
+        raise SerializationError(f"hash= must give at most 255 bytes, and gave {digest!r}")
+    return key[: _prefix_size(len(digest))] + digest
+
+
+def _prefix_size(digest_size: int) -> int:
+    return _WIDTH - _COUNTER - digest_size

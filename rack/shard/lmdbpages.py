@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from struct import Struct, error
+from sys import byteorder
 
 HEADER = 16
 BRANCH, LEAF, OVERFLOW, META = 1, 2, 4, 8
@@ -25,7 +26,7 @@ BIG, TABLE = 1, 2  # flags of a leaf's node: the value is in overflow pages; the
 NO_PAGE = (1 << 64) - 1
 METAS = 2
 MAX_DEPTH = 32
-_MAGIC = 0xBEEFC0DE
+MAGIC = (0xBEEFC0DE).to_bytes(4, byteorder)
 _FORMAT = 1
 _INTEGER_KEYS = 0x08
 _SIZES = (512, 1 << 15)  # of a page
@@ -34,7 +35,7 @@ _PAGE = Struct("=QHHHH")
 _OVERFLOW = Struct("=Q2xHI")
 _TREE = Struct("=IHHQQQQQ")
 TREE_SIZE = _TREE.size
-_META = Struct(f"=II8xQ{_TREE.size}s{_TREE.size}sQQ")
+_META = Struct(f"=4sI8xQ{_TREE.size}s{_TREE.size}sQQ")
 _NODE = Struct("=IHH")
 _LINK = Struct("=IHH")  # of a branch: the lower 32 bits of the child's number, the next 16, the key's size
 _NUMBER = Struct("=Q")
@@ -101,7 +102,7 @@ def read_meta(fd: int, place: int, at: int) -> Meta:
         raise PageError(f"the file ends in meta page {place}")
     page, _, kind, _, _ = _PAGE.unpack_from(data)
     magic, version, _, free, main, last_page, number = _META.unpack_from(data, HEADER)
-    if kind != META or page != place or magic != _MAGIC or version != _FORMAT:
+    if kind != META or page != place or magic != MAGIC or version != _FORMAT:
         raise PageError(f"meta page {place} is none of LMDB's format {_FORMAT}")
     meta = Meta(Tree.parse(free), Tree.parse(main), last_page, number)
     size = meta.page_size
@@ -162,6 +163,19 @@ def leaf_nodes(page: bytes) -> Nodes:
     ends = [at + 8 if head[1] & BIG else at + head[0] for at, head in zip(values_at, heads, strict=True)]
     _check_places(page, places, ends)
     return Nodes(keys, [head[1] for head in heads], [head[0] for head in heads], values_at)
+
+
+def any_nodes(page: bytes) -> Nodes:
+    """Return the nodes of a leaf that lie within the page, however damaged it is."""
+    count = max(0, min((_PAGE.unpack_from(page)[3] - HEADER) >> 1, (len(page) - HEADER) >> 1))
+    found = []
+    for at in _unpacker(count).unpack_from(page, HEADER):
+        if HEADER + 2 * count <= at <= len(page) - 8:
+            size, flags, key_size = _NODE.unpack_from(page, at)
+            value_at = at + 8 + key_size
+            if value_at + (8 if flags & BIG else size) <= len(page):
+                found.append((page[at + 8 : value_at], flags, size, value_at))
+    return Nodes(*zip(*found, strict=True)) if found else Nodes((), (), (), ())
 
 
 def branch_nodes(page: bytes) -> tuple[list[bytes], list[int]]:

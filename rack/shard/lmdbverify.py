@@ -65,39 +65,49 @@ def walk(fd: int, meta: Meta, values: bool) -> Iterator[str | list[Pair]]:
 
     No page of the state may be used again while it is walked: the file is at rest, or a reader holds the state.
     """
-    try:
-        walker = _Walker(fd, meta, values)
-    except PageError as error:
-        yield str(error)
-        return
-    yield from walker.run()
+    walker = Walker(fd, meta, values)
+    if walker.missing:
+        yield walker.missing
+    else:
+        yield from walker.run()
 
 
-class _Walker:
+class Walker:
+    """Walks a state of a file. A page that cannot be right is left out, with all that is below it."""
+
     def __init__(self, fd: int, meta: Meta, values: bool) -> None:
         self._fd = fd
         self._meta = meta
         self._values = values
         self._size = meta.page_size
-        held = os.fstat(fd).st_size // self._size
-        if not pages.METAS <= meta.last_page + 1 <= held:
-            raise PageError(f"the file is truncated: it has {held} pages and uses {meta.last_page + 1}")
-        self._marks = bytearray(meta.last_page + 1)  # a page that is in its place is marked
-        self._marks[: pages.METAS] = b"\1" * pages.METAS
-        self._long: Tree | None = None
+        used, held = meta.last_page + 1, os.fstat(fd).st_size // self._size
+        #: Not empty if the file has not all the pages that it should have: then this says so.
+        self.missing = ""
+        if not pages.METAS <= used <= held:
+            self.missing = f"the file is truncated: it has {held} pages and uses {used}"
+        #: For each page whether it has been found in its place, in a tree or in the list of free pages.
+        self.marks = bytearray(min(used, held))
+        self.marks[: pages.METAS] = b"\1" * pages.METAS
+        #: Pages that are in their place and not right.
+        self.broken: list[int] = []
+        #: Whether it is known which pages are free.
+        self.free_is_known = False
+        #: The tree of long keys, once its record has been found.
+        self.long: Tree | None = None
         self._whole = True  # whether every tree could be walked
 
     def run(self) -> Iterator[str | list[Pair]]:
         if self._meta.free.flags & ~_NO_SUBDIR != _INTEGER_KEYS:
             yield f"the tree of free pages has flags {self._meta.free.flags:#x}"
         yield from self._tree("the tree of free pages", self._meta.free, self._free_leaf)
+        self.free_is_known = self._whole
         yield from self._tree("the main tree", self._meta.main, self._main_leaf)
-        if self._long is not None:
+        if self.long is not None:
             if self._values:
                 yield []
-            yield from self._tree("the tree of long keys", self._long, self._leaf)
-        if self._whole and (lost := self._marks.count(0)):
-            yield f"{lost} pages are neither used nor free; the first is page {self._marks.find(0)}"
+            yield from self._tree("the tree of long keys", self.long, self._leaf)
+        if self._whole and (lost := self.marks.count(0)):
+            yield f"{lost} pages are neither used nor free; the first is page {self.marks.find(0)}"
 
     def _tree(self, name: str, tree: Tree, leaf: Leaf) -> Iterator[str | list[Pair]]:
         free = tree is self._meta.free
@@ -142,6 +152,7 @@ class _Walker:
                     stack += reversed(list(below))
             except PageError as error:
                 sound = False
+                self.broken.append(number)
                 yield f"page {number}, in {name}, {error}"
         if not sound:
             self._whole = False  # what counts and free pages should be is not known
@@ -151,11 +162,11 @@ class _Walker:
     def _mark(self, number: int, count: int) -> None:
         """Note that pages have been found in their place."""
         end = number + count
-        if number < pages.METAS or end > len(self._marks):
+        if number < pages.METAS or end > len(self.marks):
             raise PageError("does not exist" if count == 1 else f"and the next {count} do not all exist")
-        if self._marks.find(1, number, end) >= 0:
+        if self.marks.find(1, number, end) >= 0:
             raise PageError("is in two places")
-        self._marks[number:end] = b"\1" * count
+        self.marks[number:end] = b"\1" * count
 
     def _leaf(self, page: bytes, nodes: Nodes, found: list[int]) -> Iterator[str | list[Pair]]:
         """Check the nodes of a leaf. Yields their records, in blocks of a bounded size."""
@@ -175,7 +186,7 @@ class _Walker:
         held = 0
         for key, flag, size, at in zip(nodes.keys, nodes.flags, nodes.sizes, nodes.values_at, strict=True):
             try:
-                value = self._big(page, at, size, found, self._values) if flag else page[at : at + size]
+                value = self.big(page, at, size, found, self._values) if flag else page[at : at + size]
             except PageError as error:
                 yield str(error)
                 continue
@@ -192,10 +203,10 @@ class _Walker:
     def _main_leaf(self, page: bytes, nodes: Nodes, found: list[int]) -> Iterator[str | list[Pair]]:
         if pages.TABLE in nodes.flags:
             at = nodes.flags.index(pages.TABLE)
-            if nodes.keys[at] != LONG_TABLE or nodes.sizes[at] != pages.TREE_SIZE or self._long is not None:
+            if nodes.keys[at] != LONG_TABLE or nodes.sizes[at] != pages.TREE_SIZE or self.long is not None:
                 raise PageError(f"has a table of the name {nodes.keys[at][:60]!r}, which is none of Rack's")
             start = nodes.values_at[at]
-            self._long = Tree.parse(page[start : start + pages.TREE_SIZE])
+            self.long = Tree.parse(page[start : start + pages.TREE_SIZE])
             nodes = nodes.without(at)
         if nodes.keys:
             yield from self._leaf(page, nodes, found)
@@ -205,7 +216,7 @@ class _Walker:
             try:
                 if flag not in (0, pages.BIG):
                     raise PageError(f"has a node with flags {flag:#x}")
-                self._take_free(self._big(page, at, size, found, True) if flag else page[at : at + size])
+                self._take_free(self.big(page, at, size, found, True) if flag else page[at : at + size])
                 if not 1 <= pages.integers([key])[0] <= self._meta.number:
                     raise PageError("has a list of a transaction that has not been")
             except PageError as error:
@@ -220,6 +231,8 @@ class _Walker:
         if count > len(free):
             raise PageError(f"has a list of {len(free)} free pages, and counts {count}")
         del free[count:]
+        if self.missing:  # the file ends before what it should have
+            free = array("Q", [number for number in free if not len(self.marks) <= number <= self._meta.last_page])
         if not all(map(gt, free, islice(free, 1, None))):
             raise PageError("has a list of free pages that is out of order")
         try:
@@ -228,7 +241,7 @@ class _Walker:
         except PageError as error:
             raise PageError(f"has free page {number} in its list, which {error}") from None
 
-    def _big(self, page: bytes, at: int, size: int, found: list[int], read: bool) -> bytes:
+    def big(self, page: bytes, at: int, size: int, found: list[int], read: bool) -> bytes:
         """Check a value that is in overflow pages, and count those."""
         first = pages.page_number(page, at)
         try:

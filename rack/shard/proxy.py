@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from rack.errors import ReadOnlyError
-from rack.shard.base import BLOCK_ITEMS, Pair, Shard, ShardSpec
+from rack.shard.base import BLOCK_ITEMS, Examined, Pair, Salvaged, Shard, ShardSpec
 
 if TYPE_CHECKING:
     from rack.shard.snapshot import SnapshotShard
@@ -83,8 +83,20 @@ class ShardProxy(Shard):
     def version(self) -> object:
         return self._forward(self._inner.version)
 
-    def check(self) -> None:
-        self._forward(self._inner.check)
+    def examine(self, timeout: float | None = None) -> Examined:
+        return self._forward(self._inner.examine, timeout)
+
+    @classmethod
+    def examine_file(cls, spec: ShardSpec, alone: bool) -> Examined:
+        raise TypeError("a proxy has no files of its own")
+
+    @classmethod
+    def salvage(cls, spec: ShardSpec) -> Salvaged:
+        raise TypeError("a proxy has no files of its own")
+
+    @property
+    def path(self) -> str:
+        return self._inner.path
 
     def sync(self) -> None:
         self._forward(self._inner.sync)

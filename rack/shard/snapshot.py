@@ -20,7 +20,8 @@ from typing import Any
 from weakref import WeakSet
 
 from rack.errors import NotOpenError, SnapshotLostError
-from rack.shard.base import ShardSpec
+from rack.shard.base import Examined, ShardSpec
+from rack.shard.problem import Problem
 from rack.shard.proxy import ReadOnlyShard
 
 
@@ -78,6 +79,22 @@ class SnapshotShard(ReadOnlyShard):
             if self._end is None:
                 self._let_go()
             self._end = NotOpenError("the snapshot is closed; take another one")
+
+    def examine(self, timeout: float | None = None) -> Examined:
+        """Go over the entries; the pages of a state that has passed are not to be told from others."""
+        from rack.merge import ALL, blocks
+
+        counted, found, last = self.count(), 0, None
+        yield counted
+        for block in blocks(self, ALL, values=True):
+            for key, _ in block:
+                if last is not None and key <= last:
+                    yield Problem("order", f"has keys out of order at {key[:60]!r}")
+                last = key
+            found += len(block)
+            yield block
+        if found != counted:
+            yield Problem("count", f"counts {counted} entries and has {found}")
 
     def sync(self) -> None:
         pass  # there is no write

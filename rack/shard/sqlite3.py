@@ -14,11 +14,10 @@ from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 from rack.disk import sync_path
-from rack.errors import CorruptShardError
 from rack.lockfile import path_error
-from rack.shard.base import BLOCK_BYTES, BLOCK_ITEMS, MOST_ENTRIES, Pair, Shard, ShardSpec
+from rack.shard.base import BLOCK_BYTES, BLOCK_ITEMS, MOST_ENTRIES, Examined, Pair, Salvaged, Shard, ShardSpec
 from rack.shard.snapshot import SnapshotShard
-from rack.shard.sqlitedb import SqliteDatabase, check_identity, identity, roll_back, translated
+from rack.shard.sqlitedb import SqliteDatabase, identity, roll_back, translated
 
 Result = TypeVar("Result")
 
@@ -115,8 +114,22 @@ class SqliteShard(SqliteDatabase, Shard):
     def version(self) -> object:
         return self._read(_version)
 
-    def check(self) -> None:
-        self._read(_check, self._spec)
+    def examine(self, timeout: float | None = None) -> Examined:
+        from rack.shard.sqliteexamine import examine_open  # few processes need it
+
+        return examine_open(self, timeout)
+
+    @classmethod
+    def examine_file(cls, spec: ShardSpec, alone: bool) -> Examined:
+        from rack.shard.sqliteexamine import examine_file
+
+        return examine_file(spec, alone)
+
+    @classmethod
+    def salvage(cls, spec: ShardSpec) -> Salvaged:
+        from rack.shard.sqlitesalvage import salvage
+
+        return salvage(spec)
 
     def sync(self) -> None:
         # What is not in the database yet is in the write-ahead log; checkpoints sync what they move. No lock is held:
@@ -282,17 +295,3 @@ def _create_triggers(connection: sqlite3.Connection) -> None:
 
 def _version(connection: sqlite3.Connection) -> object:
     return connection.execute("PRAGMA data_version").fetchone()[0], connection.total_changes
-
-
-def _check(connection: sqlite3.Connection, spec: ShardSpec) -> None:
-    with _snapshot(connection):
-        problems = [problem for (problem,) in connection.execute("PRAGMA integrity_check(5)")]
-        if problems != ["ok"]:
-            raise CorruptShardError(f"{spec.path}: {'; '.join(problems)}")
-        check_identity(spec, connection.execute("SELECT value FROM rack WHERE name = 'identity'").fetchone())
-        counted, found = _count(connection), connection.execute("SELECT count(*) FROM entries").fetchone()[0]
-        if counted != found:
-            raise CorruptShardError(f"{spec.path}: counts {counted} entries and has {found}")
-        odd = "SELECT count(*) FROM entries WHERE typeof(key) != 'blob' OR typeof(value) != 'blob'"
-        if others := connection.execute(odd).fetchone()[0]:
-            raise CorruptShardError(f"{spec.path}: {others} entries are not of blobs, and not Rack's")

@@ -24,7 +24,6 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from rack.errors import (
-    CorruptShardError,
     LockTimeoutError,
     NotOpenError,
     RackError,
@@ -37,6 +36,7 @@ from rack.errors import (
 )
 from rack.lockfile import flock_within
 from rack.shard.base import ShardSpec
+from rack.shard.problem import Problem, corrupt, identity_problem
 from rack.shard.snapshot import Snapshots
 
 Result = TypeVar("Result")
@@ -138,9 +138,7 @@ class SqliteDatabase:
         except FileNotFoundError as error:
             if isinstance(error, RackError):
                 raise
-            raise CorruptShardError(
-                errno.ENOENT, "a shard of the store is missing; restore it from a copy", path
-            ) from None
+            raise corrupt(path, "a shard of the store is missing", errno.ENOENT) from None
         except OSError as error:
             if isinstance(error, RackError):
                 raise
@@ -202,6 +200,10 @@ class SqliteDatabase:
 
     # Life
 
+    @property
+    def path(self) -> str:
+        return self._spec.path
+
     def close(self, timeout: float | None = None) -> None:
         if not self._lock.acquire(timeout=-1 if timeout is None else timeout):
             raise LockTimeoutError(f"{self._spec.path}: another thread's write is still waiting; not closed")
@@ -254,7 +256,7 @@ def translated(error: Exception, path: str) -> Exception:
         return StoreFullError(errno.EFBIG, f"{error}: file-size limit; nothing was changed", path)
     if kind in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         return StorePathError(_reason(), str(error), path)
-    return CorruptShardError(f"{path}: {error}. The shard is damaged; restore it from a copy")
+    return corrupt(path, f"is damaged: {error}")
 
 
 def roll_back(connection: sqlite3.Connection) -> None:
@@ -300,30 +302,29 @@ def identity(spec: ShardSpec) -> str:
 
 
 def check_identity(spec: ShardSpec, row: Any) -> None:
-    if row is None:
-        raise CorruptShardError(f"{spec.path} is an SQLite database, but not a Rack shard")
-    if row[0] == identity(spec):
-        return
-    try:
-        _, store_id, number = str(row[0]).split()
-    except ValueError:
-        raise CorruptShardError(f"{spec.path} has a damaged identity: {row[0]!r}") from None
-    if store_id != spec.store_id:
-        raise CorruptShardError(f"{spec.path} belongs to another store ({store_id}, not {spec.store_id})")
-    raise CorruptShardError(f"{spec.path} is shard {number} of its store: shard files were swapped or renamed")
+    problem = identity_problem(identity(spec), None if row is None else row[0])
+    if problem is not None:
+        raise corrupt(spec.path, problem.message)
 
 
 def _check_header(path: str) -> None:
-    """Raise CorruptShardError unless this is an SQLite database as long as its header says (sqlite.org/fileformat)."""
+    problem = header_problem(path)
+    if problem is not None:
+        raise corrupt(path, problem.message)
+
+
+def header_problem(path: str) -> Problem | None:
+    """Return what is wrong unless this is an SQLite database as long as its header says (sqlite.org/fileformat)."""
     with open(path, "rb") as file:
         header = file.read(100)
         size = os.fstat(file.fileno()).st_size
     if len(header) < 100:
-        raise CorruptShardError(f"{path} is truncated: {size} bytes are too few for a shard")
+        return Problem("structure", f"is truncated: {size} bytes are too few for a shard")
     if not header.startswith(b"SQLite format 3\0"):
-        raise CorruptShardError(f"{path} is not a Rack shard (it is no SQLite database)")
+        return Problem("foreign", "is not a Rack shard (it is no SQLite database)")
     page = int.from_bytes(header[16:18], "big")
     needed = (65536 if page == 1 else page) * int.from_bytes(header[28:32], "big")
     # A checkpoint that was killed, or found no space, may have written the header before the rest, which is in the log.
     if size < needed and not _size(path + "-wal"):
-        raise CorruptShardError(f"{path} is truncated: it has {size} bytes and needs {needed}. Restore it from a copy")
+        return Problem("structure", f"is truncated: it has {size} bytes and needs {needed}")
+    return None

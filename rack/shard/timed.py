@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rack.errors import LockTimeoutError
-from rack.shard.base import Shard
+from rack.shard.base import Examined, Shard
 from rack.shard.proxy import Result, ShardProxy
 from rack.shard.snapshot import SnapshotShard
 
@@ -129,6 +129,9 @@ class TimedShard(ShardProxy):
             over.set()
             if not request.withdraw():
                 request.outcome(self._timeout)
+
+    def examine(self, timeout: float | None = None) -> Examined:
+        return self._inner.examine(timeout or self._timeout)
 
     def __del__(self) -> None:
         server = getattr(self, "_server", None)

@@ -1,0 +1,60 @@
+"""What can be wrong with a shard, and how it is told."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+
+from rack.errors import CorruptShardError
+
+#: Every kind of problem, as ``rack verify --json`` names it.
+KINDS = {
+    "manifest": "NAME.rack is missing, damaged, or names other shards than there are",
+    "missing": "a shard's file is not there",
+    "foreign": "a file belongs to another store, or is no shard at all",
+    "swapped": "a file is another shard of the store",
+    "structure": "the engine's own structure is damaged: pages, trees, lists of free pages, a file cut short",
+    "count": "a shard counts another number of entries than it has",
+    "order": "keys are out of order, or twice there",
+    "record": "a record is not what Rack stores",
+    "checksum": "a value is not what was stored",
+    "shard": "a key belongs to another shard",
+    "key": "a key cannot be read, or is not in its canonical form",
+    "value": "a value cannot be read",
+    "power": "the store was in use when the system stopped, and what the shard holds cannot be relied on",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that is wrong with a shard. ``message`` goes on from the shard's name."""
+
+    kind: str
+    message: str
+
+
+def identity_problem(expected: str, found: object) -> Problem | None:
+    """Return what is wrong with the identity that a shard's file carries; None if it is the expected one."""
+    if found == expected:
+        return None
+    if found is None:
+        return Problem("foreign", "is not a Rack shard: it carries no identity")
+    try:
+        _, store_id, number, *_ = str(found).split()
+    except ValueError:
+        return Problem("foreign", f"has a damaged identity: {found!r}")
+    _, own_id, own_number, *_ = expected.split()
+    if store_id != own_id:
+        return Problem("foreign", f"belongs to another store ({store_id}, not {own_id})")
+    if number != own_number:
+        return Problem("swapped", f"is shard {number} of its store: shard files were swapped or renamed")
+    return Problem("foreign", f"has the identity {found!r}, and not {expected!r}")
+
+
+def corrupt(path: str, message: str, errno: int | None = None) -> CorruptShardError:
+    """Return the error for the shard at ``path``; says what to do. ``message`` goes on from the shard's name."""
+    name = shlex.quote(path.rpartition("-")[0])
+    advice = f"`rack verify {name}` tells all that is wrong, `rack repair {name}` saves what can be read"
+    if errno is None:
+        return CorruptShardError(f"{path} {message}. {advice}")
+    return CorruptShardError(errno, f"{message}. {advice}", path)
