@@ -17,7 +17,7 @@ import tempfile
 import textwrap
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Self
@@ -40,6 +40,15 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     """Run a test with each engine: it is the one of new stores, here and in processes that are forked."""
     monkeypatch.setattr("rack.manifest.DEFAULT_ENGINE", request.param)
     return str(request.param)
+
+
+@pytest.fixture(autouse=True)
+def end_sound(tmp_path: Path) -> Iterator[None]:
+    """In modules that import it, every test ends with this: the stores that it leaves are sound."""
+    yield
+    for manifest in tmp_path.rglob("*.rack"):
+        report = verify(manifest.with_suffix(""))
+        assert not report.found, report.as_dict()
 
 
 def default_engine() -> str:

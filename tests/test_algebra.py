@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from rack import PersistentDict, PersistentSet, SerializationError
 from tests.conformance.model import plain
 from tests.processes import Crew, assert_sound, hear, tell
+from tests.processes import end_sound as end_sound
 from tests.processes import engine as engine
 
 METHODS = ("union", "intersection", "difference")

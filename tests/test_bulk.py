@@ -13,6 +13,7 @@ from rack import PersistentDict, PersistentSet
 from rack.bulk import Bulk
 from rack.shard.base import Pair
 from tests.processes import assert_sound
+from tests.processes import end_sound as end_sound
 from tests.processes import engine as engine
 from tests.test_memory import MIB, peak_of
 

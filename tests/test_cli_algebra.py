@@ -13,6 +13,7 @@ import pytest
 import rack
 from rack import PersistentDict, PersistentSet
 from tests.processes import assert_sound
+from tests.processes import end_sound as end_sound
 
 pytest.importorskip("click")
 pytest.importorskip("rich")

@@ -14,6 +14,7 @@ import pytest
 
 import rack
 from rack import PersistentSet
+from tests.processes import end_sound as end_sound
 
 pytest.importorskip("click")
 pytest.importorskip("rich")

@@ -19,6 +19,7 @@ pytest.importorskip("rich")
 
 from rack.cli import demo
 from rack.cli.failure import Failure
+from tests.processes import end_sound as end_sound
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(rack.__file__).parent.parent), "PYTHONWARNINGS": "error"}
 

@@ -17,6 +17,7 @@ import pytest
 import rack
 from rack import PersistentSet
 from rack.cli.signals import Guard, Stopped
+from tests.processes import end_sound as end_sound
 
 pytest.importorskip("click")
 pytest.importorskip("rich")

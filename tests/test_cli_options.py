@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rack import PersistentDict, PersistentSet
+from tests.processes import end_sound as end_sound
 from tests.test_cli_dedup import dedup, elements, run, start
 
 # Options

@@ -12,6 +12,7 @@ import pytest
 
 from rack import PersistentDict, PersistentSet
 from rack.shard import ENGINES
+from tests.processes import end_sound as end_sound
 from tests.test_cli_dedup import dedup, run, start
 
 pytest.importorskip("click")

@@ -14,6 +14,7 @@ from tests.conformance.set_suite import SetSuite
 from tests.conformance.shardview_suite import ShardViewSuite
 from tests.conformance.snapshot_suite import SnapshotSuite
 from tests.conformance.views_suite import ViewsSuite
+from tests.processes import end_sound as end_sound
 
 SUITES: list[type[ContainerSuite]] = [LifeSuite, MadeSuite, SetSuite, DictSuite, AtomicSuite, ViewsSuite]
 SUITES += [RangeSuite, ShardViewSuite, SnapshotSuite]

@@ -25,6 +25,7 @@ from rack import (
 )
 from rack.shard import ENGINES
 from tests.processes import assert_sound
+from tests.processes import end_sound as end_sound
 from tests.processes import engine as engine
 from tests.test_cli_ends import ENVIRONMENT, running
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from rack import PersistentDict
 from tests.conformance.model import plain
 from tests.processes import assert_sound, run
+from tests.processes import end_sound as end_sound
 from tests.processes import engine as engine
 
 KEYS = st.one_of(st.integers(0, 30).map(str), st.sampled_from(["long" * 200 + str(n) for n in range(3)]))

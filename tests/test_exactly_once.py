@@ -13,6 +13,7 @@ import pytest
 
 from rack import PersistentDict, PersistentSet
 from tests.processes import assert_sound, default_engine, run
+from tests.processes import end_sound as end_sound
 from tests.processes import engine as engine
 
 pytestmark = pytest.mark.usefixtures("engine")

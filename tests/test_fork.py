@@ -14,6 +14,7 @@ import pytest
 
 from rack import PersistentDict, PersistentSet, StoreDeletedError
 from tests.processes import Crew, assert_sound, default_engine, hear, run, run_script, tell
+from tests.processes import end_sound as end_sound
 from tests.processes import engine as engine
 
 pytestmark = pytest.mark.usefixtures("engine")

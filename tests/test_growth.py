@@ -16,6 +16,7 @@ import pytest
 
 from rack import PersistentDict, PersistentSet, StoreFullError
 from tests.processes import Crew, assert_sound, default_engine, hear, private_memory, run, tell
+from tests.processes import end_sound as end_sound
 from tests.processes import engine as engine
 
 MIB = 1 << 20

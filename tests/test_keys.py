@@ -20,6 +20,7 @@ from rack import PersistentDict, PersistentSet, SerializationError
 from rack.keys import CANONICAL, resolve_codec
 from rack.serdes import PRESETS
 from rack.shard import ENGINES
+from tests.processes import end_sound as end_sound
 
 PICKLE = resolve_codec("pickle", PRESETS["pickle"])
 every_engine = pytest.mark.parametrize("engine", ENGINES)

@@ -14,6 +14,7 @@ import pytest
 
 from rack import PersistentDict
 from tests.processes import Crew, FailedError, Worker, assert_sound
+from tests.processes import end_sound as end_sound
 from tests.processes import engine as engine
 
 Store = PersistentDict[tuple[int, int], bytes]

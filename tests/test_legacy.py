@@ -14,6 +14,7 @@ import lmdb
 import pytest
 
 from rack import CorruptShardError, DeserializationError, PersistentDict, PersistentSet, StoreNotFoundError, legacy
+from tests.processes import end_sound as end_sound
 
 PAIRS: dict[Any, Any] = {f"key {i}": i for i in range(500)} | {(1, 2): ["x"], "long" * 300: None}
 

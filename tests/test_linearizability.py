@@ -23,6 +23,7 @@ import pytest
 from rack import LockTimeoutError, PersistentDict, PersistentSet
 from tests.linearizability import Operation, check, mixed
 from tests.processes import Crew, assert_sound, run, tell
+from tests.processes import end_sound as end_sound
 from tests.processes import engine as engine
 
 pytestmark = pytest.mark.usefixtures("engine")

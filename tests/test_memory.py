@@ -12,6 +12,7 @@ import pytest
 
 from rack import PersistentDict, PersistentSet
 from tests.processes import assert_sound, private_memory, run
+from tests.processes import end_sound as end_sound
 
 MIB = 1 << 20
 

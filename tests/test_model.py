@@ -20,6 +20,7 @@ from rack import MismatchError, PersistentDict, PersistentSet
 from rack.shard import ENGINES
 from tests.conformance.model import dumped
 from tests.model_operations import OPERATIONS, outcome, serve
+from tests.processes import end_sound as end_sound
 
 KEYS: list[Any] = [
     *("a", "b", "c", "", "é", b"a", 0, 1, 1.0, True, -1, 2.5, None, (), (1, "a"), (1.0, "a"), frozenset({1})),

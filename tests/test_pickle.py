@@ -13,6 +13,7 @@ import pytest
 
 from rack import NotOpenError, PersistentDict, PersistentSet, ReadOnlyError, StoreNotFoundError
 from tests.processes import assert_sound, run_script
+from tests.processes import end_sound as end_sound
 from tests.processes import engine as engine
 
 

@@ -15,6 +15,7 @@ import pytest
 from rack import DeserializationError, MismatchError, PersistentDict, PersistentSet, RackError, SerializationError
 from rack.serdes import PRESETS, resolve
 from rack.shard import ENGINES
+from tests.processes import end_sound as end_sound
 
 VALUES: dict[str, list[Any]] = {
     "marshal": [None, 1, 2**100, 1.5, 1j, "é\ud800", b"b", (1, (2,)), [1, [2]], {"a": {1, 2}}, frozenset({1}), True],

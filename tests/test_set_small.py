@@ -13,6 +13,7 @@ from rack import MismatchError, TooLargeError, set_lmdb
 from rack import set as rack_set
 from rack.set_small import PersistentSet
 from tests.conformance.raw import RAW
+from tests.processes import end_sound as end_sound
 
 LONGEST, TOO_LONG = b"k" * 511, b"k" * 512
 

@@ -12,6 +12,7 @@ from rack.errors import CorruptShardError, TooLargeError
 from tests.conformance.bench import Bench
 from tests.conformance.raw import RAW, RawLmdb, long_record, sha256
 from tests.conformance.shard_suite import ShardSuite
+from tests.processes import end_sound as end_sound
 
 
 class TestShardLmdb(ShardSuite):

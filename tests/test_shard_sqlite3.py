@@ -8,6 +8,7 @@ import sqlite3
 from tests.conformance.bench import Bench
 from tests.conformance.raw import RAW
 from tests.conformance.shard_suite import ShardSuite
+from tests.processes import end_sound as end_sound
 
 
 class TestShardSqlite3(ShardSuite):

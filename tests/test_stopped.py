@@ -17,6 +17,7 @@ import pytest
 
 from rack import LockTimeoutError, PersistentDict, PersistentSet
 from tests.processes import Crew, Worker, assert_sound, default_engine, hear, tell
+from tests.processes import end_sound as end_sound
 from tests.processes import engine as engine
 
 pytestmark = pytest.mark.usefixtures("engine")

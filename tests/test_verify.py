@@ -26,6 +26,8 @@ from rack import (
     StoreNotFoundError,
     set_small,
 )
+from rack.boot import Record
+from rack.repair import repair
 from rack.shard import shard_class
 from rack.verify import Report, verify
 from tests.conformance.raw import RAW
@@ -467,3 +469,38 @@ def test_damage_is_found_while_the_store_is_in_use(tmp_path: Path) -> None:
         assert (report.in_use, found(report)) == ([0], {(0, "checksum")})
         worker.tell()
         worker.result()
+
+
+# Power failures
+
+
+def test_a_shard_that_was_written_to_when_the_system_stopped_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    with PersistentDict[str, Any](path, shards=2, engine="lmdb") as store:
+        store.update(CONTENT)
+    clean = Path(f"{path}.rack-boot").read_bytes()
+    Record("another boot", "process").write(str(path), [0, 0])  # not the stamps that the shards have
+    before = state(tmp_path)
+    assert found(verify(path)) == {(0, "power"), (1, "power")}
+    assert state(tmp_path) == before
+    report = repair(path)
+    assert (report.sound, report.kept) == (False, len(CONTENT))
+    assert state(tmp_path).items() >= before.items()
+    Path(f"{path}.rack-boot").write_bytes(clean)
+    assert_sound(PersistentDict(path))
+    assert_sound(PersistentDict(report.to))
+
+
+def test_a_store_that_has_to_be_rebuilt_is_not_taken_for_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    with PersistentDict[str, Any](path, shards=2, engine="lmdb", durability="everysec") as store:
+        store.update(CONTENT)
+    Record("another boot", "everysec").write(str(path), [0, 0])
+    before = state(tmp_path)
+    report = verify(path)
+    assert (report.found, len(report.unexamined), report.sound) == (0, 2, False)
+    assert state(tmp_path) == before
+    with PersistentDict[str, Any](path) as store:
+        assert dict(store) == CONTENT
+    assert verify(path).sound
+    assert_sound(store)

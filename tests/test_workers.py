@@ -18,6 +18,7 @@ from rack import workers as rack_workers
 from rack.errors import WorkerError
 from rack.workers import fan_out
 from tests.processes import Crew, assert_sound, run, run_script, tell
+from tests.processes import end_sound as end_sound
 from tests.processes import engine as engine
 
 Report = Callable[[int], object]
