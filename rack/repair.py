@@ -157,7 +157,12 @@ def repair(
                 ' (if it had durability="everysec", opening it rebuilds it from its journals: try that first)'
             )
         new, request = _new_manifest(manifest, knowledge)
-        made = registry.make(registry.anonymous_path(target), new, request)
+        source = registry.anonymous_path(target)
+        try:
+            made = registry.make(source, new, request)
+        except BaseException:
+            registry.erase_anonymous(source)
+            raise
         try:
             _Repair(path, manifest, knowledge, made, report, stray, progress).run()
             made.sync(made.store(made.mode))
@@ -165,7 +170,7 @@ def repair(
             registry.remove(made)
             raise
         registry.release(made)
-        registry.publish(new, made.path, target)
+        registry.publish(new, source, target)
     finally:
         lock.close()
     return report
