@@ -64,12 +64,15 @@ def _connection(spec: ShardSpec, alone: bool) -> Iterator[sqlite3.Connection]:
 
     With its log, SQLite makes files beside the database and may move the log into it. Where nobody has the database
     open, it is opened without its log; if that has something in it, as a process that was killed leaves it, a copy is
-    examined. Where somebody has, all files are there, and a reader changes nothing.
+    examined. Where somebody has, the files beside it are there, or nearly, and a reader changes nothing.
     """
     with contextlib.ExitStack() as stack:
         path, mode = spec.path, "ro&immutable=1"
-        if not alone and os.path.exists(spec.path + "-wal"):
-            mode = "ro"
+        if not alone:
+            # The log may come and go at any moment. Where there can be none, in a directory for reading alone, nobody
+            # writes either.
+            if os.path.exists(spec.path + "-wal") or os.access(os.path.dirname(spec.path), os.W_OK):
+                mode = "ro"
         elif os.path.exists(spec.path + "-wal") and os.path.getsize(spec.path + "-wal"):
             directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="rack-verify-"))
             path, mode = os.path.join(directory, "shard"), "rw"

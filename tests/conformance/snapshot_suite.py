@@ -249,6 +249,7 @@ class SnapshotSuite(ContainerSuite):
         assert list(getattr(place, kind)("other").open()) == ["precious"]
 
     @both
+    @pytest.mark.damages
     def test_shards_of_a_store_and_its_backup_are_told_apart(self, place: Place, kind: str) -> None:
         container = opened(place, kind, KEYS)
         container.backup(place.directory / "other")
