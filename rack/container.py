@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NoReturn, Self, TypeVar
 
 from rack import registry
 from rack.batch import Batches
-from rack.entries import check
+from rack.entries import check_shard
 from rack.errors import DeserializationError, LockTimeoutError, NotOpenError, SerializationError
 from rack.keys import KeyCodec, resolve_codec
 from rack.manifest import MAX_SHARDS, Manifest, Request, absolute_path, digest_of
@@ -430,13 +430,17 @@ class Container(Snapshotting):
             _not_open()
         self._held.sync(self._store)
 
-    def check(self) -> int:
+    def check(self, *, workers: int = 1) -> int:
         """Verify the store: shards, identities, counts, order, that each key is in its shard and can be read.
 
+        ``workers`` processes share the shards.
+
         :returns: the number of entries.
-        :raises CorruptShardError, DeserializationError: with what is wrong.
+        :raises CorruptShardError, DeserializationError: with what is wrong. :raises WorkerError: a worker was killed.
         """
-        return check(self._store.shards, self._manifest.kind, self._codec, self._serdes)
+        from rack.workers import fan_out  # which imports this module
+
+        return sum(fan_out(check_shard, (self,), range(len(self._store.shards)), workers))
 
 
 def _collected(held: OpenStore, anonymous: bool, pid: int) -> None:

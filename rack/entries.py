@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Self
@@ -12,8 +12,8 @@ from rack.errors import DeserializationError, RackError
 from rack.keys import CANONICAL, KeyCodec, resolve_codec
 from rack.manifest import Manifest, Request, digest_of, manifest_path, sha256
 from rack.router import router
-from rack.serdes import PRESETS, Serdes
-from rack.shard.base import Pair, Shard, unknown_hash
+from rack.serdes import PRESETS
+from rack.shard.base import Pair, unknown_hash
 from rack.shard.problem import Problem, corrupt
 
 
@@ -75,20 +75,23 @@ class Knowledge:
         return cls(codec, load, hash, opaque, tuple(lacks))
 
 
-def check(shards: Sequence[Shard], kind: str, codec: KeyCodec, serdes: Serdes) -> int:
-    """Go over all of an open store; return how many entries it has.
+def check_shard(container: Any, number: int, report: Callable[[int], object]) -> int:
+    """Go over all of a shard of an open container; return how many entries it has.
 
     :raises CorruptShardError, DeserializationError: with the first thing that is wrong.
     """
-    entries = Entries(kind, len(shards), Knowledge(codec, serdes.loads))
-    for number, shard in enumerate(shards):
-        with closing(shard.examine()) as items:  # type: ignore[type-var]
-            for item in items:
-                if isinstance(item, Problem):
-                    raise corrupt(shard.path, item.message)
-                if isinstance(item, list):
-                    for problem in entries.problems(number, item):
-                        raise _error(shard.path, problem)
+    shards = container._store.shards
+    shard = shards[number]
+    knowledge = Knowledge(container._codec, container._serdes.loads)
+    entries = Entries(container._manifest.kind, len(shards), knowledge)
+    with closing(shard.examine()) as items:
+        for item in items:
+            if isinstance(item, Problem):
+                raise corrupt(shard.path, item.message)
+            if isinstance(item, list):
+                for problem in entries.problems(number, item):
+                    raise _error(shard.path, problem)
+                report(len(item))
     return entries.seen
 
 

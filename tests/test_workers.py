@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from rack import PersistentDict, RackError, SerializationError
+from rack import DeserializationError, PersistentDict, RackError, SerializationError
 from rack import workers as rack_workers
 from rack.errors import WorkerError
 from rack.workers import fan_out
@@ -75,6 +75,19 @@ def test_an_open_container_is_open_in_the_workers(tmp_path: Path) -> None:
             d[1000] = 1000  # is committed first: the workers are to see it
             assert sum(fan_out(write, (d,), range(4), 2)) == 1000
         assert dict(d) == {number: -number for number in range(1, 1001)}
+    assert_sound(d)
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_check_by_workers_finds_what_one_alone_finds(tmp_path: Path) -> None:
+    with PersistentDict(tmp_path / "d", shards=5, key_serdes="str", serdes="json") as d:
+        d.update((f"{number}", number) for number in range(1000))
+        assert d.check(workers=3) == d.check() == 1000
+        d._route(b"bad").put(b"bad", b"no JSON")
+        for workers in (1, 3):
+            with pytest.raises(DeserializationError, match=r"no JSON|JSONDecodeError"):
+                d.check(workers=workers)
+        del d["bad"]
     assert_sound(d)
 
 
