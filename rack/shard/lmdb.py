@@ -72,7 +72,7 @@ class LmdbShard(LmdbEnvironment, Shard):
         return self._read(_contains, key)
 
     def put(self, key: bytes, value: bytes) -> None:
-        if len(key) > 1 and len(value) <= PLAIN:
+        if 1 < len(key) <= MAX_KEY and len(value) <= PLAIN:
             txn = None
             try:
                 self._acquire()
@@ -87,7 +87,7 @@ class LmdbShard(LmdbEnvironment, Shard):
         self._write(_put, key, value)
 
     def add(self, key: bytes, value: bytes) -> bytes | None:
-        if len(key) > 1 and len(value) <= PLAIN:
+        if 1 < len(key) <= MAX_KEY and len(value) <= PLAIN:
             txn = present = None
             try:
                 self._acquire()

@@ -59,10 +59,16 @@ def _has_magic(fd: int) -> bool:
 def _examine_in_use(fd: int, spec: ShardSpec) -> Examined:
     """Opens the file with LMDB, which reads its meta pages and no other."""
     spec = replace(spec, readonly=True)
-    try:
-        env, unregistered = open_env(spec, os.fstat(fd).st_size)
-    except lmdb.Error as error:
-        raise translated(error, spec.path) from error
+    for _ in range(_TRIES):
+        try:
+            env, unregistered = open_env(spec, os.fstat(fd).st_size)
+            break
+        except lmdb.MapResizedError:  # another process has just made the file larger
+            continue
+        except lmdb.Error as error:
+            raise translated(error, spec.path) from error
+    else:
+        raise _too_fast(spec.path)
     with env:
         if unregistered:
             raise RackError(f"{spec.path} is in use: it takes the permission to write {spec.path}-lock to examine it")
