@@ -62,10 +62,11 @@ class SqliteSnapshot(SnapshotShard, SqliteShard):
 
     def copy_to(self, spec: ShardSpec) -> None:
         try:
-            self._write_copy(spec.path)
-            with contextlib.closing(connect(spec.path, "rw")) as copy:
-                copy.execute("PRAGMA journal_mode = WAL")
-                copy.execute("UPDATE rack SET value = ? WHERE name = 'identity'", (identity(spec),))
+            with self._lock:  # no fork while SQLite is in use: the child would wait for its mutexes
+                self._write_copy(spec.path)
+                with contextlib.closing(connect(spec.path, "rw")) as copy:
+                    copy.execute("PRAGMA journal_mode = WAL")
+                    copy.execute("UPDATE rack SET value = ? WHERE name = 'identity'", (identity(spec),))
         except sqlite3.Error as error:
             raise translated(error, spec.path) from error
         sync_path(spec.path)
