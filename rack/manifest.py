@@ -11,6 +11,7 @@ import hashlib
 import json
 import marshal
 import os
+import shlex
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -114,7 +115,7 @@ class Manifest:
             content = json.loads(data)
             newer = content["format"] > FORMAT
         except (ValueError, KeyError, TypeError) as error:
-            raise ManifestError(f"{file} is not a Rack manifest ({error!r}); restore it from a copy") from error
+            raise ManifestError(f"{file} is not a Rack manifest ({error!r}); {_advice(file)}") from error
         if newer:
             too_new = ManifestError(
                 f"{file} has format {content['format']}; this Rack reads up to {FORMAT}. Upgrade with"
@@ -125,9 +126,9 @@ class Manifest:
         for name, is_right in _FIELDS.items():
             if name not in content or not is_right(content[name]):
                 found = repr(content[name]) if name in content else "missing"
-                raise ManifestError(f"{file}: {name} is {found}, which is not right; restore it from a copy")
+                raise ManifestError(f"{file}: {name} is {found}, which is not right; {_advice(file)}")
         if unknown := content.keys() - _FIELDS.keys():
-            raise ManifestError(f"{file}: {', '.join(sorted(unknown))}: not known; restore it from a copy")
+            raise ManifestError(f"{file}: {', '.join(sorted(unknown))}: not known; {_advice(file)}")
         return cls(**content)
 
     def begin(self, path: str) -> None:
@@ -243,6 +244,11 @@ def absolute_path(name: str | os.PathLike[str]) -> str:
     if "\0" in path:
         raise ValueError(f"name={path!r}: must not contain a NUL")
     return os.path.abspath(path)
+
+
+def _advice(file: str) -> str:
+    name = shlex.quote(file.rpartition(".")[0])
+    return f"restore it from a copy, or make a new store of the shards: `rack repair {name}`"
 
 
 def manifest_path(path: str) -> str:

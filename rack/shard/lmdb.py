@@ -22,6 +22,7 @@ from rack.shard.base import BLOCK_BYTES, BLOCK_ITEMS, MOST_ENTRIES, Examined, Pa
 from rack.shard.lmdbenv import MAX_KEY, MAX_VALUE, LmdbEnvironment, identity
 from rack.shard.lmdbfile import IDENTITY, LONG_TABLE
 from rack.shard.lmdblong import LongKeys
+from rack.shard.problem import corrupt
 from rack.shard.sealed import PLAIN, seal, unseal
 from rack.shard.snapshot import SnapshotShard
 
@@ -240,9 +241,10 @@ class LmdbShard(LmdbEnvironment, Shard):
             # A page that did not reach the disk may hold an earlier version of the very same leaf, which nothing in
             # the file tells. So only a shard that was not written to since it was on the disk can be sound.
             if stamp is not None and cls.stamp(spec.path) != stamp:
-                raise CorruptShardError(
-                    f"{spec.path} was being written to when the system stopped, and what it holds cannot be relied on."
-                    ' `rack repair` makes a store of what can be read; durability="everysec" survives power failures'
+                raise corrupt(
+                    spec.path,
+                    "was being written to when the system stopped, and what it holds cannot be relied on"
+                    ' (durability="everysec" survives power failures)',
                 )
             _verify_after_power_failure(spec.path)
 
@@ -269,7 +271,7 @@ def _verify_after_power_failure(path: str) -> None:
             for _, stored in found:
                 unseal(stored, path)
     except (CorruptShardError, lmdbpages.PageError) as error:
-        raise CorruptShardError(f"{path} was damaged by a power failure: {error}") from error
+        raise corrupt(path, f"was damaged by a power failure: {error}") from error
     finally:
         os.close(fd)
 
