@@ -18,7 +18,7 @@ from rack.shard import lmdbpages as pages
 from rack.shard.base import IN_PLACE, IN_USE, STRAY, Pair, Salvaged, ShardSpec
 from rack.shard.lmdbexamine import Records
 from rack.shard.lmdbpages import Meta, PageError, Tree
-from rack.shard.lmdbverify import MAX_KEY, Walker
+from rack.shard.lmdbverify import LONG_TABLE, MAX_KEY, Walker
 from rack.shard.problem import Problem
 
 _NOWHERE = Tree(0, 0, 0, 0, 0, 0, 0, pages.NO_PAGE)
@@ -41,6 +41,7 @@ class _Salvage:
     def __init__(self, fd: int, spec: ShardSpec) -> None:
         self._fd = fd
         self._spec = spec
+        self._long: Tree | None = None
         self._metas, self._damage = _metas(fd)
         held = os.fstat(fd).st_size
         if self._metas:
@@ -61,20 +62,21 @@ class _Salvage:
             yield Problem("structure", walker.missing)
         records = Records(self._spec)
         if self._metas:
-            yield max(0, self._meta.main.entries - records.own)
             for found in walker.run():
                 if isinstance(found, str):
                     yield Problem("structure", found)
                     continue
                 for item in records.take(found):
                     yield item if isinstance(item, Problem) else (IN_PLACE, item)
-            if walker.long is not None:
-                yield walker.long.entries
+            self._long = walker.long
         if self._metas and walker.free_is_known:
             yield from self._strays(self._unplaced(walker), walker, IN_USE)
             yield from self._strays(walker.broken, walker, STRAY)
         else:
             yield from self._strays(chain(self._unplaced(walker), walker.broken), walker, STRAY)
+        # Without the record of the table of long keys it is not known how many there should be.
+        if self._metas and (self._long is not None or self._spec.layout == "small"):
+            yield max(0, self._meta.main.entries - records.own) + (self._long.entries if self._long else 0)
 
     def _unplaced(self, walker: Walker) -> Iterator[int]:
         at = walker.marks.find(0)
@@ -93,6 +95,8 @@ class _Salvage:
                 continue
             pairs = []
             for key, flag, size, at in zip(nodes.keys, nodes.flags, nodes.sizes, nodes.values_at, strict=True):
+                if flag == pages.TABLE and key == LONG_TABLE and sure == IN_USE and size == pages.TREE_SIZE:
+                    self._long = Tree.parse(page[at : at + size])
                 if not 0 < len(key) <= MAX_KEY or flag not in (0, pages.BIG):
                     continue
                 try:
