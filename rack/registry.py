@@ -13,13 +13,14 @@ from collections.abc import Iterator
 from threading import Lock, RLock
 from typing import Any
 
-from rack.boot import DURABILITIES, Record, admit, gate, leave, present_stamps, synced
+from rack.boot import DURABILITIES, Record, admit, boot_id, gate, leave, present_stamps, synced
 from rack.bulk import LEAST_MEMORY
 from rack.errors import (
     CorruptShardError,
     LockTimeoutError,
     MismatchError,
     RackError,
+    ReadOnlyError,
     StoreDeletedError,
     StoreExistsError,
     StoreInUseError,
@@ -31,7 +32,7 @@ from rack.lockfile import StoreLock, path_error, pause
 from rack.manifest import Manifest, Request, manifest_path, record_path, shard_path, unfinished_path
 from rack.shard import shard_class
 from rack.shard.base import Shard
-from rack.shard.proxy import FrozenShard
+from rack.shard.proxy import FrozenShard, GuardedShard
 from rack.shard.timed import TimedShard
 from rack.store import Store
 
@@ -88,11 +89,26 @@ class OpenStore:
     def store(self, mode: Mode) -> Store:
         """Return the store as a container that opened it with ``mode`` uses it."""
         shards: list[Shard] = self.shards
+        if any(shard.unprotected for shard in shards):
+            shards = [GuardedShard(shard, self._check_quiet) for shard in shards]
         if mode.flag == "r" != self.mode.flag:
             shards = [FrozenShard(shard) for shard in shards]
         if mode.timeout is not None:
             shards = [TimedShard(shard, mode.timeout) for shard in shards]
         return self._store if shards is self.shards and mode.memory is None else Store(shards, mode.memory)
+
+    def _check_quiet(self) -> None:
+        """Raise ReadOnlyError if somebody may be writing to the store.
+
+        LMDB's writers use pages again that an unregistered reader reads, at which LMDB may end the process.
+        """
+        if Record.read(self.path).boot == boot_id():
+            raise ReadOnlyError(
+                errno.EACCES,
+                "others have the store open for writing: reading meanwhile takes the permission to write the files"
+                " *-lock and the directory",
+                manifest_path(self.path),
+            )
 
     def sync(self, store: Store) -> None:
         """Have what is written in ``store``, which is this one as a container uses it, on the disk."""

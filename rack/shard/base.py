@@ -69,6 +69,8 @@ class Shard(ABC):
     suffix: ClassVar[str]
     #: Files beside the shard's own that belong to it, by suffix.
     companions: ClassVar[tuple[str, ...]]
+    #: Whether it is read without protection from writers, which takes the permission to write some of its files.
+    unprotected = False
     #: Whether ``scan`` is in order of the keys' bytes.
     ordered: ClassVar[bool]
 

@@ -40,6 +40,10 @@ class LmdbShard(LmdbEnvironment, Shard):
     companions = ("-lock",)
     ordered = True
 
+    @property
+    def unprotected(self) -> bool:  # type: ignore[override]
+        return self._unregistered
+
     # One key. The most frequent operations carry their own transaction, and take the lock by hand, which is 0.1 us
     # faster than `with`. Taking it inside `try` is what makes that safe: a KeyboardInterrupt may come right behind it.
     # An lmdb.Error, as for a long key or a full map, is left to _read and _write, which do it all again.

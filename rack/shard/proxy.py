@@ -144,3 +144,15 @@ class FrozenShard(ReadOnlyShard, ShardProxy):
     """For a container with ``flag="r"`` on a store that this process has also open for writing."""
 
     _refusal = 'the container was opened with flag="r"'
+
+
+class GuardedShard(ShardProxy):
+    """Makes a check before each operation: for a shard that is read without protection from writers."""
+
+    def __init__(self, inner: Shard, check: Callable[[], None]) -> None:
+        super().__init__(inner)
+        self._check = check
+
+    def _forward(self, method: Callable[..., Result], *args: Any) -> Result:
+        self._check()
+        return method(*args)

@@ -177,6 +177,7 @@ class SqliteDatabase:
                     raise
                 connection.close()
                 connection = connect(spec.path, "ro&immutable=1")
+                self.unprotected = True  # SQLite neither locks it nor looks for changes
                 row = connection.execute("SELECT value FROM rack WHERE name = 'identity'").fetchone()
             check_identity(spec, row)
             connection.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[spec.durability]}")
