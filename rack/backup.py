@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import replace
 
-from rack import registry
+from rack import files, registry
 from rack.errors import RackError
 from rack.instant import OpenSnapshot
 from rack.lockfile import path_error
@@ -26,10 +26,10 @@ def write_backup(
     snapshot: OpenSnapshot, target: str, copied: Callable[[SnapshotShard], object] = lambda shard: None
 ) -> None:
     """Make the store ``target``; ``copied`` is called with each shard that is done."""
-    registry.check_absent(target)
+    files.check_absent(target)
     directory = os.path.dirname(target)
     manifest = replace(snapshot.manifest, id=uuid.uuid4().hex)
-    source = registry.anonymous_path(target)
+    source = files.anonymous_path(target)
     if not os.path.isdir(directory):
         raise path_error(FileNotFoundError(errno.ENOENT, "no such directory"), manifest_path(target))
     try:
@@ -39,7 +39,7 @@ def write_backup(
         registry.publish(manifest, source, target)
     except BaseException as error:
         with contextlib.suppress(OSError):
-            registry.discard(manifest, source)
+            files.discard(manifest, source)
         if isinstance(error, OSError) and not isinstance(error, RackError):
             raise path_error(error, error.filename or target) from error
         raise

@@ -9,14 +9,15 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any, ClassVar, NoReturn, Self, TypeVar
 
-from rack import registry
+from rack import files, registry
 from rack.batch import Batches
 from rack.entries import check_shard
 from rack.errors import DeserializationError, LockTimeoutError, NotOpenError, SerializationError
 from rack.keys import KeyCodec, resolve_codec
 from rack.manifest import MAX_SHARDS, Manifest, Request, absolute_path, digest_of
 from rack.merge import ALL, Span
-from rack.registry import Mode, OpenStore
+from rack.opening import Mode
+from rack.registry import OpenStore
 from rack.serdes import MARSHAL, Serdes, SerdesArgument, resolve, unserializable
 from rack.shard import ENGINES
 from rack.shard.base import Shard
@@ -260,14 +261,14 @@ class Container(Snapshotting):
         """
         target = None if name is None else absolute_path(name)
         if target is not None:
-            registry.check_absent(target)
-        made = cls(registry.anonymous_path(target or beside), flag="n", **arguments)
+            files.check_absent(target)
+        made = cls(files.anonymous_path(target or beside), flag="n", **arguments)
         # Nobody misses it after a power failure until it has its name.
         made._mode = Mode("n", "process", None, made._mode.memory)
         try:
             made._attach(registry.acquire(made._path, made._request, made._mode), anonymous=True)
         except BaseException:
-            registry.erase_anonymous(made._path)
+            files.erase_anonymous(made._path)
             raise
         made._depth = 1
         made._entered_by_maker = True

@@ -19,7 +19,8 @@ from contextlib import ExitStack
 
 from rack import registry
 from rack.errors import LockTimeoutError, ReadOnlyError
-from rack.registry import Mode, OpenStore
+from rack.opening import Mode
+from rack.registry import OpenStore
 from rack.shard.base import Shard
 from rack.shard.snapshot import SnapshotShard
 from rack.store import Store

@@ -4,32 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import glob
 import os
-import time
-import uuid
 from collections import deque
 from collections.abc import Iterator
 from threading import Lock, RLock
 from typing import Any
 
-from rack.boot import DURABILITIES, Record, admit, boot_id, gate, leave, present_stamps, synced
-from rack.bulk import LEAST_MEMORY
+from rack import files, opening
+from rack.boot import Record, boot_id, leave, present_stamps, synced
 from rack.errors import (
-    CorruptShardError,
     LockTimeoutError,
     MismatchError,
-    RackError,
     ReadOnlyError,
     StoreDeletedError,
-    StoreExistsError,
     StoreInUseError,
-    StoreNotFoundError,
-    StorePathError,
 )
 from rack.keeper import Keeper
-from rack.lockfile import StoreLock, path_error, pause
-from rack.manifest import Manifest, Request, manifest_path, record_path, shard_path, unfinished_path
+from rack.manifest import Manifest, Request, manifest_path
+from rack.opening import Entry, Mode
 from rack.shard import shard_class
 from rack.shard.base import Shard
 from rack.shard.proxy import FrozenShard, GuardedShard
@@ -37,32 +29,11 @@ from rack.shard.timed import TimedShard
 from rack.store import Store
 
 
-class Mode:
-    """How a container opens its store."""
-
-    __slots__ = ("durability", "flag", "memory", "timeout")
-
-    def __init__(self, flag: str, durability: str | None, timeout: float | None, memory: int | None) -> None:
-        if flag not in ("r", "w", "c", "n"):
-            raise ValueError(f"flag={flag!r}: must be 'r', 'w', 'c' or 'n', as in dbm")
-        if durability is not None and durability not in DURABILITIES:
-            raise ValueError(f"durability={durability!r}: must be one of {', '.join(map(repr, DURABILITIES))}")
-        if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
-            raise ValueError(f"timeout={timeout!r}: must be a positive number of seconds, or None")
-        if memory is not None and not (isinstance(memory, int) and memory >= LEAST_MEMORY):
-            raise ValueError(f"memory={memory!r}: must be a number of bytes, at least {LEAST_MEMORY}, or None")
-        self.flag = flag
-        self.durability = durability
-        self.memory = memory
-        self.timeout = timeout
-
-
 class OpenStore:
     """A store that is open in this process, and how many containers hold it."""
 
-    def __init__(
-        self, path: str, manifest: Manifest, request: Request, lock: StoreLock, mode: Mode, durability: str
-    ) -> None:
+    def __init__(self, path: str, request: Request, mode: Mode, entry: Entry) -> None:
+        manifest, lock, durability = entry
         self.path = path
         self.manifest = manifest
         self.mode = mode
@@ -137,10 +108,12 @@ class OpenStore:
             if not self._lock_is_inherited:
                 return
             try:
-                joined = _enter(self.path, self._request, self.mode, self._lock, self.durability, self.manifest.id)
+                entry = opening.enter(
+                    self.path, self._request, self.mode, self._lock, self.durability, self.manifest.id
+                )
             except FileNotFoundError:
-                joined = None
-            if joined is None:
+                entry = None
+            if entry is None:
                 self._lock.close()
                 raise StoreDeletedError(f"{manifest_path(self.path)} was removed or replaced since the fork")
             self._lock_is_inherited = False
@@ -200,7 +173,7 @@ def acquire(path: str, request: Request, mode: Mode) -> OpenStore:
             del _by_path[key]  # its files were removed: its containers keep it, newcomers get what is there now
             held = None
         if held is None:
-            held = _by_path[key] = _open_or_create(path, request, mode)
+            held = _by_path[key] = OpenStore(path, request, mode, opening.open_or_create(path, request, mode))
             _all.add(held)
         else:
             _check_shareable(held, request, mode)
@@ -269,10 +242,10 @@ def remove(held: OpenStore) -> None:
     """Close the store and delete its files, whoever else has it open."""
     with _lock:
         held.users = 1
-        files = _files(held.manifest, held.path)
+        paths = files.all_files(held.manifest, held.path)
         with contextlib.suppress(StoreDeletedError):
             release(held, keep=False)
-        _unlink(files)
+        files.unlink(paths)
 
 
 def orphan(held: OpenStore, anonymous: bool) -> None:
@@ -304,198 +277,20 @@ def guard() -> contextlib.AbstractContextManager[Any]:
     return _lock
 
 
-def check_absent(path: str) -> None:
-    """Raise StoreExistsError if there is a store at ``path``."""
-    if os.path.lexists(manifest_path(path)):
-        raise StoreExistsError(
-            errno.EEXIST, "an operation that makes a store does not replace one", manifest_path(path)
-        )
-
-
-def publish(manifest: Manifest, source: str, target: str) -> None:
-    """Move a closed anonymous store to ``target``: it is there as a whole, or not at all."""
-    with _lock:
-        lock = StoreLock(target)
-        try:
-            lock.claim_or_raise("make the store")
-            check_absent(target)
-            _clear(target, manifest)
-            manifest.begin(target)
-            suffix = shard_class(manifest.engine).suffix
-            for number in range(manifest.shards):
-                os.rename(shard_path(source, number, suffix), shard_path(target, number, suffix))
-            Record("", "process").write(target, present_stamps(target, manifest))
-            manifest.finish(target)
-        except BaseException:
-            if not os.path.lexists(manifest_path(target)):
-                with contextlib.suppress(OSError):
-                    _clear(target, manifest)
-            raise
-        finally:
-            lock.close()
-            discard(manifest, source)
-
-
-def _open_or_create(path: str, request: Request, mode: Mode) -> OpenStore:
-    lock = StoreLock(path, mode.flag == "r")
-    try:
-        if mode.flag == "n":
-            lock.claim_or_raise("replace the store")
-            with contextlib.suppress(FileNotFoundError):
-                Manifest.read(path).take_back(path)
-        return _join(path, request, mode, lock)
-    except BaseException:
-        lock.close()
-        raise
-
-
-def _join(path: str, request: Request, mode: Mode, lock: StoreLock) -> OpenStore:
-    """Open the store; make it if it is not there and the mode allows to.
-
-    Whoever gets the lock exclusively while there is no manifest makes the store. Nobody waits for that lock: once the
-    manifest is there the others share it.
-    """
-    deadline = time.monotonic() + (30 if mode.timeout is None else mode.timeout)
-    while True:
-        if os.path.lexists(manifest_path(path)):
-            try:
-                joined = _enter(path, request, mode, lock, mode.durability)
-            except FileNotFoundError as error:
-                if isinstance(error, RackError):
-                    raise
-                if os.path.islink(manifest_path(path)):
-                    raise StorePathError(errno.ENOENT, "a link that leads nowhere", manifest_path(path)) from None
-                joined = None
-            if joined is not None:
-                return OpenStore(path, joined[0], request, lock, mode, joined[1])
-            lock.close()  # the store was removed while we waited, and its lock with it
-            continue
-        if mode.flag in "rw":
-            raise StoreNotFoundError(errno.ENOENT, 'there is no such store; flag="c" makes one', manifest_path(path))
-        if lock.claim() and lock.is_current():
-            if not os.path.lexists(manifest_path(path)):
-                made = _create(path, Manifest.new(request), request)
-                # Who has the lock exclusively does not need the gate, and must not wait for it: it comes first.
-                durability = admit(path, made, request, mode.durability, False, lock)
-                lock.share()  # which lets go of it for a moment
-                with contextlib.suppress(FileNotFoundError):
-                    if Manifest.read(path).id == made.id:
-                        return OpenStore(path, made, request, lock, mode, durability)
-        elif time.monotonic() > deadline:
-            if mode.timeout is not None:
-                raise LockTimeoutError(f"{lock.path} is locked; waited {mode.timeout} s")
-            raise StoreInUseError(
-                errno.EBUSY, "the manifest is missing while other processes have the store open", manifest_path(path)
-            )
-        else:
-            pause()
-        lock.close()
-
-
-def _enter(
-    path: str, request: Request, mode: Mode, lock: StoreLock, durability: str | None, store_id: str | None = None
-) -> tuple[Manifest, str] | None:
-    """Share the lock of the store that is there; return its manifest and its durability.
-
-    None if it was replaced meanwhile, or is not the one with ``store_id``.
-
-    :raises FileNotFoundError: there is no manifest.
-    """
-    with gate(path, mode.timeout) as fd:
-        lock.share(mode.timeout)
-        manifest = Manifest.read(path)
-        if not lock.is_current() or not os.path.samestat(os.fstat(fd), os.stat(manifest_path(path))):
-            return None
-        if store_id not in (None, manifest.id):
-            return None
-        manifest.reconcile(request, path)
-        durability = admit(path, manifest, request, durability, mode.flag == "r", lock)
-        return (manifest, durability) if lock.is_current() else None
-
-
 def make(path: str, manifest: Manifest, request: Request) -> OpenStore:
     """Make a store with this manifest and open it. Pair with :func:`release`, :func:`remove` or :func:`publish`."""
     with _lock:
-        lock = StoreLock(path)
-        try:
-            lock.claim_or_raise("make the store")
-            _create(path, manifest, request)
-            durability = admit(path, manifest, request, None, False, lock)
-            lock.share()
-            held = OpenStore(path, manifest, request, lock, Mode("w", None, None, None), durability)
-        except BaseException:
-            lock.close()
-            raise
+        held = OpenStore(path, request, Mode("w", None, None, None), opening.make(path, manifest, request))
         _by_path[os.path.realpath(path)] = held
         _all.add(held)
         held.users = 1
         return held
 
 
-def _create(path: str, manifest: Manifest, request: Request) -> Manifest:
-    """Make a store; the caller has its lock exclusively, and there is none."""
-    cls = shard_class(manifest.engine)
-    try:
-        _clear(path, manifest)
-        manifest.begin(path)
-        for number in range(manifest.shards):
-            cls.create(manifest.spec(path, number, request, "process", False))
-        Record("", "process").write(path, present_stamps(path, manifest))
-        manifest.finish(path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            _clear(path, manifest)
-        if isinstance(error, OSError) and not isinstance(error, RackError):
-            raise path_error(error, error.filename or path) from error
-        raise
-    return manifest
-
-
-def _clear(path: str, manifest: Manifest) -> None:
-    """Make place for a store: remove what a maker who was killed has left.
-
-    :raises CorruptShardError: there are shards without a manifest: somebody's data.
-    """
-    unfinished = Manifest.read_unfinished(path)
-    if unfinished is not None:
-        _unlink(unfinished.shard_files(path))
-    _unlink([record_path(path), unfinished_path(path)])  # if it is not whole, there are no shards yet
-    cls = shard_class(manifest.engine)
-    for number in range(manifest.shards):
-        shard = shard_path(path, number, cls.suffix)
-        if os.path.lexists(shard):
-            raise CorruptShardError(
-                errno.EEXIST,
-                "this file is in the way of a new store and may hold data: its store's manifest is missing."
-                " Restore the manifest, or move the file away",
-                shard,
-            )
-        _unlink(cls.files(shard))
-
-
-def discard(manifest: Manifest, path: str) -> None:
-    """Delete the files of a store that nobody has open."""
-    _unlink(_files(manifest, path))
-
-
-def _files(manifest: Manifest, path: str) -> list[str]:
-    return [*manifest.files(path), path + ".rack-lock"]
-
-
-def _unlink(files: list[str]) -> None:
-    for file in files:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(file)
-
-
-def anonymous_path(beside: str) -> str:
-    """Return a path for a store without a name, beside its source."""
-    return f"{beside}-anonymous-{uuid.uuid4().hex[:12]}"
-
-
-def erase_anonymous(path: str) -> None:
-    """Delete whatever there is of an anonymous store that could not be made or opened."""
-    _unlink(glob.glob(glob.escape(path) + "*"))
+def publish(manifest: Manifest, source: str, target: str) -> None:
+    """Move a closed anonymous store to ``target``: it is there as a whole, or not at all."""
+    with _lock:
+        files.publish(manifest, source, target)
 
 
 # Fork. Locks are taken in one order (the registry's, then each shard's), so that no operation is under way in any

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from uuid import uuid4
 
-from rack import registry
+from rack import files, registry
 from rack.boot import Record
 from rack.entries import Entries, Knowledge
 from rack.errors import ManifestError, RackError, StoreNotFoundError
@@ -138,7 +138,7 @@ def repair(
     """
     path = os.path.abspath(os.fspath(name))
     target = os.path.abspath(os.fspath(to)) if to is not None else path + "-repaired"
-    registry.check_absent(target)
+    files.check_absent(target)
     report = Report(os.fspath(name), target if to is None else os.fspath(to))
     lock = StoreLock(path, readonly=True)
     try:
@@ -157,11 +157,11 @@ def repair(
                 ' (if it had durability="everysec", opening it rebuilds it from its journals: try that first)'
             )
         new, request = _new_manifest(manifest, knowledge)
-        source = registry.anonymous_path(target)
+        source = files.anonymous_path(target)
         try:
             made = registry.make(source, new, request)
         except BaseException:
-            registry.erase_anonymous(source)
+            files.erase_anonymous(source)
             raise
         try:
             _Repair(path, manifest, knowledge, made, report, stray, progress).run()

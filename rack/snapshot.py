@@ -6,12 +6,13 @@ import os
 from collections.abc import Callable
 from typing import Any, Self
 
-from rack import registry
+from rack import files, registry
 from rack.backup import write_backup
 from rack.errors import NotOpenError
 from rack.instant import OpenSnapshot
 from rack.manifest import Request, absolute_path
-from rack.registry import Mode, OpenStore
+from rack.opening import Mode
+from rack.registry import OpenStore
 from rack.shard.base import Shard
 from rack.store import Store
 
@@ -76,7 +77,7 @@ class Snapshotting:
         if self._is_snapshot:
             write_backup(self._open_store(), target)
             return
-        registry.check_absent(target)
+        files.check_absent(target)
         snapshot = OpenSnapshot(self._open_store(), self._store, self._mode.timeout)
         try:
             write_backup(snapshot, target, Shard.close)  # each as soon as it is copied, so that its space is free

@@ -9,7 +9,7 @@ import time
 
 import click
 
-from rack import ReadOnlyError, StoreNotFoundError, registry
+from rack import ReadOnlyError, StoreNotFoundError, files, registry
 from rack.backup import write_backup
 from rack.cli.arguments import store_name
 from rack.cli.entrybar import entry_bar
@@ -17,7 +17,8 @@ from rack.cli.failure import tell
 from rack.cli.progress import size
 from rack.instant import OpenSnapshot
 from rack.manifest import Manifest, Request, manifest_path, shard_path
-from rack.registry import Mode, OpenStore
+from rack.opening import Mode
+from rack.registry import OpenStore
 from rack.shard import shard_class
 from rack.shard.snapshot import SnapshotShard
 
@@ -35,7 +36,7 @@ def backup(source: str, target: str, quiet: bool) -> None:
     """
     begun = time.monotonic()
     path, target = os.path.abspath(source), os.path.abspath(target)
-    registry.check_absent(target)
+    files.check_absent(target)
     held = _open(path)
     try:
         snapshot = OpenSnapshot(held, held.store(held.mode), None)
