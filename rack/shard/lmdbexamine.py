@@ -72,8 +72,11 @@ def _examine_in_use(fd: int, spec: ShardSpec) -> Examined:
     with env:
         if unregistered:
             raise RackError(f"{spec.path} is in use: it takes the permission to write {spec.path}-lock to examine it")
-        with held_state(env, fd, spec.path, lambda: env.set_mapsize(os.fstat(fd).st_size)) as metas:
-            yield from examine(fd, metas, spec)
+        try:
+            with held_state(env, fd, spec.path, lambda: env.set_mapsize(os.fstat(fd).st_size)) as metas:
+                yield from examine(fd, metas, spec)
+        except PageError as error:
+            yield Problem("structure", str(error))
 
 
 def examine_open(shard: LmdbShard, timeout: float | None) -> Examined:
@@ -89,6 +92,8 @@ def examine_open(shard: LmdbShard, timeout: float | None) -> Examined:
                     if shard._unregistered and shard._overtaken(lmdbpages.newest(metas).number):
                         raise _too_fast(shard.path)
                     yield item
+        except PageError as error:
+            yield Problem("structure", str(error))
         finally:
             os.close(fd)
     finally:
