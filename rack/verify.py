@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from rack import registry
 from rack.boot import Record, read_stamps
@@ -18,13 +19,14 @@ from rack.lockfile import StoreLock
 from rack.manifest import Manifest, Request, manifest_path, shard_path, unfinished_path
 from rack.serdes import MARSHAL, SerdesArgument, resolve
 from rack.shard import shard_class
-from rack.shard.base import Examined, ShardSpec
+from rack.shard.base import Examined
 from rack.shard.problem import Problem
+from rack.workers import check_workers, fan_out
 
 _LISTED = 20  # findings of one kind in one shard; the others are counted
 
-#: Called now and then with the shards done, the shards there are, the entries seen and about how many there are.
-Progress = Callable[[int, int, int, int], object]
+#: Called now and then with how many shards are done, parts of them included, and how many there are.
+Progress = Callable[[float, int], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,8 @@ class Report:
     not_checked: list[str] = field(default_factory=list)
     #: Why shards could not be examined, in words.
     unexamined: list[str] = field(default_factory=list)
+    #: How many keys could not be read for lack of a function.
+    left_out: int = 0
 
     @property
     def sound(self) -> bool:
@@ -90,6 +94,15 @@ class Report:
             if counts[finding.shard, finding.kind] <= _LISTED:
                 self.findings.append(finding)
 
+    def include(self, shard: Report) -> None:
+        """Add what was found in a shard."""
+        self.findings += shard.findings
+        self.found += shard.found
+        self.entries += shard.entries
+        self.in_use += shard.in_use
+        self.unexamined += shard.unexamined
+        self.left_out += shard.left_out
+
 
 def verify(
     name: str | os.PathLike[str],
@@ -97,13 +110,15 @@ def verify(
     hash: Callable[[bytes], bytes] | None = None,
     serdes: SerdesArgument = None,
     key_serdes: SerdesArgument = None,
+    workers: int = 1,
     progress: Progress | None = None,
 ) -> Report:
     """Go over all of a store and report everything that is wrong with it. No file of the store is made or changed.
 
     Reads every byte in use once, in memory that does not grow with the store but for a byte a page (LMDB). While a
-    shard is examined that no process has open, who opens the store waits. One that is open elsewhere is examined as it
-    is at one moment, while others go on writing.
+    shard is examined that no process has open, who opens the store waits; with ``workers``, processes that share the
+    shards, until all shards are done. One that is open elsewhere is examined as it is at one moment, while others go on
+    writing.
 
     What functions of one's own have made is checked if they are given; else the report says what was not checked.
     Pickled values are read without importing or running anything, unless ``serdes`` is given.
@@ -111,6 +126,7 @@ def verify(
     :raises StoreNotFoundError: there is no such store.
     :raises MismatchError: an argument is not what the store was made with.
     :raises RackError: the store cannot be examined.
+    :raises WorkerError: a worker was killed.
 
     >>> from rack import PersistentDict
     >>> from rack.verify import verify
@@ -120,10 +136,9 @@ def verify(
     >>> report.sound, report.entries, report.findings
     (True, 1, [])
     """
+    check_workers(workers)
     path = os.path.abspath(os.fspath(name))
-    values = None if serdes is None else resolve(serdes)
-    keys = None if key_serdes is None else resolve_codec(key_serdes, values or MARSHAL)
-    request = Request("", serdes=values, key_serdes=keys, hash=hash)
+    given = _Given(hash, serdes, key_serdes)
     while True:
         report = Report(os.fspath(name))
         try:
@@ -133,93 +148,121 @@ def verify(
                 raise
             report.add(_without_manifest(path, error))
             return report
-        if _Verification(path, manifest, request, report, progress).run():
+        if _examined(_Examination(path, manifest, given), report, workers, progress):
             return report
         # The store was replaced by another one meanwhile.
 
 
-class _Verification:
-    def __init__(
-        self, path: str, manifest: Manifest, request: Request, report: Report, progress: Progress | None
-    ) -> None:
-        self._path = path
-        self._manifest = manifest
-        self._report = report
-        self._progress = progress
-        self._record = Record.read(path)
-        self._stamps = read_stamps(path, manifest.shards)
-        self._expected = 0  # the entries that the shards so far say they have
-        knowledge = Knowledge.of(manifest, path, request)
-        report.not_checked += knowledge.lacks
-        self._spec_request = Request(manifest.kind, hash=knowledge.hash)
-        self._entries = Entries(manifest.kind, manifest.shards, knowledge)
+@dataclass(frozen=True)
+class _Given:
+    """The functions that the caller has given, which the store is said to be made with."""
 
-    def run(self) -> bool:
-        """Return False if it was for nothing: another store took the place of this one."""
-        manifest, report = self._manifest, self._report
-        report.add(_extra_shards(self._path, manifest))
-        lock = StoreLock(self._path, readonly=True)
-        try:
-            had_lock = os.path.lexists(lock.path)
-            for number in range(manifest.shards):
-                spec = manifest.spec(self._path, number, self._spec_request, "process", True)
-                self._shard(number, spec, lock)
-            if self._is_replaced() or os.path.lexists(lock.path) != had_lock:
-                return False
-        finally:
-            lock.close()
-        report.entries = self._entries.seen
-        if self._entries.left_out:
-            report.not_checked.append(
-                f"{self._entries.left_out} keys that marshal cannot hold: whether they can be read (give serdes=)"
-            )
-        return True
+    hash: Callable[[bytes], bytes] | None
+    serdes: SerdesArgument
+    key_serdes: SerdesArgument
 
-    def _shard(self, number: int, spec: ShardSpec, lock: StoreLock) -> None:
-        report = self._report
+    def request(self) -> Request:
+        values = None if self.serdes is None else resolve(self.serdes)
+        keys = None if self.key_serdes is None else resolve_codec(self.key_serdes, values or MARSHAL)
+        return Request("", serdes=values, key_serdes=keys, hash=self.hash)
+
+
+class _Examination:
+    """What a process that examines shards needs to know."""
+
+    def __init__(self, path: str, manifest: Manifest, given: _Given) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.record = Record.read(path)
+        self.stamps = read_stamps(path, manifest.shards)
+        self._given = given
+
+    @cached_property
+    def knowledge(self) -> Knowledge:
+        return Knowledge.of(self.manifest, self.path, self._given.request())
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in vars(self).items() if name != "knowledge"}
+
+    def shard(self, alone: bool, number: int, progress: Callable[[float], object]) -> Report:
+        """Examine a shard. ``alone``: no process has the store open, and who opens it waits."""
+        report = Report(self.path)
+        spec_request = Request(self.manifest.kind, hash=self.knowledge.hash)
+        spec = self.manifest.spec(self.path, number, spec_request, "process", True)
+        cls = shard_class(self.manifest.engine)
         try:
-            with registry.borrowed(self._path) as held:
+            with registry.borrowed(self.path) as held:
+                if held is not None or not alone:
+                    report.in_use.append(number)
                 if held is not None:
-                    report.in_use.append(number)
-                    report.add(self._findings(number, held.shards[number].examine()))
-                    return
-                alone = lock.alone()
-                cls = shard_class(self._manifest.engine)
-                if not alone:
-                    report.in_use.append(number)
-                elif self._record.is_of_earlier_boot():
+                    self._take(held.shards[number].examine(), number, report, progress)
+                    return report
+                if alone and self.record.is_of_earlier_boot():
                     try:
-                        cls.recover(spec, self._record.durability, self._stamps[number])
+                        cls.recover(spec, self.record.durability, self.stamps[number])
                     except CorruptShardError as error:
-                        if self._record.durability == "everysec":
+                        if self.record.durability == "everysec":
                             raise  # it has not been rebuilt yet
                         report.add([Finding(number, "power", str(error))])
-                report.add(self._findings(number, cls.examine_file(spec, alone)))
+                self._take(cls.examine_file(spec, alone), number, report, progress)
         except (RackError, OSError) as error:
             report.unexamined.append(str(error))
-        finally:
-            lock.close()
+        return report
 
-    def _findings(self, number: int, items: Examined) -> Iterator[Finding]:
-        shards, last = self._manifest.shards, 0
+    def _take(self, items: Examined, number: int, report: Report, progress: Callable[[float], object]) -> None:
+        entries = Entries(self.manifest.kind, self.manifest.shards, self.knowledge)
+        expected, done = 0, 0.0
         with closing(items):  # type: ignore[type-var]
             for item in items:
-                if isinstance(item, Problem):
-                    yield Finding(number, item.kind, item.message)
-                elif isinstance(item, list):
-                    for problem in self._entries.problems(number, item):
-                        yield Finding(number, problem.kind, problem.message)
-                else:
-                    self._expected += item
-                if self._progress is not None and self._entries.seen >= last:
-                    last = self._entries.seen + 1000
-                    self._progress(number, shards, self._entries.seen, self._expected * shards // (number + 1))
+                if isinstance(item, int):
+                    expected = item
+                    continue
+                problems = [item] if isinstance(item, Problem) else entries.problems(number, item)
+                report.add(Finding(number, problem.kind, problem.message) for problem in problems)
+                if expected and (part := min(1.0, entries.seen / expected)) > done:
+                    progress(part - done)
+                    done = part
+        progress(1 - done)
+        report.entries, report.left_out = entries.seen, entries.left_out
 
-    def _is_replaced(self) -> bool:
+
+def _examined(examination: _Examination, report: Report, workers: int, progress: Progress | None) -> bool:
+    """Return False if it was for nothing: another store took the place of this one."""
+    path, shards = examination.path, examination.manifest.shards
+    report.not_checked += examination.knowledge.lacks
+    report.add(_extra_shards(path, examination.manifest))
+    done = 0.0
+
+    def advance(more: float) -> None:
+        nonlocal done
+        done += more
+        if progress is not None:
+            progress(done, shards)
+
+    lock = StoreLock(path, readonly=True)
+    had_lock = os.path.lexists(lock.path)
+    # Who opens the store waits no longer than for a shard, if one process examines them one after another.
+    for numbers in [[number] for number in range(shards)] if workers == 1 else [range(shards)]:
         try:
-            return Manifest.read(self._path).id != self._manifest.id
-        except (OSError, ManifestError):
-            return True
+            shared = examination, lock.alone()
+            for part in fan_out(_Examination.shard, shared, numbers, workers, advance):
+                report.include(part)
+        finally:
+            lock.close()
+    if _is_replaced(examination) or os.path.lexists(lock.path) != had_lock:
+        return False
+    if report.left_out:
+        report.not_checked.append(
+            f"{report.left_out} keys that marshal cannot hold: whether they can be read (give serdes=)"
+        )
+    return True
+
+
+def _is_replaced(examination: _Examination) -> bool:
+    try:
+        return Manifest.read(examination.path).id != examination.manifest.id
+    except (OSError, ManifestError):
+        return True
 
 
 def read_manifest(path: str) -> Manifest:

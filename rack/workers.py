@@ -42,14 +42,15 @@ def fan_out(
     shared: tuple[Any, ...],
     tasks: Iterable[Any],
     workers: int,
-    progress: Callable[[int], object] | None = None,
+    progress: Callable[[Any], object] | None = None,
 ) -> list[Result]:
     """Return ``function(*shared, task, report)`` for each task, in their order; done by ``workers`` processes.
 
     With one worker, in a process that may not have children (a worker of ``multiprocessing.Pool``), or where a snapshot
     takes part, which only this process can read, it is done here. ``function`` belongs to a module; ``shared`` is
     handed to each worker once. Containers in it that are open are open there, and what a batch of theirs holds is
-    committed first. ``report(n)`` tells that ``n`` more entries are done, which is passed on to ``progress``, here.
+    committed first. ``report(n)`` tells that ``n`` more entries, say, are done; that is passed on to
+    ``progress``, here.
 
     When it raises, no worker is left, and what they have written until then is written.
 
@@ -151,7 +152,7 @@ class _Crew:
     def __exit__(self, *exc_info: object) -> None:
         self._end()
 
-    def run(self, tasks: list[Any], progress: Callable[[int], object] | None) -> list[Any]:
+    def run(self, tasks: list[Any], progress: Callable[[Any], object] | None) -> list[Any]:
         results: list[Any] = [None] * len(tasks)
         waiting = list(enumerate(tasks))[::-1]
         busy: dict[Connection, int] = {}
@@ -289,10 +290,10 @@ class _Report:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._done = 0
+        self._done = 0.0
         self._next = 0.0
 
-    def __call__(self, done: int) -> None:
+    def __call__(self, done: float) -> None:
         self._done += done
         now = time.monotonic()
         if now >= self._next:

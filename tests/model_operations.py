@@ -134,4 +134,5 @@ def serve(requests: Connection) -> None:
         kind, path, name, arguments = request
         container: Any = PersistentDict(path, flag="w") if kind == "dict" else PersistentSet(path, flag="w")
         with container:
-            requests.send(outcome(OPERATIONS[kind][name].actual, container, arguments))
+            answer = outcome(OPERATIONS[kind][name].actual, container, arguments)
+        requests.send(answer)

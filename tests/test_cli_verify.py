@@ -36,6 +36,7 @@ def shard(path: Path, number: int) -> Path:
 def test_a_sound_store_is_exit_code_0(path: Path) -> None:
     assert run("verify", path) == (0, f"{path} is sound: 100 entries\n", "")
     assert run("verify", f"{path}.rack", "-q") == (0, "", "")
+    assert run("verify", path, "--workers", 2) == (0, f"{path} is sound: 100 entries\n", "")
     code, output, errors = run("verify", path, "--json")
     assert (code, errors) == (0, "")
     assert json.loads(output) == {

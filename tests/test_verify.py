@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import itertools
 import json
 import os
 import pickle
 import random
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -20,9 +23,11 @@ import pytest
 from rack import (
     CorruptShardError,
     DeserializationError,
+    LockTimeoutError,
     ManifestError,
     PersistentDict,
     PersistentSet,
+    SerializationError,
     StoreNotFoundError,
     set_small,
 )
@@ -75,9 +80,71 @@ def test_a_sound_store_has_no_findings_and_is_not_touched(path: Path) -> None:
     assert report.entries == len(CONTENT)
     assert (report.findings, report.not_checked, report.in_use) == ([], [], [])
     assert state(path.parent) == before
-    assert seen[0][:2] == (0, 4)
-    assert seen[-1][:2] == (3, 4)
+    done = [part for part, _ in seen]
+    assert {shards for _, shards in seen} == {4}
+    assert done == sorted(done)
+    assert done[-1] == pytest.approx(4)
     assert_sound(PersistentDict(path))
+
+
+def test_progress_is_told_inside_a_shard(tmp_path: Path, engine: str) -> None:
+    with PersistentSet(tmp_path / "store", shards=1) as store:
+        store.update(range(10_000))
+    done: list[float] = []
+    verify(tmp_path / "store", progress=lambda part, shards: done.append(part))
+    assert 0 < done[0] < 0.5 < done[-2] <= done[-1] == pytest.approx(1)
+    assert_sound(PersistentSet(tmp_path / "store"))
+
+
+def test_workers_share_the_shards(path: Path) -> None:
+    before = state(path.parent)
+    done = []
+    report = verify(path, workers=2, progress=lambda part, shards: done.append(part))
+    assert report == verify(path)
+    assert report.sound, report.as_dict()
+    assert done == sorted(done)
+    assert done[-1] == pytest.approx(4)
+    assert state(path.parent) == before
+    with pytest.raises(ValueError, match="workers=0"):
+        verify(path, workers=0)
+    assert_sound(PersistentDict(path))
+
+
+def test_who_opens_the_store_waits_for_the_workers(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They examine files that are at rest, as if nobody could change them."""
+    waited = []
+
+    def attempt(part: float, shards: int) -> None:
+        if not waited:
+            with pytest.raises(LockTimeoutError):
+                PersistentDict[str, Any](path, timeout=0.05).open()
+            waited.append(part)
+
+    assert verify(path, workers=2, progress=attempt).sound
+    assert waited
+    assert_sound(PersistentDict(path))
+
+
+def _hash(data: bytes) -> bytes:
+    return hashlib.blake2b(data).digest()
+
+
+def test_workers_that_are_new_interpreters(tmp_path: Path, engine: str) -> None:
+    """As they are where a thread runs: a fork might copy a lock that it holds."""
+    with PersistentDict[str, Any](tmp_path / "store", shards=4, hash=_hash, serdes="pickle") as store:
+        store.update(CONTENT)
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait)
+    thread.start()
+    try:
+        report = verify(tmp_path / "store", hash=_hash, workers=2)
+        assert (report.sound, report.entries, report.not_checked) == (True, len(CONTENT), [])
+        with pytest.raises(SerializationError, match="workers=1"):
+            verify(tmp_path / "store", hash=lambda data: _hash(data), workers=2)
+    finally:
+        stop.set()
+        thread.join()
+    assert_sound(PersistentDict(tmp_path / "store", hash=_hash))
 
 
 def test_a_store_that_cannot_be_written_is_verified(path: Path) -> None:
@@ -184,9 +251,11 @@ def test_pickles_are_verified_without_their_classes_and_without_running_them(tmp
 
 def test_a_store_that_this_process_has_open_is_verified(path: Path) -> None:
     with PersistentDict[str, Any](path) as store:
-        report = verify(path)
-        assert report.sound, report.as_dict()
-        assert report.in_use == [0, 1, 2, 3]
+        for workers in (1, 2):
+            report = verify(path, workers=workers)
+            assert report.sound, report.as_dict()
+            assert report.in_use == [0, 1, 2, 3]
+            assert report.entries == len(CONTENT)
         store["more"] = 1
         assert store.check() == len(CONTENT) + 1
     assert_sound(store)
@@ -223,6 +292,7 @@ def test_what_is_wrong_in_several_shards_is_all_reported(path: Path) -> None:
     shutil.copy(shard(path, 1), shard(path, 7))
     before = state(path.parent)
     report = verify(path)
+    assert verify(path, workers=3) == report
     assert not report.sound
     assert found(report) >= {(0, "missing"), (2, "swapped"), (3, "structure"), (None, "manifest")}
     assert not [finding for finding in report.findings if finding.shard == 1]
@@ -417,8 +487,10 @@ def test_no_false_alarm_while_processes_open_and_close_the_store(tmp_path: Path,
     with Crew() as crew:
         workers = [crew.start(_come_and_go, path, 3.0) for _ in range(2)]
         deadline = time.monotonic() + 2.5
-        while time.monotonic() < deadline:
-            report = verify(path)
+        for processes in itertools.cycle((1, 2)):
+            if time.monotonic() > deadline:
+                break
+            report = verify(path, workers=processes)
             assert report.sound, report.as_dict()
         for worker in workers:
             worker.result()

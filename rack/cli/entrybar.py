@@ -10,7 +10,7 @@ from rack.cli.progress import REFRESH
 
 
 @contextmanager
-def entry_bar(disable: bool, what: str = "entries") -> Iterator[Callable[[int, int], None]]:
+def entry_bar(disable: bool, what: str = "entries") -> Iterator[Callable[[float, int], None]]:
     """Show a bar on standard error while the block runs; gives the function that sets (how many done, of how many)."""
     from rich.console import Console
     from rich.progress import (
@@ -35,7 +35,7 @@ def entry_bar(disable: bool, what: str = "entries") -> Iterator[Callable[[int, i
     )
     drawn = 0.0
 
-    def show(done: int, total: int) -> None:
+    def show(done: float, total: int) -> None:
         nonlocal drawn
         now = time.monotonic()
         if now >= drawn + REFRESH or done == total:

@@ -21,15 +21,19 @@ SOUND, DAMAGED, NOT_EXAMINED = 0, 1, 2
     epilog="Exit codes: 0 sound, 1 damaged, 2 wrong usage, or the store or a part of it could not be examined."
 )
 @store_argument
+@click.option(
+    "--workers", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Verify with N processes."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing; the exit code tells.")
 @click.pass_context
-def verify(context: click.Context, store: str, as_json: bool, quiet: bool) -> None:
+def verify(context: click.Context, store: str, workers: int, as_json: bool, quiet: bool) -> None:
     """Verify the STORE: report everything that is wrong with it.
 
     Looks at the manifest, at every page of every shard (or has SQLite do that), and at every entry: whether it can be
     read, is in the shard it belongs to, and is what was stored. Changes no file. Other processes may go on using the
-    store; who opens it while it is at rest waits until the shard that is just being verified is done.
+    store; who opens it while it is at rest waits until the shard that is just being verified is done, or, if there are
+    several workers, all of it.
 
     The JSON object has "name", "sound" (true or false), "entries" (how many were seen), "found" (how many things are
     wrong), "findings" (the first 20 of each kind in each shard: objects with "shard", null for the store as a whole,
@@ -39,8 +43,8 @@ def verify(context: click.Context, store: str, as_json: bool, quiet: bool) -> No
     value and power (in use when the system stopped, so not to be relied on).
     """
     try:
-        with entry_bar(quiet or not sys.stderr.isatty()) as bar:
-            report = verify_store(store, progress=lambda _, __, seen, expected: bar(seen, expected))
+        with entry_bar(quiet or not sys.stderr.isatty(), "shards") as bar:
+            report = verify_store(store, workers=workers, progress=bar)
     except (RackError, OSError) as error:
         tell(str(error))
         context.exit(NOT_EXAMINED)
