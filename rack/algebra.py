@@ -15,7 +15,7 @@ from rack.container import Container, Name
 from rack.joins import Blocks, Joined, Keys
 from rack.operand import Operand, Report, Stored, alike, container_of, keys_of, operands
 from rack.shard.base import Shard
-from rack.workers import fan_out
+from rack.workers import check_workers, fan_out
 
 if TYPE_CHECKING:
     from rack.set import PersistentSet
@@ -67,48 +67,53 @@ def is_empty(mine: Container, join: Join, other: Iterable[Any]) -> bool:
 # In place
 
 
-def update(mine: Container, others: Sequence[Iterable[Any]]) -> None:
+def update(mine: Container, others: Sequence[Iterable[Any]], workers: int) -> None:
     """Add all elements of the others to a set."""
+    check_workers(workers)
     for readable, group in groupby(others, lambda other: alike(mine, other)):
         if readable:
-            _change(mine, _add_from, [other for other in group if container_of(other) is not mine])
+            _change(mine, _add_from, [other for other in group if container_of(other) is not mine], workers)
         else:
             for other in group:
                 mine._store.put_all(mine._pairs(other))  # type: ignore[attr-defined]
 
 
-def difference_update(mine: Container, others: Sequence[Iterable[Any]]) -> None:
+def difference_update(mine: Container, others: Sequence[Iterable[Any]], workers: int) -> None:
     """Remove all elements of the others."""
+    check_workers(workers)
     for readable, group in groupby(others, lambda other: alike(mine, other)):
         if readable:
             others = list(group)
             if any(container_of(other) is mine for other in others):
                 mine.clear()
             else:
-                _change(mine, _remove_from, others)
+                _change(mine, _remove_from, others, workers)
         else:
             for other in group:
                 mine._delete_each(other)
 
 
-def intersection_update(mine: Container, others: Sequence[Iterable[Any]]) -> None:
+def intersection_update(mine: Container, others: Sequence[Iterable[Any]], workers: int) -> None:
     """Remove all that is not in all others."""
-    _change(mine, _keep_from, others)
+    _change(mine, _keep_from, others, workers)
 
 
-def symmetric_difference_update(mine: Container, other: Iterable[Any]) -> None:
+def symmetric_difference_update(mine: Container, other: Iterable[Any], workers: int) -> None:
     """Remove what is also in the other, and add what is only there."""
+    check_workers(workers)
     if container_of(other) is mine:
         mine.clear()
     else:
-        _change(mine, _toggle, [other], whole=True)
+        _change(mine, _toggle, [other], workers, whole=True)
 
 
-def _change(mine: Container, change: Callable[..., None], others: Sequence[Iterable[Any]], whole: bool = False) -> None:
+def _change(
+    mine: Container, change: Callable[..., None], others: Sequence[Iterable[Any]], workers: int, whole: bool = False
+) -> None:
     if not others:
         return
     with operands(mine, others, whole) as theirs:
-        each_shard(change, (mine, [Stored(mine), *theirs]), mine)
+        each_shard(change, (mine, [Stored(mine), *theirs]), mine, workers)
 
 
 def each_shard(

@@ -146,9 +146,9 @@ class PersistentSet(Container, Scannable[T], MutableSet[T], Generic[T]):
         """Remove the elements that are there, streaming; return how many this call removed."""
         return self._delete_each(elements)
 
-    def update(self, *others: Iterable[T]) -> None:
-        """Add all elements of the others, streaming."""
-        algebra.update(self, others)
+    def update(self, *others: Iterable[T], workers: int = 1) -> None:
+        """Add all elements of the others, streaming. ``workers`` processes share the shards of stores of one shape."""
+        algebra.update(self, others, workers)
 
     def __ior__(self, other: Set[T]) -> Self:  # type: ignore[override,misc]
         if not isinstance(other, Set):
@@ -197,17 +197,17 @@ class PersistentSet(Container, Scannable[T], MutableSet[T], Generic[T]):
 
     # In place
 
-    def intersection_update(self, *others: Iterable[Any]) -> None:
-        """Keep only the elements that are in all others."""
-        algebra.intersection_update(self, others)
+    def intersection_update(self, *others: Iterable[Any], workers: int = 1) -> None:
+        """Keep only the elements that are in all others. ``workers`` processes share the shards."""
+        algebra.intersection_update(self, others, workers)
 
-    def difference_update(self, *others: Iterable[Any]) -> None:
-        """Remove the elements of all others."""
-        algebra.difference_update(self, others)
+    def difference_update(self, *others: Iterable[Any], workers: int = 1) -> None:
+        """Remove the elements of all others. ``workers`` processes share the shards of stores of one shape."""
+        algebra.difference_update(self, others, workers)
 
-    def symmetric_difference_update(self, other: Iterable[T]) -> None:
-        """Remove the elements that are also in the other, add those that were only there."""
-        algebra.symmetric_difference_update(self, other)
+    def symmetric_difference_update(self, other: Iterable[T], workers: int = 1) -> None:
+        """Remove the elements that are also in the other, add those that were only there. ``workers`` as in update."""
+        algebra.symmetric_difference_update(self, other, workers)
 
     def __iand__(self, other: Set[Any]) -> Self:
         if not isinstance(other, Set):

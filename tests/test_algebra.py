@@ -222,6 +222,22 @@ def test_processes_share_the_shards(
             getattr(a, method)(b, workers=wrong)
 
 
+@pytest.mark.parametrize("method", [*UPDATES, "symmetric_difference_update"])
+def test_processes_share_the_shards_in_place(two: tuple[PersistentSet[int], PersistentSet[int]], method: str) -> None:
+    a, b = two
+    for other in (b, list(b)):
+        expected = set(a)
+        getattr(expected, method)(set(b))
+        getattr(a, method)(other, workers=3)
+        assert set(a) == expected
+        assert a.check() == len(expected)
+    for wrong, error in ((0, ValueError), (1.5, TypeError)):
+        for other in (b, [1], a):
+            with pytest.raises(error):
+                getattr(a, method)(other, workers=wrong)
+    assert set(a) == expected
+
+
 def test_a_result_with_a_name_is_there_as_a_whole_or_not_at_all(
     two: tuple[PersistentSet[int], PersistentSet[int]], tmp_path: Path
 ) -> None:
