@@ -22,6 +22,7 @@ from rack import PersistentDict, PersistentSet
 from rack.errors import CorruptShardError, MismatchError, StoreFullError
 from rack.set_small import PersistentSet as SmallSet
 from rack.shard import journal, journaled
+from tests.damage import in_child
 from tests.processes import Crew, assert_sound, hear, run, tell
 
 Store = PersistentDict[Any, Any]
@@ -254,6 +255,32 @@ def test_journals_are_replaced_by_bases_while_processes_write(
     with PersistentDict(after) as d:
         assert dict(d) == expected
     assert_sound(PersistentDict(path))
+    assert_sound(PersistentDict(after))
+
+
+def test_what_a_base_replaces_is_removed_by_others_if_its_maker_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rack.shard.journaled._ROTATE_AT", 10_000)
+    with everysec(tmp_path / "d", shards=1) as d:
+        stop_keeper(d)
+        d.update({number: bytes(1000) for number in range(100)})
+
+        def child() -> None:
+            monkeypatch.setattr("rack.shard.journaled._unlink", lambda path: "-new" in path or os.kill(os.getpid(), 9))
+            (shard,) = d._store.shards
+            for _ in range(2):  # a new journal, and its base
+                shard.keep()
+
+        assert in_child(child) == 9
+        assert len(list(tmp_path.glob("*-base-*"))) == 2
+        d._store.shards[0].keep()
+        assert len(list(tmp_path.glob("*-base-*"))) == 1
+        assert len(list(tmp_path.glob("*-journal-*"))) == 1
+        expected = dict(d)
+        after = fail_power(tmp_path / "d", monkeypatch)
+    with PersistentDict(after) as d:
+        assert dict(d) == expected
     assert_sound(PersistentDict(after))
 
 

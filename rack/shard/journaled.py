@@ -246,10 +246,10 @@ class JournalledShard:
         self.sync()  # all that the base may hold; nobody else may seal this journal meanwhile, or close it
         os.rename(path + "-new", path)
         sync_directory(os.path.dirname(path))
+        _remove(self._spec.path, below=journal.generation)
         with self._env._lock:
             if self._journal is journal:
-                journal.base_size = os.path.getsize(path)
-        _remove(self._spec.path, below=journal.generation)
+                journal.base_size = os.path.getsize(path)  # last: until then, all this is still to be done
 
 
 @contextmanager

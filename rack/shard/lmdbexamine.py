@@ -14,9 +14,9 @@ from rack.errors import CorruptShardError, LockTimeoutError, RackError, StoreDel
 from rack.lockfile import path_error
 from rack.shard import lmdbfile, lmdbpages
 from rack.shard.base import Examined, Pair, ShardSpec, unknown_hash
-from rack.shard.lmdbenv import identity, open_env, translated
 from rack.shard.lmdbfile import IDENTITY, LONG_TABLE
 from rack.shard.lmdblong import stem_of
+from rack.shard.lmdbopen import identity, open_env, translated
 from rack.shard.lmdbpages import Meta, PageError
 from rack.shard.lmdbverify import check_metas, walk
 from rack.shard.problem import Problem, identity_problem

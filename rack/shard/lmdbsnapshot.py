@@ -20,10 +20,12 @@ import lmdb
 from rack.disk import sync_path
 from rack.errors import ReadOnlyError
 from rack.shard import lmdbfile
+from rack.shard import lmdbops as ops
 from rack.shard.base import ShardSpec
-from rack.shard.lmdb import LmdbShard, _contains
-from rack.shard.lmdbenv import Result, identity, translated
+from rack.shard.lmdb import LmdbShard
+from rack.shard.lmdbenv import Result
 from rack.shard.lmdbfile import IDENTITY
+from rack.shard.lmdbopen import identity, translated
 from rack.shard.snapshot import SnapshotShard
 
 
@@ -69,7 +71,7 @@ class LmdbSnapshot(SnapshotShard, LmdbShard):
         raise lmdb.Error("mdb_txn_begin")
 
     def contains(self, key: bytes) -> bool:
-        return self._read(_contains, key)
+        return self._read(ops.contains, key)
 
     def _read(self, body: Callable[..., Result], *args: Any) -> Result:
         with self._lock:
