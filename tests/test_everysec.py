@@ -269,6 +269,7 @@ def test_what_a_base_replaces_is_removed_by_others_if_its_maker_is_killed(
         def child() -> None:
             monkeypatch.setattr("rack.shard.journaled._unlink", lambda path: "-new" in path or os.kill(os.getpid(), 9))
             (shard,) = d._store.shards
+            d["child"] = 1
             for _ in range(2):  # a new journal, and its base
                 shard.keep()
 
