@@ -38,7 +38,7 @@ def fail_power(path: Path, monkeypatch: pytest.MonkeyPatch, synced: bool = True)
         data = bytearray(file.read_bytes())
         if file.suffix == ".lmdb":
             data[8192:] = os.urandom(max(0, len(data) - 8192))
-        elif "-journal-" in file.name and synced:
+        elif "-journal-" in file.name and synced and not file.name.endswith("-new"):
             end = struct.unpack_from("<Q", data, 2056)[0] or len(data)
             data[max(end, 4096) :] = bytes(len(data) - max(end, 4096))
         (place / file.name).write_bytes(data)
