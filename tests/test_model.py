@@ -212,6 +212,7 @@ def spawned() -> Iterator[Any]:
     assert process.exitcode == 0
 
 
+@pytest.mark.timeout(1500)  # for the long form
 @pytest.mark.parametrize("engine", ENGINES)
 def test_any_sequence_of_operations_answers_as_built_in_containers_do(engine: str, long: bool, spawned: Any) -> None:
     run_state_machine_as_test(
