@@ -138,29 +138,33 @@ def _fill(result: Container, join: Join, sources: Sequence[Operand], number: int
 
 
 def _add_from(mine: Container, sources: Sequence[Operand], number: int, report: Report) -> None:
-    ours, *others = keys_of(sources, number, report)
+    ours, *others = _changing(mine, sources, number, report)
     for keys in joins.missing(Joined(others), [ours]):
         _put(mine._store.shards[number], keys)
 
 
 def _remove_from(mine: Container, sources: Sequence[Operand], number: int, report: Report) -> None:
-    ours, *others = keys_of(sources, number, report)
+    ours, *others = _changing(mine, sources, number, report)
     for keys, (present,) in joins.beside(Joined(others), [ours], all_needed=True):
         _delete(mine._store.shards[number], filter(present.__contains__, keys))
 
 
 def _keep_from(mine: Container, sources: Sequence[Operand], number: int, report: Report) -> None:
-    ours, *others = keys_of(sources, number, report)
+    ours, *others = _changing(mine, sources, number, report)
     for keys in joins.outside(ours, others):
         _delete(mine._store.shards[number], keys)
 
 
 def _toggle(mine: Container, sources: Sequence[Operand], number: int, report: Report) -> None:
-    ours, theirs = keys_of(sources, number, report)
+    ours, theirs = _changing(mine, sources, number, report)
     shard = mine._store.shards[number]
     for keys, (present,) in joins.beside(theirs, [ours]):
         _delete(shard, filter(present.__contains__, keys))
         _put(shard, filterfalse(present.__contains__, keys))
+
+
+def _changing(mine: Container, sources: Sequence[Operand], number: int, report: Report) -> list[Keys]:
+    return keys_of(sources, number, report, synced=mine._open_store().durability == "always")
 
 
 def _put(shard: Shard, keys: Iterable[bytes]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain, islice
+from itertools import chain
 from typing import Any
 
 from rack.container import Container, Name
@@ -11,8 +11,6 @@ from rack.merge import ALL, blocks
 from rack.workers import check_workers, fan_out
 
 Report = Callable[[int], object]
-
-_COMMIT_BLOCKS = 16  # that are written together: with durability "always" a commit is a wait for the disk
 
 
 def copied(
@@ -37,8 +35,7 @@ def _copy_shard(source: Any, made: Any, number: int, report: Report) -> None:
         made._store.put_all(_told(chain.from_iterable(found), report))
         return
     shard = made._store.shards[number]
-    while taken := list(islice(found, _COMMIT_BLOCKS)):
-        pairs = list(chain.from_iterable(taken))
+    for pairs in found:
         shard.put_many(pairs)  # behind all that is there: it appends
         report(len(pairs))
 
