@@ -113,7 +113,8 @@ class Shard(ABC):
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]: ...
 
     @abstractmethod
-    def put_many(self, pairs: list[Pair]) -> None: ...
+    def put_many(self, pairs: list[Pair]) -> None:
+        """Store pairs that are in order of their keys, each key once."""
 
     @abstractmethod
     def add_many(self, pairs: list[Pair]) -> list[bool]:

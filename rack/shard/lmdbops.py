@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rack.shard.lmdb import LmdbShard
 
 _RESERVED = (IDENTITY, LONG_TABLE)
-_KEY, _VALUE = itemgetter(0), itemgetter(1)
+_VALUE = itemgetter(1)
 _VALUES_BYTES = BLOCK_BYTES + 1024  # with Rack's own two records, which are taken out again
 
 
@@ -97,11 +97,11 @@ def get_many(shard: LmdbShard, txn: Any, keys: Sequence[bytes]) -> list[bytes | 
 def put_many(shard: LmdbShard, txn: Any, pairs: list[Pair]) -> None:
     cursor = txn.cursor()
     try:
-        if pairs and min(map(len, map(_KEY, pairs))) > 1:
+        if pairs and pairs[0][0] > LONG_TABLE:  # as they are in order, none of the keys is reserved
             # What comes behind the last key fills its pages and splits none. LMDB skips a pair that does not.
             append = cursor.last() and cursor.key() < pairs[0][0]
             sealed = pairs
-            if max(map(len, map(_VALUE, pairs))) > PLAIN:
+            if any(map(_VALUE, pairs)) and max(map(len, map(_VALUE, pairs))) > PLAIN:
                 sealed = [(key, seal(value)) for key, value in pairs]
             _, added = cursor.putmulti(sealed, append=append)
             if added == len(pairs):
