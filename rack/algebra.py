@@ -11,7 +11,8 @@ from itertools import filterfalse, groupby, repeat
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rack import joins
-from rack.container import Container, Name
+from rack.container import Container
+from rack.handle import Name
 from rack.joins import Blocks, Joined, Keys
 from rack.operand import Operand, Report, Stored, alike, container_of, keys_of, operands
 from rack.shard.base import Shard

@@ -8,7 +8,7 @@ from typing import Any
 
 from rack import operand, pairs
 from rack.algebra import each_shard
-from rack.container import _chunks
+from rack.container import chunks
 from rack.joins import aligned
 from rack.operand import Stored, keys_of
 
@@ -49,7 +49,7 @@ def compare(mine: Any, other: Any, workers: int = 1, progress: Callable[[int], o
         for part in each_shard(function, (mine, other), mine, workers, progress):
             counts.add(part)
         return counts
-    for chunk in _chunks(mine.items() if is_dict else mine, _CHUNK):
+    for chunk in chunks(mine.items() if is_dict else mine, _CHUNK):
         if is_dict:
             found = other.get_many(key for key, _ in chunk)
             counts.both += len(found)

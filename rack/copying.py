@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any
 
-from rack.container import Container, Name
+from rack.container import Container
+from rack.handle import Name
 from rack.merge import ALL, blocks
 from rack.workers import check_workers, fan_out
 

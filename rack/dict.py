@@ -9,9 +9,10 @@ from typing import Any, Generic, Self, TypeVar, overload
 
 from rack import pairs
 from rack.algebra import each_shard
-from rack.container import Container, Name
+from rack.container import Container
 from rack.copying import copied
 from rack.errors import DeserializationError, NotOpenError, SerializationError
+from rack.handle import Name
 from rack.merge import ALL, BACKWARD, Span
 from rack.scan import Scannable
 from rack.serdes import unserializable

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rack import operand
-from rack.container import _chunks
+from rack.container import chunks
 from rack.joins import aligned
 from rack.merge import ALL, blocks
 from rack.shard.base import Pair, Shard
@@ -103,7 +103,7 @@ def update_shard(mine: Any, sources: Sequence[Any], number: int, report: Callabl
 
 def merge(mine: PersistentDict[Any, Any], pairs: Iterable[Pair], resolve: Callable[[Any, Any, Any], Any]) -> None:
     """Add the pairs; where there is a value already, ``resolve(key, mine, theirs)`` is the new one."""
-    for chunk in _chunks(pairs, _CHUNK):
+    for chunk in chunks(pairs, _CHUNK):
         left: dict[bytes, bytes] = {}
         for key, theirs in chunk:
             if key in left:  # once more: it meets what the first one has made

@@ -7,9 +7,10 @@ from itertools import compress
 from typing import Any, Generic, Self, TypeVar
 
 from rack import algebra, joins
-from rack.container import _CHUNK, Container, Name, _chunks
+from rack.container import CHUNK, Container, chunks
 from rack.copying import copied
 from rack.errors import SerializationError
+from rack.handle import Name
 from rack.merge import BACKWARD, Span
 from rack.operand import alike, container_of
 from rack.scan import Scannable
@@ -17,7 +18,7 @@ from rack.shardview import SetShard
 
 T = TypeVar("T")
 
-_LIST_CHUNK = 16 * _CHUNK  # what is there already is taken in more at a time: fewer transactions
+_LIST_CHUNK = 16 * CHUNK  # what is there already is taken in more at a time: fewer transactions
 
 
 class PersistentSet(Container, Scannable[T], MutableSet[T], Generic[T]):
@@ -131,7 +132,7 @@ class PersistentSet(Container, Scannable[T], MutableSet[T], Generic[T]):
         yielded once they are committed. Every element is yielded by exactly one of all calls in all processes; one
         that stops early may have added up to as many more.
         """
-        for chunk in _chunks(elements, _LIST_CHUNK if isinstance(elements, list | tuple) else _CHUNK):
+        for chunk in chunks(elements, _LIST_CHUNK if isinstance(elements, list | tuple) else CHUNK):
             added = [False] * len(chunk)
             failure = None
             try:
