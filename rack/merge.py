@@ -12,6 +12,8 @@ from rack.shard.base import BLOCK_ITEMS, Shard, is_last
 
 _FIRST_ITEMS = 128  # of a shard's first block: who wants but a few entries does not pay for a thousand
 _GROWTH = 4
+# Of all shards that are merged, keys in memory: the processor's caches are to hold them until they are used.
+_MERGED_ITEMS = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +37,16 @@ class Reader:
     exactly once.
     """
 
-    def __init__(self, shard: Shard, span: Span, values: bool, first: int = _FIRST_ITEMS) -> None:
+    def __init__(
+        self, shard: Shard, span: Span, values: bool, first: int = _FIRST_ITEMS, most: int = BLOCK_ITEMS
+    ) -> None:
         self._scan = shard.scan
         self._start, self._stop = span.start, span.stop
         self._reverse = span.reverse
         self._values = values
         self._left = span.limit
         self._size = first
+        self._most = most
         self.more = span.limit != 0  # whether there may be another block
 
     def read(self) -> list[Any]:
@@ -59,7 +64,7 @@ class Reader:
         if self._left is not None:
             self._left -= len(block)
             self.more = self._left > 0
-        self._size = min(self._size * _GROWTH, BLOCK_ITEMS)
+        self._size = min(self._size * _GROWTH, self._most)
         return block
 
 
@@ -84,7 +89,9 @@ def merged(shards: Sequence[Shard], span: Span, values: bool) -> Iterator[list[A
     left, first = span.limit, _FIRST_ITEMS
     if left is not None:
         first = min(first, 2 * left // len(shards) + 8)  # a shard has about its share of them
-    readers = [Reader(shard, span, values, first) for shard in shards]
+    most = _MERGED_ITEMS // len(shards) // (2 if values else 1)
+    most = min(BLOCK_ITEMS, max(_FIRST_ITEMS, most))
+    readers = [Reader(shard, span, values, first, most) for shard in shards]
     key_of = itemgetter(0) if values else None
     pending: list[list[Any]] = [[] for _ in readers]
     ends: list[Any] = [None] * len(readers)  # the last key read
