@@ -96,7 +96,8 @@ class Bulk(Generic[Result]):
         self._fresh[number].clear()
         self._sizes[number] = self._counts[number] = 0
         block.sort(key=_KEY)  # stable, and quick: it is made of sorted runs
-        if any(map(eq, map(_KEY, block), map(_KEY, islice(block, 1, None)))):
-            block = list(dict(block).items())  # in the same order, the last value of each key
         for at in range(0, len(block), self._transaction_pairs):
-            yield self._write(number, block[at : at + self._transaction_pairs])
+            part = block[at : at + self._transaction_pairs]
+            if any(map(eq, map(_KEY, part), map(_KEY, islice(part, 1, None)))):
+                part = list(dict(part).items())  # in the same order, the last value of each key
+            yield self._write(number, part)

@@ -114,7 +114,7 @@ class Shard(ABC):
 
     @abstractmethod
     def put_many(self, pairs: list[Pair]) -> None:
-        """Store pairs that are in order of their keys, each key once."""
+        """Store pairs that are in order of their keys; of equal keys the last pair counts."""
 
     @abstractmethod
     def add_many(self, pairs: list[Pair]) -> list[bool]:

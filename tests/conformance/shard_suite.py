@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Any
 
 import pytest
@@ -211,7 +212,7 @@ def run_on_shard(shard: Any, operation: str, args: list[Any]) -> Any:
         return shard.modify(args[0], lambda old: (old or b"-")[:4] + args[1])
     if operation in ("add_many", "put_many"):
         pairs = [(key, b"%d" % at) for at, key in enumerate(args[0])]
-        return shard.add_many(pairs) if operation == "add_many" else shard.put_many(sorted(dict(pairs).items()))
+        return shard.add_many(pairs) if operation == "add_many" else shard.put_many(sorted(pairs, key=itemgetter(0)))
     return getattr(shard, operation)(*args)
 
 
