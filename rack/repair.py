@@ -13,15 +13,15 @@ from uuid import uuid4
 from rack import files, registry
 from rack.boot import Record
 from rack.entries import Entries, Knowledge
-from rack.errors import ManifestError, RackError, StoreNotFoundError
+from rack.errors import ManifestError, RackError, StoreFullError, StoreNotFoundError
 from rack.guess import guess_manifest, read_identity, shard_files
 from rack.keys import resolve_codec
-from rack.lockfile import StoreLock
+from rack.lockfile import StoreLock, path_error
 from rack.manifest import Manifest, Request, digest_of, manifest_path, sha256, shard_path
 from rack.registry import OpenStore
 from rack.serdes import MARSHAL, SerdesArgument, resolve
 from rack.shard import shard_class
-from rack.shard.base import IN_PLACE, STRAY, Pair, Salvaged, unknown_hash
+from rack.shard.base import IN_PLACE, STRAY, Pair, Salvaged, ShardSpec, unknown_hash
 from rack.shard.problem import Problem
 
 _LISTED = 20  # problems of a shard that are listed; the others are counted
@@ -59,6 +59,10 @@ class ShardReport:
         self.found += 1
         if self.found <= _LISTED:
             self.problems.append(message)
+
+    def add_all(self, other: ShardReport) -> None:
+        self.problems += other.problems[: _LISTED - len(self.problems)]
+        self.found += other.found
 
 
 @dataclass
@@ -126,7 +130,8 @@ def repair(
     An entry is kept if its page is sound and in use, it is in the shard it belongs to, its key is canonical, its value
     matches its checksum (LMDB, over 1,500 bytes) and both can be read. Entries of pages that may be old, or that are
     damaged themselves, may have been changed or deleted since, or be wrong: they are counted, and kept only with
-    ``stray``, where nothing better was found for their keys.
+    ``stray``, where nothing better was found for their keys. A damaged shard that has a base and a journal (LMDB,
+    durability "everysec") is made anew of these if they are sound, which loses nothing.
 
     The new store is there as a whole when this returns, or not at all. If the manifest is lost, ``kind`` and the names
     of presets as ``serdes`` and ``key_serdes`` say what the store is; what is not given is guessed from the shards.
@@ -151,7 +156,8 @@ def repair(
         if report.problems and hash is None:  # the manifest would tell
             knowledge = replace(knowledge, hash=unknown_hash)
         report.not_checked += knowledge.lacks
-        if Record.read(path).is_of_earlier_boot():
+        is_stale = Record.read(path).is_of_earlier_boot()
+        if is_stale:
             report.problems.append(
                 f"{name} was in use when the system stopped: what its shards hold may be of different moments"
                 ' (if it had durability="everysec", opening it rebuilds it from its journals: try that first)'
@@ -164,7 +170,7 @@ def repair(
             files.erase_anonymous(source)
             raise
         try:
-            _Repair(path, manifest, knowledge, made, report, stray, progress).run()
+            _Repair(path, manifest, knowledge, made, report, is_stale, stray, progress).run()
             made.sync(made.store(made.mode))
         except BaseException:
             registry.remove(made)
@@ -213,6 +219,7 @@ class _Repair:
         knowledge: Knowledge,
         made: OpenStore,
         report: Report,
+        is_stale: bool,
         stray: bool,
         progress: Progress | None,
     ) -> None:
@@ -220,8 +227,11 @@ class _Repair:
         self._manifest = manifest
         self._request = Request(manifest.kind, hash=knowledge.hash)
         self._entries = Entries(manifest.kind, manifest.shards, knowledge)
+        self._engine = shard_class(manifest.engine)
         self._new = made.store(made.mode)
+        self._remade = made.path + "-remade"  # of a shard that has a journal, for a while
         self._report = report
+        self._is_stale = is_stale  # what the files of shards hold may be of different moments
         self._stray = stray
         self._progress = progress
         self._expected = 0
@@ -235,15 +245,50 @@ class _Repair:
             source = sources.get(number)
             if source is None:
                 shard.add("is lost: there is no file that is this shard")
-                continue
-            if source != spec.path:
+            elif source != spec.path:
                 shard.add(f"is in the file {source}")
             try:
-                self._shard(shard, shard_class(self._manifest.engine).salvage(replace(spec, path=source)))
-            except OSError as error:
-                if isinstance(error, RackError):
-                    raise
-                shard.add(f"cannot be read to its end: {error}")
+                self._shard(shard, spec, source)
+            finally:
+                files.unlink([self._remade])
+
+    def _shard(self, shard: ShardReport, spec: ShardSpec, source: str | None) -> None:
+        """Keep what is in a shard's file, or what its journal says where that is better."""
+        is_whole = self._remake(shard, spec)  # None: there is no journal
+        damage = None if is_whole is None else self._damage(shard, spec, source)
+        if damage and (is_whole or self._is_stale):
+            shard.add_all(damage)
+            shard.add("is made anew of its base and its journal")
+            self._keep(shard, self._salvaged(spec, self._remade))
+            return
+        if source is not None:
+            self._keep(shard, self._salvaged(spec, source))
+        if damage:
+            shard.add("has a journal that breaks off: what that says may be old")
+            self._keep(shard, _as_strays(self._salvaged(spec, self._remade)))
+
+    def _remake(self, shard: ShardReport, spec: ShardSpec) -> bool | None:
+        try:
+            return self._engine.remake(spec, self._remade)
+        except OSError as error:
+            full = path_error(error, self._remade)
+            if isinstance(full, StoreFullError):
+                raise full from error
+            shard.add(f"has a journal that is of no use: {error}")
+            return None
+
+    def _damage(self, shard: ShardReport, spec: ShardSpec, source: str | None) -> ShardReport | None:
+        """Return what is wrong with a shard's file, None if nothing is."""
+        if source is None:
+            return ShardReport(shard.number, spec.path)
+        found = ShardReport(shard.number, spec.path)
+        for _ in self._good(found, self._salvaged(spec, source)):
+            pass
+        self._expected -= found.counted or 0
+        return found if found.found or self._is_stale else None
+
+    def _salvaged(self, spec: ShardSpec, path: str) -> Salvaged:
+        return self._engine.salvage(replace(spec, path=path))
 
     def _sources(self) -> dict[int, str]:
         """Return in which file each shard is: by its name, or by what it says of itself if the names are wrong."""
@@ -275,7 +320,7 @@ class _Repair:
                 sources[number] = path
         return sources
 
-    def _shard(self, shard: ShardReport, items: Salvaged) -> None:
+    def _keep(self, shard: ShardReport, items: Salvaged) -> None:
         with closing(items):  # type: ignore[type-var]
             for sure, blocks in groupby(self._good(shard, items), key=lambda found: found[0]):
                 pairs = (pair for _, block in blocks for pair in block)
@@ -300,7 +345,7 @@ class _Repair:
 
     def _good(self, shard: ShardReport, items: Salvaged) -> Iterator[tuple[int, list[Pair]]]:
         """Yield the entries that may be kept, each block with how sure it is; report what is wrong."""
-        for item in items:
+        for item in _to_its_end(items):
             if isinstance(item, int):
                 shard.counted = (shard.counted or 0) + item
                 self._expected += item
@@ -318,3 +363,18 @@ class _Repair:
                         shard.add(problems[0].message)
                 if good:
                     yield sure, good
+
+
+def _to_its_end(items: Salvaged) -> Salvaged:
+    """Yield the items; that a disk cannot be read is a problem of the shard, too."""
+    try:
+        yield from items
+    except OSError as error:
+        if isinstance(error, RackError):
+            raise
+        yield Problem("structure", f"cannot be read to its end: {error}")
+
+
+def _as_strays(items: Salvaged) -> Salvaged:
+    """Yield entries as such that may be old."""
+    return ((STRAY, item[1]) for item in items if isinstance(item, tuple))

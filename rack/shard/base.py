@@ -168,6 +168,16 @@ class Shard(ABC):
     def salvage(cls, spec: ShardSpec) -> Salvaged:
         """Read what can be read of a shard that nobody has open; changes no file."""
 
+    @classmethod
+    def remake(cls, spec: ShardSpec, path: str) -> bool | None:
+        """Make a file of what is known of a shard, open nowhere, from elsewhere than its own file: a journal.
+
+        Return whether that is all that was in the shard; None if there is nothing of the kind.
+
+        :raises CorruptShardError: there is, and it is damaged too.
+        """
+        return None
+
     def check(self) -> None:
         """Raise CorruptShardError if the shard is not what its spec says or contradicts itself."""
         for found in self.examine():

@@ -23,6 +23,7 @@ import os
 import secrets
 import struct
 from collections.abc import Iterator
+from functools import partial
 from typing import Self
 
 from xxhash import xxh3_64_intdigest
@@ -207,6 +208,18 @@ def records(spec: ShardSpec, generation: int) -> Iterator[tuple[int, bytes]]:
             if xxh3_64_intdigest(body, (salt + txn_id) & _MASK) != checksum:
                 return
             yield txn_id, body
+
+
+def is_whole(spec: ShardSpec, generation: int) -> bool:
+    """Return whether all records of a journal can be read."""
+    at = START + sum(_RECORD.size + len(body) for _, body in records(spec, generation))
+    with open(journal_path(spec.path, generation), "rb") as file:
+        file.seek(_END)
+        (end,) = _NUMBER.unpack(file.read(_NUMBER.size))
+        if end:
+            return bool(at >= end)  # behind it there may be one whose transaction was not to be
+        file.seek(at)
+        return not any(any(block) for block in iter(partial(file.read, 1 << 16), b""))
 
 
 def operations(body: bytes) -> Iterator[tuple[int, bytes, bytes]]:

@@ -22,6 +22,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -41,11 +42,13 @@ from rack.shard.journal import (
     base_path,
     create,
     generations,
+    is_whole,
     journal_path,
     operations,
     pack_operation,
     records,
 )
+from rack.shard.problem import Problem
 
 if TYPE_CHECKING:
     from rack.shard.lmdbenv import LmdbEnvironment
@@ -331,19 +334,49 @@ def rebuild(spec: ShardSpec) -> None:
 
     :raises CorruptShardError: there is no base.
     """
-    bases = generations(spec.path, "base")
-    journals = generations(spec.path, "journal")
-    if not bases:
+    if not has_base(spec.path):
         raise CorruptShardError(f"{spec.path} was in use at a power failure, and the base of its journal is missing")
     made = spec.path + "-rebuilt"
-    shutil.copyfile(base_path(spec.path, bases[-1]), made)
-    replay(spec, made, [generation for generation in journals if generation >= bases[-1]])
+    base, journals = _newest(spec.path)
+    shutil.copyfile(base, made)
+    replay(spec, made, journals)
     sync_path(made)
-    generation = max(bases + journals) + 1
+    generation = max(generations(spec.path, "base") + generations(spec.path, "journal")) + 1
     _begin_generation(spec, generation, made)
     os.rename(made, spec.path)
     sync_directory(os.path.dirname(spec.path))
     _remove(spec.path, below=generation)
+
+
+def remake(spec: ShardSpec, path: str) -> bool:
+    """Make at ``path`` what the newest base and the journals say a shard holds; return whether they say all.
+
+    :raises CorruptShardError: the base is damaged, or a journal missing.
+    """
+    from rack.shard.lmdbexamine import examine_file  # few processes need it
+
+    base, journals = _newest(spec.path)
+    shutil.copyfile(base, path)
+    for found in examine_file(replace(spec, path=path), True):  # LMDB must not write to a damaged file
+        if isinstance(found, Problem):
+            raise CorruptShardError(f"{base} {found.message}")
+    replay(spec, path, journals)
+    return all(is_whole(spec, generation) for generation in journals)
+
+
+def has_base(shard: str) -> bool:
+    return bool(generations(shard, "base"))
+
+
+def _newest(shard: str) -> tuple[str, list[int]]:
+    """Return the path of the newest base, and the generations of the journals that go on from it."""
+    first = generations(shard, "base")[-1]
+    there = generations(shard, "journal")
+    needed = list(range(first, max([first, *there]) + 1))
+    for generation in needed:
+        if generation not in there:
+            raise CorruptShardError(f"{journal_path(shard, generation)} is missing: a part of the shard's journal")
+    return base_path(shard, first), needed
 
 
 def replay(spec: ShardSpec, path: str, journals: list[int]) -> None:

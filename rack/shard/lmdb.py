@@ -196,6 +196,12 @@ class LmdbShard(LmdbEnvironment, Shard):
 
         return salvage(spec)
 
+    @classmethod
+    def remake(cls, spec: ShardSpec, path: str) -> bool | None:
+        if not journaled.has_base(spec.path):
+            return None
+        return journaled.remake(spec, path)
+
     def sync(self) -> None:
         with self._lock:
             self._read(ops.version)  # reopens, adopts what others have grown, or raises, as any operation would
