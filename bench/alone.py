@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 PATIENCE = 3600  # seconds
 
 
 def alone(function: Callable[..., Any], *args: Any, limit: int | None = None) -> tuple[Any, int]:
-    """Return what the function does in a new process, and the most private memory that it had, in bytes.
+    """Return what the function does in a new process, and the most private memory, in bytes, of it and its children.
 
     :param limit: bytes of memory, page cache included, that the process may use: see :func:`can_limit`.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(sender, limit, function, args), daemon=True)
+    process = context.Process(target=_work, args=(sender, limit, function, args))  # no daemon: that has no children
     process.start()
     sender.close()
+    peak = 0
+    deadline = monotonic() + PATIENCE
     try:
-        answer = receiver.recv() if receiver.poll(PATIENCE) else RuntimeError("no answer")
+        while not receiver.poll(0.02) and monotonic() < deadline:
+            peak = max(peak, _private(process.pid or 0))
+        answer = receiver.recv() if receiver.poll() else RuntimeError("no answer")
     except EOFError:
         process.join(10)
         answer = RuntimeError(f"the process ended with {process.exitcode}")
@@ -38,45 +42,34 @@ def alone(function: Callable[..., Any], *args: Any, limit: int | None = None) ->
             _group(process.pid or 0).rmdir()
     if isinstance(answer, Exception):
         raise answer
-    result, peak = answer
-    return result, peak
+    return answer, peak
 
 
 def _work(sender: Connection, limit: int | None, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
     try:
         if limit is not None:
             _enter(_group(os.getpid()), limit)
-        with _watched() as peak:
-            result = function(*args)
-        answer: Any = (result, peak[0])
+        answer = function(*args)
     except Exception as error:
         answer = error
     sender.send(answer)
 
 
-@contextmanager
-def _watched() -> Iterator[list[int]]:
-    peak = [_private()]
-    stop = threading.Event()
-
-    def look() -> None:
-        while not stop.wait(0.02):
-            peak[0] = max(peak[0], _private())
-
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    yield peak
-    stop.set()
-    thread.join()
+def _private(pid: int) -> int:
+    """Bytes of memory of a process and its children that no file stands behind; 0 where that is not told."""
+    total = 0
+    for each in (pid, *_children(pid)):
+        with suppress(OSError, StopIteration), open(f"/proc/{each}/status") as status:
+            total += next(int(line.split()[1]) for line in status if line.startswith("RssAnon")) << 10
+    return total
 
 
-def _private() -> int:
-    """Bytes of memory that no file stands behind; 0 where that is not told."""
+def _children(pid: int) -> list[int]:
     try:
-        with open("/proc/self/status") as status:
-            return next(int(line.split()[1]) for line in status if line.startswith("RssAnon")) << 10
-    except (OSError, StopIteration):
-        return 0
+        with open(f"/proc/{pid}/task/{pid}/children") as children:
+            return [int(child) for child in children.read().split()]
+    except OSError:
+        return []
 
 
 # Memory cgroups (Linux, as root): version 1 has a hierarchy for memory alone, version 2 one for everything.
