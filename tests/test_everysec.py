@@ -21,7 +21,7 @@ import pytest
 from rack import PersistentDict, PersistentSet
 from rack.errors import CorruptShardError, MismatchError, StoreFullError
 from rack.set_small import PersistentSet as SmallSet
-from rack.shard import journal, journaled
+from rack.shard import journal, journaled, journalfiles
 from tests.damage import in_child
 from tests.processes import Crew, assert_sound, hear, run, tell
 
@@ -267,7 +267,7 @@ def test_what_a_base_replaces_is_removed_by_others_if_its_maker_is_killed(
         d.update({number: bytes(1000) for number in range(100)})
 
         def child() -> None:
-            monkeypatch.setattr("rack.shard.journaled._unlink", lambda path: "-new" in path or os.kill(os.getpid(), 9))
+            monkeypatch.setattr("rack.shard.journalfiles.unlink", lambda path: os.kill(os.getpid(), 9))
             (shard,) = d._store.shards
             d["child"] = 1
             for _ in range(2):  # a new journal, and its base
@@ -395,7 +395,7 @@ def test_a_store_that_has_to_be_rebuilt_is_not_read_before(tmp_path: Path, monke
         assert dict(d) == {"a": 1}
 
 
-@pytest.mark.parametrize("step", ["copyfile", "rename", "create", "_remove"])
+@pytest.mark.parametrize("step", ["copyfile", "rename", "create", "remove"])
 def test_a_power_failure_while_a_shard_is_rebuilt_does_no_harm(
     step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -404,7 +404,7 @@ def test_a_power_failure_while_a_shard_is_rebuilt_does_no_harm(
         d.sync()
         after = fail_power(tmp_path / "d", monkeypatch)
     calls = 0
-    owner: Any = {"copyfile": shutil, "rename": os}.get(step, journaled)
+    owner: Any = {"copyfile": shutil, "rename": os}.get(step, journalfiles)
     real: Callable[..., Any] = getattr(owner, step)
 
     class PowerFailure(BaseException):

@@ -16,7 +16,7 @@ from typing import Any
 import lmdb
 
 from rack.errors import CorruptShardError, TooLargeError
-from rack.shard import journaled, lmdbfile, lmdbpages, lmdbverify
+from rack.shard import journalfiles, lmdbfile, lmdbpages, lmdbverify
 from rack.shard import lmdbops as ops
 from rack.shard.base import BLOCK_ITEMS, Examined, Pair, Salvaged, Shard, ShardSpec
 from rack.shard.lmdbenv import LmdbEnvironment
@@ -198,9 +198,9 @@ class LmdbShard(LmdbEnvironment, Shard):
 
     @classmethod
     def remake(cls, spec: ShardSpec, path: str) -> bool | None:
-        if not journaled.has_base(spec.path):
+        if not journalfiles.has_base(spec.path):
             return None
-        return journaled.remake(spec, path)
+        return journalfiles.remake(spec, path)
 
     def sync(self) -> None:
         with self._lock:
@@ -217,7 +217,7 @@ class LmdbShard(LmdbEnvironment, Shard):
 
     @classmethod
     def files(cls, path: str) -> list[str]:
-        return [*super().files(path), *journaled.files(path)]
+        return [*super().files(path), *journalfiles.files(path)]
 
     @classmethod
     def stamp(cls, path: str) -> int:
@@ -225,14 +225,14 @@ class LmdbShard(LmdbEnvironment, Shard):
 
     @classmethod
     def unsynced_files(cls, path: str) -> list[str]:
-        return [path, *journaled.files(path)]
+        return [path, *journalfiles.files(path)]
 
     @classmethod
     def change_durability(cls, spec: ShardSpec, durability: str) -> None:
         if durability == "everysec":
-            journaled.start(spec)
+            journalfiles.start(spec)
         else:
-            journaled.stop(spec)
+            journalfiles.stop(spec)
 
     @classmethod
     def recover(cls, spec: ShardSpec, durability: str, stamp: int | None) -> None:
@@ -242,7 +242,7 @@ class LmdbShard(LmdbEnvironment, Shard):
                     f"{spec.path} was in use at a power failure, and has to be rebuilt from its journal: open the"
                     ' store once for writing (flag="w")'
                 )
-            journaled.rebuild(spec)
+            journalfiles.rebuild(spec)
         elif durability == "process":
             # A page that did not reach the disk may hold an earlier version of the very same leaf, which nothing in
             # the file tells. So only a shard that was not written to since it was on the disk can be sound.
