@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from pathlib import Path
 
+import pytest
+
+from rack import CorruptShardError, PersistentDict
+from rack.repair import repair
+from rack.verify import verify
 from tests.conformance.bench import Bench
 from tests.conformance.raw import RAW
 from tests.conformance.shard_suite import ShardSuite
+from tests.processes import assert_sound
 from tests.processes import end_sound as end_sound
 
 
@@ -30,3 +37,22 @@ class TestShardSqlite3(ShardSuite):
             rows = dict(connection.execute("SELECT name, value FROM rack"))
         assert rows["identity"] == "rack-shard-1 " + "0123456789abcdef" * 2 + " 3"
         assert rows["count"] == 0
+
+
+@pytest.mark.parametrize("text", [b"CREATE TABLE rack", b"CREATE TABLE entries", b"identity"])
+def test_damage_that_sqlite_quotes_in_its_message_is_told(text: bytes, tmp_path: Path) -> None:
+    """It is no UTF-8 then, and Python cannot make an error of it."""
+    with PersistentDict[str, int](tmp_path / "d", engine="sqlite3", shards=1) as d:
+        d["a"] = 1
+    file = tmp_path / "d-0000.sqlite3"
+    good = file.read_bytes()
+    assert text in good
+    for at in range(len(text)):
+        file.write_bytes(good.replace(text, text[:at] + b"\xa0" + text[at + 1 :]))
+        report = verify(tmp_path / "d")
+        assert not report.sound, at
+        with pytest.raises(CorruptShardError), PersistentDict(tmp_path / "d", flag="w") as d:
+            d["a"]
+        repair(tmp_path / "d", tmp_path / f"repaired-{at}")
+    file.write_bytes(good)
+    assert_sound(PersistentDict(tmp_path / "d"))

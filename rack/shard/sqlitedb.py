@@ -42,7 +42,7 @@ from rack.shard.snapshot import Snapshots
 Result = TypeVar("Result")
 
 _SYNCHRONOUS = {"process": "NORMAL", "everysec": "NORMAL", "always": "FULL"}
-_ERRORS = (sqlite3.Error, UnicodeDecodeError)  # the latter when a damaged name is in the message
+ERRORS = (sqlite3.Error, UnicodeDecodeError)  # the latter when a damaged name is in the message
 _BUSY_SECONDS = 60  # for programs that do not queue, such as the sqlite3 shell; then it is tried again
 # The log is moved into the database, and both are synced, when it has this many pages (16 MiB). SQLite's default of
 # 1,000 makes a set take 26 us instead of 17: the pages that many commits share are moved once.
@@ -81,7 +81,7 @@ class SqliteDatabase:
             while True:
                 try:
                     return body(connection, *args)
-                except _ERRORS as error:
+                except ERRORS as error:
                     # Who may not write the log's index, and finds it in the middle of a change, is told READONLY.
                     deadline = deadline or time.monotonic() + _BUSY_SECONDS
                     if _code(error) & 0xFF != sqlite3.SQLITE_READONLY or time.monotonic() > deadline:
@@ -147,7 +147,7 @@ class SqliteDatabase:
             if self._queue >= 0:
                 flock_within(self._spec.timeout, self._queue, LOCK_EX, path + "-lock")
             self._connection = self._connect()
-        except _ERRORS as error:
+        except ERRORS as error:
             self._disconnect()
             raise translated(error, self._spec.path) from error
         except BaseException:

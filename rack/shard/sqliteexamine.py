@@ -15,7 +15,7 @@ from rack.errors import CorruptShardError, LockTimeoutError, ReentrantWriteError
 from rack.lockfile import path_error
 from rack.shard.base import Examined, Pair, ShardSpec
 from rack.shard.problem import Problem, identity_problem
-from rack.shard.sqlitedb import connect, header_problem, identity, roll_back, translated
+from rack.shard.sqlitedb import ERRORS, connect, header_problem, identity, roll_back, translated
 
 if TYPE_CHECKING:
     from rack.shard.sqlite3 import SqliteShard
@@ -39,7 +39,7 @@ def examine_file(spec: ShardSpec, alone: bool) -> Examined:
     try:
         with _connection(spec, alone) as connection:
             yield from _examine(connection, spec)
-    except sqlite3.Error as error:
+    except ERRORS as error:
         raise StorePathError(f"{spec.path} cannot be examined: {error}") from error
 
 
@@ -52,7 +52,7 @@ def examine_open(shard: SqliteShard, timeout: float | None) -> Examined:
         if connection.in_transaction:
             raise ReentrantWriteError(f"{shard.path}: examined inside a write; a serializer must not use the store")
         yield from _examine(connection, shard._spec)
-    except sqlite3.Error as error:
+    except ERRORS as error:
         raise translated(error, shard.path) from error
     finally:
         shard._lock.release()
@@ -85,7 +85,7 @@ def _examine(connection: sqlite3.Connection, spec: ShardSpec) -> Examined:
     try:
         connection.execute("BEGIN")  # several reads of one state
         yield from _examine_state(connection, spec)
-    except sqlite3.DatabaseError as error:
+    except ERRORS as error:
         if not _is_damage(error, spec.path):
             raise
         yield Problem("structure", f"is damaged: {error}")
@@ -93,7 +93,7 @@ def _examine(connection: sqlite3.Connection, spec: ShardSpec) -> Examined:
         roll_back(connection)
 
 
-def _is_damage(error: sqlite3.DatabaseError, path: str) -> bool:
+def _is_damage(error: Exception, path: str) -> bool:
     return isinstance(translated(error, path), CorruptShardError)
 
 
