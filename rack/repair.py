@@ -156,8 +156,8 @@ def repair(
         if report.problems and hash is None:  # the manifest would tell
             knowledge = replace(knowledge, hash=unknown_hash)
         report.not_checked += knowledge.lacks
-        is_stale = Record.read(path).is_of_earlier_boot()
-        if is_stale:
+        record = Record.read(path)
+        if record.is_of_earlier_boot():
             report.problems.append(
                 f"{name} was in use when the system stopped: what its shards hold may be of different moments"
                 ' (if it had durability="everysec", opening it rebuilds it from its journals: try that first)'
@@ -170,7 +170,7 @@ def repair(
             files.erase_anonymous(source)
             raise
         try:
-            _Repair(path, manifest, knowledge, made, report, is_stale, stray, progress).run()
+            _Repair(path, manifest, knowledge, made, report, record, stray, progress).run()
             made.sync(made.store(made.mode))
         except BaseException:
             registry.remove(made)
@@ -219,7 +219,7 @@ class _Repair:
         knowledge: Knowledge,
         made: OpenStore,
         report: Report,
-        is_stale: bool,
+        record: Record,
         stray: bool,
         progress: Progress | None,
     ) -> None:
@@ -231,7 +231,8 @@ class _Repair:
         self._new = made.store(made.mode)
         self._remade = made.path + "-remade"  # of a shard that has a journal, for a while
         self._report = report
-        self._is_stale = is_stale  # what the files of shards hold may be of different moments
+        self._is_stale = record.is_of_earlier_boot()  # what the files of shards hold may be of different moments
+        self._is_journalled = record.durability == "everysec"  # else what journals there are may be left over
         self._stray = stray
         self._progress = progress
         self._expected = 0
@@ -268,6 +269,8 @@ class _Repair:
             self._keep(shard, _as_strays(self._salvaged(spec, self._remade)))
 
     def _remake(self, shard: ShardReport, spec: ShardSpec) -> bool | None:
+        if not self._is_journalled:
+            return None
         try:
             return self._engine.remake(spec, self._remade)
         except OSError as error:

@@ -189,3 +189,24 @@ def test_without_space_for_the_copy_nothing_is_made(path: Path, monkeypatch: pyt
         repair(path)
     assert not leftovers(path)
     assert not list(path.parent.glob("*-repaired*"))
+
+
+def test_a_journal_that_was_left_over_is_not_believed(path: Path) -> None:
+    """Who was killed while "everysec" was switched on, or off, leaves some; later writes were not journalled."""
+    place = path.parent / "left-over"
+    place.mkdir()
+    for file in path.parent.glob("store-*-*"):
+        if "-journal-" in file.name or "-base-" in file.name:
+            (place / file.name).write_bytes(file.read_bytes())
+    with PersistentDict[str, Any](path, durability="process") as store:
+        store["later"] = 1
+        store.update({f"k{number}": "changed" for number in range(100)})
+        held = dict(store)
+    for file in place.iterdir():
+        (path.parent / file.name).write_bytes(file.read_bytes())
+    shard(path, 0).unlink()
+    overwrite(shard(path, 1), 3 * PAGE, bytes(PAGE))
+    report, content = repaired(path)
+    assert content.items() <= held.items()
+    assert report.shards[0].kept == 0
+    assert "anew" not in str(report.as_dict())
