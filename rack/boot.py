@@ -169,17 +169,24 @@ def admit(path: str, manifest: Manifest, request: Request, asked: str | None, re
                     f"durability={durability!r} was given, but {holders(lock.path)} has {manifest_path(path)} open with"
                     f" {record.durability!r}: close it there first"
                 )
+            if record.durability == "everysec":  # what is journalled is needed until the record says that it is not
+                sync_paths([file for spec in specs for file in cls.unsynced_files(spec.path)])
+                _put_down(path, Record(here, durability), present_stamps(path, manifest))
             for spec in specs:
                 cls.change_durability(spec, durability)
             stamps = present_stamps(path, manifest)
     elif record.boot == here:
         least = min(durability, record.durability, key=DURABILITIES.index)
     if stamps or record != Record(here, least):
-        try:
-            Record(here, least).write(path, stamps)
-        except OSError as error:
-            raise path_error(error, record_path(path)) from error
+        _put_down(path, Record(here, least), stamps)
     return durability
+
+
+def _put_down(path: str, record: Record, stamps: list[int]) -> None:
+    try:
+        record.write(path, stamps)
+    except OSError as error:
+        raise path_error(error, record_path(path)) from error
 
 
 def _is_alone(lock: StoreLock) -> bool:

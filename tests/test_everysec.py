@@ -6,6 +6,7 @@ what was synced. (The simulation that takes any subset of pages is tests/test_po
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import shutil
@@ -487,3 +488,42 @@ def test_containers_that_operations_make_are_journalled_once_they_have_a_name(
         after = fail_power(tmp_path / "b", monkeypatch)
     with PersistentSet[int](after) as b:
         assert set(b) == {1, 2, 3}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("everysec", "process"), ("process", "everysec"), ("everysec", "always")]
+)
+def test_who_is_killed_while_the_durability_changes_does_no_harm(first: str, second: str, tmp_path: Path) -> None:
+    """At every step; the next one gives no durability."""
+    content = {number: number for number in range(100)}
+    ended = step = 0
+    while not ended:
+        path = tmp_path / str(step)
+        with PersistentDict[int, int](path, durability=first, shards=2) as d:
+            d.update(content)
+
+        def change(path: Path = path, step: int = step) -> None:
+            steps = itertools.count()
+
+            def killed(real: Callable[..., Any]) -> Callable[..., Any]:
+                def call(*args: Any, **options: Any) -> Any:
+                    if next(steps) == step:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    return real(*args, **options)
+
+                return call
+
+            for owner, name in ((os, "unlink"), (os, "rename"), (os, "pwrite"), (shutil, "copyfile")):
+                setattr(owner, name, killed(getattr(owner, name)))
+            PersistentDict[int, int](path, durability=second).open()
+            os._exit(0)
+
+        ended = in_child(change) == 0
+        for durability in (None, second, first):
+            with PersistentDict[int, int](path, durability=durability) as d:
+                assert dict(d) == content, f"step {step}"
+                d[step] = content[step] = -step
+        assert_sound(PersistentDict(path))
+        content = {number: number for number in range(100)}
+        step += 1
+    assert step > 5
