@@ -7,19 +7,19 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any, Generic, Self, TypeVar, overload
 
-from rack import pairs
-from rack.algebra import each_shard
-from rack.container import Container
-from rack.copying import copied
+from rack.algebra import dicts
+from rack.algebra.sets import each_shard
+from rack.codec.serdes import unserializable
+from rack.container.base import Container
+from rack.container.copying import copied
+from rack.container.handle import Name
+from rack.container.scan import Scannable
 from rack.errors import DeserializationError, NotOpenError, SerializationError
-from rack.handle import Name
-from rack.merge import ALL, BACKWARD, Span
-from rack.scan import Scannable
-from rack.serdes import unserializable
 from rack.set import PersistentSet
-from rack.shardview import DictShard
-from rack.store import Store
-from rack.views import PersistentItems, PersistentKeys, PersistentValues
+from rack.store.merge import ALL, BACKWARD, Span
+from rack.store.sharded import Store
+from rack.views.dicts import PersistentItems, PersistentKeys, PersistentValues
+from rack.views.shards import DictShard
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -179,7 +179,7 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
             data = shard.get(key_bytes)
             if data is None or self._load_value(data) != old:
                 return False
-            if pairs.swap(shard, key_bytes, data, new_data):
+            if dicts.swap(shard, key_bytes, data, new_data):
                 return True
 
     def transform(self, key: K, function: Callable[[Any], V], default: Any = None) -> V:
@@ -197,7 +197,7 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
             if data is None:
                 if shard.add(key_bytes, new_data) is None:
                     return value
-            elif pairs.swap(shard, key_bytes, data, new_data):
+            elif dicts.swap(shard, key_bytes, data, new_data):
                 return value
 
     # Many keys
@@ -264,7 +264,7 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
         ...     dict(counts)
         {'a': 1, 'b': 5, 'c': 4}
         """
-        pairs.merge(self, self._pairs(other), resolve)
+        dicts.merge(self, self._pairs(other), resolve)
 
     def _pairs(self, other: Any) -> Iterator[tuple[bytes, bytes]]:
         """Return what a mapping or an iterable of pairs holds, as bytes."""
@@ -335,8 +335,8 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
 
     def _merged(self, first: Any, second: Any) -> PersistentDict[Any, Any]:
         def fill(made: PersistentDict[Any, Any]) -> None:
-            if pairs.alike(self, first) and pairs.alike(self, second):
-                each_shard(pairs.update_shard, (made, [first, second]), self)
+            if dicts.alike(self, first) and dicts.alike(self, second):
+                each_shard(dicts.update_shard, (made, [first, second]), self)
             else:
                 made.update(first)
                 made.update(second)
@@ -356,8 +356,8 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
             return True
         if len(self) != len(other):
             return False
-        if pairs.alike(self, other):
-            return all(stretch.is_equal for stretch in pairs.stretches(self, other))
+        if dicts.alike(self, other):
+            return all(stretch.is_equal for stretch in dicts.stretches(self, other))
         missing: Any = object()
         for key, value in self._items():
             there = other.get(key, missing)

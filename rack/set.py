@@ -6,15 +6,15 @@ from collections.abc import Iterable, Iterator, MutableSet, Set
 from itertools import compress
 from typing import Any, Generic, Self, TypeVar
 
-from rack import algebra, joins
-from rack.container import CHUNK, Container, chunks
-from rack.copying import copied
+from rack.algebra import joins, sets
+from rack.algebra.operand import alike, container_of
+from rack.container.base import CHUNK, Container, chunks
+from rack.container.copying import copied
+from rack.container.handle import Name
+from rack.container.scan import Scannable
 from rack.errors import SerializationError
-from rack.handle import Name
-from rack.merge import BACKWARD, Span
-from rack.operand import alike, container_of
-from rack.scan import Scannable
-from rack.shardview import SetShard
+from rack.store.merge import BACKWARD, Span
+from rack.views.shards import SetShard
 
 T = TypeVar("T")
 
@@ -149,7 +149,7 @@ class PersistentSet(Container, Scannable[T], MutableSet[T], Generic[T]):
 
     def update(self, *others: Iterable[T], workers: int = 1) -> None:
         """Add all elements of the others, streaming. ``workers`` processes share the shards of stores of one shape."""
-        algebra.update(self, others, workers)
+        sets.update(self, others, workers)
 
     def __ior__(self, other: Set[T]) -> Self:  # type: ignore[override,misc]
         if not isinstance(other, Set):
@@ -182,33 +182,33 @@ class PersistentSet(Container, Scannable[T], MutableSet[T], Generic[T]):
 
     def union(self, *others: Iterable[T], name: Name = None, workers: int = 1) -> PersistentSet[T]:
         """Return a new set with the elements of this and all others. ``workers`` processes share the shards."""
-        return algebra.made(self, joins.union, others, name, workers)
+        return sets.made(self, joins.union, others, name, workers)
 
     def intersection(self, *others: Iterable[Any], name: Name = None, workers: int = 1) -> PersistentSet[T]:
         """Return a new set with the elements that are also in all others."""
-        return algebra.made(self, joins.intersection, others, name, workers)
+        return sets.made(self, joins.intersection, others, name, workers)
 
     def difference(self, *others: Iterable[Any], name: Name = None, workers: int = 1) -> PersistentSet[T]:
         """Return a new set with the elements that are in no other."""
-        return algebra.made(self, joins.difference, others, name, workers)
+        return sets.made(self, joins.difference, others, name, workers)
 
     def symmetric_difference(self, other: Iterable[T], name: Name = None, workers: int = 1) -> PersistentSet[T]:
         """Return a new set with the elements that are in exactly one of the two."""
-        return algebra.made(self, joins.symmetric_difference, [other], name, workers)
+        return sets.made(self, joins.symmetric_difference, [other], name, workers)
 
     # In place
 
     def intersection_update(self, *others: Iterable[Any], workers: int = 1) -> None:
         """Keep only the elements that are in all others. ``workers`` processes share the shards."""
-        algebra.intersection_update(self, others, workers)
+        sets.intersection_update(self, others, workers)
 
     def difference_update(self, *others: Iterable[Any], workers: int = 1) -> None:
         """Remove the elements of all others. ``workers`` processes share the shards of stores of one shape."""
-        algebra.difference_update(self, others, workers)
+        sets.difference_update(self, others, workers)
 
     def symmetric_difference_update(self, other: Iterable[T], workers: int = 1) -> None:
         """Remove the elements that are also in the other, add those that were only there. ``workers`` as in update."""
-        algebra.symmetric_difference_update(self, other, workers)
+        sets.symmetric_difference_update(self, other, workers)
 
     def __iand__(self, other: Set[Any]) -> Self:
         if not isinstance(other, Set):
@@ -258,17 +258,17 @@ class PersistentSet(Container, Scannable[T], MutableSet[T], Generic[T]):
     def isdisjoint(self, other: Iterable[Any]) -> bool:
         """Return whether the two share no element."""
         if alike(self, other):
-            return algebra.is_empty(self, joins.intersection, other)
+            return sets.is_empty(self, joins.intersection, other)
         return not any(self.contains_many(other))
 
     def issubset(self, other: Iterable[Any]) -> bool:
         """Return whether every element is in the other."""
-        return algebra.is_empty(self, joins.difference, other)
+        return sets.is_empty(self, joins.difference, other)
 
     def issuperset(self, other: Iterable[Any]) -> bool:
         """Return whether every element of the other is in this set."""
         if alike(self, other):
-            return algebra.is_empty(container_of(other), joins.difference, self)
+            return sets.is_empty(container_of(other), joins.difference, self)
         return all(self.contains_many(other))
 
     def __le__(self, other: Set[Any]) -> bool:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from rack.registry import OpenStore
 from rack.shard.proxy import Result, ShardProxy
-from rack.store import Store
+from rack.store.registry import OpenStore
+from rack.store.sharded import Store
 
 
 class Fault:

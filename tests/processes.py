@@ -26,9 +26,9 @@ import lmdb.verify
 import pytest
 
 from rack import PersistentDict, PersistentSet
-from rack.manifest import Manifest, Request
+from rack.care.verify import verify
 from rack.shard import ENGINES
-from rack.verify import verify
+from rack.store.manifest import Manifest, Request
 
 LIMIT = 60.0  # seconds that a process may take to answer
 
@@ -38,7 +38,7 @@ _to_test: Connection  # in a process of a crew
 @pytest.fixture(params=list(ENGINES))
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Run a test with each engine: it is the one of new stores, here and in processes that are forked."""
-    monkeypatch.setattr("rack.manifest.DEFAULT_ENGINE", request.param)
+    monkeypatch.setattr("rack.store.manifest.DEFAULT_ENGINE", request.param)
     return str(request.param)
 
 

@@ -35,13 +35,13 @@ SHAPES = ("alike", "shards", "engine", "codec", "keys", "list", "generator", "se
 def _boundaries(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a few elements meet what else takes thousands."""
     if request.param != "as it is":
-        monkeypatch.setattr("rack.operand._BLOCK_ITEMS", 3)
+        monkeypatch.setattr("rack.algebra.operand._BLOCK_ITEMS", 3)
     if "merged" in request.param:
-        monkeypatch.setattr("rack.joins._LOOKUP", 10**9)
+        monkeypatch.setattr("rack.algebra.joins._LOOKUP", 10**9)
     if "looked up" in request.param:
-        monkeypatch.setattr("rack.joins._LOOKUP", 0)
+        monkeypatch.setattr("rack.algebra.joins._LOOKUP", 0)
     if request.param == "spilled":
-        monkeypatch.setattr("rack.operand._GATHERED_BYTES", 300)
+        monkeypatch.setattr("rack.algebra.operand._GATHERED_BYTES", 300)
 
 
 class Bench:

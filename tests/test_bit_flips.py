@@ -21,7 +21,7 @@ import pytest
 
 from rack import PersistentDict, RackError
 from rack.shard import shard_class
-from rack.shard.lmdbverify import findings
+from rack.shard.lmdb.walk import findings
 from tests.processes import default_engine
 from tests.processes import engine as engine
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from rack import PersistentDict, boot
-from rack.boot import Record
+from rack import PersistentDict
 from rack.errors import CorruptShardError, LockTimeoutError
+from rack.store import boot
+from rack.store.boot import Record
 from tests.processes import Crew, assert_sound, hear, run, run_script, tell
 
 
@@ -23,13 +24,13 @@ def after_reboot(path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for file in path.parent.glob(f"{path.name}*"):
         if not file.name.endswith(".lmdb-lock"):
             shutil.copyfile(file, place / file.name)
-    monkeypatch.setattr("rack.boot.boot_id", lambda: place.name)
+    monkeypatch.setattr("rack.store.boot.boot_id", lambda: place.name)
     return place / path.name
 
 
 def test_the_boot_id_is_the_same_in_every_process() -> None:
     assert boot.boot_id()
-    assert run_script("import rack.boot; print(rack.boot.boot_id())").strip() == boot.boot_id()
+    assert run_script("import rack.store.boot; print(rack.store.boot.boot_id())").strip() == boot.boot_id()
 
 
 def test_a_store_is_marked_while_it_is_open_for_writing_and_clean_when_the_last_one_closed_it(tmp_path: Path) -> None:

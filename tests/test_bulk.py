@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from rack import PersistentDict, PersistentSet
-from rack.bulk import Bulk
 from rack.shard.base import Pair
+from rack.store.bulk import Bulk
 from tests.processes import assert_sound
 from tests.processes import end_sound as end_sound
 from tests.processes import engine as engine

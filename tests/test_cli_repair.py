@@ -18,8 +18,8 @@ from rack import (
     StoreInUseError,
     StoreNotFoundError,
 )
-from rack.guess import guess_manifest
-from rack.repair import repair
+from rack.care.guess import guess_manifest
+from rack.care.repair import repair
 from tests.damage import PAGE
 from tests.processes import Crew, assert_sound, default_engine, hear, tell
 from tests.processes import engine as engine

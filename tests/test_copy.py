@@ -14,16 +14,9 @@ from typing import Any
 
 import pytest
 
-from rack import (
-    MismatchError,
-    PersistentDict,
-    PersistentSet,
-    RackError,
-    StoreExistsError,
-    WorkerError,
-    workers,
-)
+from rack import MismatchError, PersistentDict, PersistentSet, RackError, StoreExistsError, WorkerError
 from rack.shard import ENGINES
+from rack.system import workers
 from tests.processes import assert_sound
 from tests.processes import end_sound as end_sound
 from tests.processes import engine as engine

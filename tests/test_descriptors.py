@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from rack import PersistentDict, RackError, registry
+from rack import PersistentDict, RackError
+from rack.store import registry
 from tests.processes import assert_sound, run
 from tests.processes import engine as engine
 

@@ -22,7 +22,7 @@ import pytest
 from rack import PersistentDict, PersistentSet
 from rack.errors import CorruptShardError, MismatchError, StoreFullError
 from rack.set_small import PersistentSet as SmallSet
-from rack.shard import journal, journaled, journalfiles
+from rack.shard.lmdb import journal, journaled, journalfiles
 from tests.damage import in_child
 from tests.processes import Crew, assert_sound, hear, run, tell
 
@@ -43,7 +43,7 @@ def fail_power(path: Path, monkeypatch: pytest.MonkeyPatch, synced: bool = True)
             end = struct.unpack_from("<Q", data, 2056)[0] or len(data)
             data[max(end, 4096) :] = bytes(len(data) - max(end, 4096))
         (place / file.name).write_bytes(data)
-    monkeypatch.setattr("rack.boot.boot_id", lambda: place.name)
+    monkeypatch.setattr("rack.store.boot.boot_id", lambda: place.name)
     return place / path.name
 
 
@@ -134,7 +134,7 @@ def test_the_keeper_has_a_write_on_the_disk_within_about_a_second(
 def test_what_was_not_synced_is_lost_as_a_whole_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rack.keeper._INTERVAL", 1000)
+    monkeypatch.setattr("rack.store.keeper._INTERVAL", 1000)
     with everysec(tmp_path / "d", shards=1) as d:
         d["a"] = 1
         d.sync()
@@ -144,7 +144,7 @@ def test_what_was_not_synced_is_lost_as_a_whole_and_nothing_else(
         kept = fail_power(tmp_path / "d", monkeypatch, synced=False)
     with PersistentDict(lost) as d:
         assert dict(d) == {"a": 1}
-    monkeypatch.setattr("rack.boot.boot_id", lambda: kept.parent.name)
+    monkeypatch.setattr("rack.store.boot.boot_id", lambda: kept.parent.name)
     with PersistentDict(kept) as d:
         assert dict(d) == {"a": 2, "b": 3}
 
@@ -235,8 +235,8 @@ def _write_until_told(path: Path, number: int) -> int:
 def test_journals_are_replaced_by_bases_while_processes_write(
     tmp_path: Path, long: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rack.shard.journaled._ROTATE_AT", 100_000)
-    monkeypatch.setattr("rack.keeper._INTERVAL", 0.02)
+    monkeypatch.setattr("rack.shard.lmdb.journaled._ROTATE_AT", 100_000)
+    monkeypatch.setattr("rack.store.keeper._INTERVAL", 0.02)
     path = tmp_path / "d"
     with everysec(path, shards=2) as d:
         run(_write_until_told, [(path, number) for number in range(4)], limit=120)
@@ -262,13 +262,13 @@ def test_journals_are_replaced_by_bases_while_processes_write(
 def test_what_a_base_replaces_is_removed_by_others_if_its_maker_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rack.shard.journaled._ROTATE_AT", 10_000)
+    monkeypatch.setattr("rack.shard.lmdb.journaled._ROTATE_AT", 10_000)
     with everysec(tmp_path / "d", shards=1) as d:
         stop_keeper(d)
         d.update({number: bytes(1000) for number in range(100)})
 
         def child() -> None:
-            monkeypatch.setattr("rack.shard.journalfiles.unlink", lambda path: os.kill(os.getpid(), 9))
+            monkeypatch.setattr("rack.shard.lmdb.journalfiles.unlink", lambda path: os.kill(os.getpid(), 9))
             (shard,) = d._store.shards
             d["child"] = 1
             for _ in range(2):  # a new journal, and its base
@@ -297,8 +297,8 @@ def test_processes_killed_at_random_while_journals_rotate_lose_nothing_committed
     tmp_path: Path, seed: int, long: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = random.Random(seed)
-    monkeypatch.setattr("rack.shard.journaled._ROTATE_AT", 30_000)
-    monkeypatch.setattr("rack.keeper._INTERVAL", 0.005)
+    monkeypatch.setattr("rack.shard.lmdb.journaled._ROTATE_AT", 30_000)
+    monkeypatch.setattr("rack.store.keeper._INTERVAL", 0.005)
     path = tmp_path / "d"
     for _ in range(100 if long else 6):
         with everysec(path, shards=2) as d, Crew() as crew:
@@ -440,18 +440,18 @@ def test_no_space_for_the_journal_is_an_error_and_nothing_has_happened(
 ) -> None:
     with everysec(tmp_path / "d", shards=1) as d:
         d["a"] = 1
-        real = journal.lmdbfile.extend
+        real = journal.datafile.extend
 
         def full(fd: int, size: int, new_size: int, path: str) -> None:
             if "-journal-" in path:
                 raise StoreFullError(28, "no space", path)
             real(fd, size, new_size, path)
 
-        monkeypatch.setattr(journal.lmdbfile, "extend", full)
+        monkeypatch.setattr(journal.datafile, "extend", full)
         with pytest.raises(StoreFullError):
             d["large"] = bytes(1 << 20)
         assert dict(d) == {"a": 1}
-        monkeypatch.setattr(journal.lmdbfile, "extend", real)
+        monkeypatch.setattr(journal.datafile, "extend", real)
         d["large"] = bytes(1 << 20)
         d.sync()
         after = fail_power(tmp_path / "d", monkeypatch)

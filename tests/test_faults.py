@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
-from rack import PersistentDict, PersistentSet, StoreFullError, registry
-from rack.container import Container
+from rack import PersistentDict, PersistentSet, StoreFullError
+from rack.container.base import Container
+from rack.store import registry
 from tests.conformance.life_suite import ARGUMENTS, public_operations
 from tests.faulty import Fault
 from tests.faulty import fault as fault

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rack import PersistentDict
-from rack.manifest import Manifest
+from rack.store.manifest import Manifest
 from tests.processes import Crew, assert_sound, hear, run, tell
 from tests.processes import engine as engine
 from tests.test_fork import SHARDS, busy

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from rack import PersistentDict, instant
+from rack import PersistentDict
+from rack.store import instant
 from tests.processes import Crew, Worker, assert_sound, tell, told
 from tests.processes import engine as engine
 

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rack import PersistentDict, PersistentSet, SerializationError
-from rack.keys import CANONICAL, resolve_codec
-from rack.serdes import PRESETS
+from rack.codec.keys import CANONICAL, resolve_codec
+from rack.codec.serdes import PRESETS
 from rack.shard import ENGINES
 from tests.processes import end_sound as end_sound
 

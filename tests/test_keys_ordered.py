@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rack import PersistentDict, SerializationError, ordered
-from rack.keys import resolve_codec
-from rack.scan import span_of
-from rack.serdes import PRESETS
+from rack import PersistentDict, SerializationError
+from rack.codec import ordered
+from rack.codec.keys import resolve_codec
+from rack.codec.serdes import PRESETS
+from rack.container.scan import span_of
 from rack.shard import ENGINES
 
 ORDERED, STR, BYTES = (resolve_codec(name, PRESETS[name]) for name in ("ordered", "str", "bytes"))

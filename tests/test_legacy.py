@@ -13,7 +13,8 @@ from typing import Any
 import lmdb
 import pytest
 
-from rack import CorruptShardError, DeserializationError, PersistentDict, PersistentSet, StoreNotFoundError, legacy
+from rack import CorruptShardError, DeserializationError, PersistentDict, PersistentSet, StoreNotFoundError
+from rack.care import legacy
 from tests.processes import end_sound as end_sound
 
 PAIRS: dict[Any, Any] = {f"key {i}": i for i in range(500)} | {(1, 2): ["x"], "long" * 300: None}

@@ -17,7 +17,7 @@ import lmdb.verify
 import pytest
 
 from rack import PersistentDict
-from rack.shard.lmdbverify import findings
+from rack.shard.lmdb.walk import findings
 from tests.damage import PAGE, damage, in_child, use_with_lmdb
 
 # Shapes of a file: each reaches parts of the format that others do not.

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from rack import ManifestError, MismatchError, PersistentDict, PersistentSet, StoreNotFoundError
-from rack.manifest import DEFAULT_SHARDS
-from rack.router import router
 from rack.shard import ENGINES
+from rack.store.manifest import DEFAULT_SHARDS
+from rack.store.router import router
 from tests.conformance.raw import RAW
 
 every_engine = pytest.mark.parametrize("engine", ENGINES)

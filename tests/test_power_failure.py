@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from rack.boot import DURABILITIES
 from rack.shard import ENGINES
+from rack.store.boot import DURABILITIES
 from tests.powerfail import disk
 from tests.powerfail.cases import Cases, Run
 from tests.powerfail.history import NEVER

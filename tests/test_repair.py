@@ -1,4 +1,4 @@
-"""``rack.repair``: what is readable is salvaged, nothing wrong ever is, and the original is never touched."""
+"""``rack.care.repair``: what is readable is salvaged, nothing wrong ever is, and the original is never touched."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rack import PersistentDict, PersistentSet, set_small
-from rack.repair import Report, repair
+from rack.care.repair import Report, repair
 from rack.shard import shard_class
 from tests.conformance.raw import RAW
 from tests.damage import PAGE, damage, in_child

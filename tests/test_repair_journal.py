@@ -1,4 +1,4 @@
-"""``rack.repair`` of a store with durability "everysec": a damaged shard is made anew of its base and its journal."""
+"""Repair of a store with durability "everysec": a damaged shard is made anew of its base and its journal."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from rack import PersistentDict
+from rack.care.repair import repair
 from rack.errors import StoreFullError
-from rack.repair import repair
-from rack.shard.journal import base_path, generations, journal_path
-from rack.shard.journaled import JournalledShard
+from rack.shard.lmdb.journal import base_path, generations, journal_path
+from rack.shard.lmdb.journaled import JournalledShard
 from tests.damage import PAGE, damage, in_child
 from tests.processes import assert_sound
 from tests.test_everysec import everysec, fail_power, stop_keeper
@@ -184,7 +184,7 @@ def test_without_space_for_the_copy_nothing_is_made(path: Path, monkeypatch: pyt
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("rack.shard.journalfiles.shutil.copyfile", full)
+    monkeypatch.setattr("rack.shard.lmdb.journalfiles.shutil.copyfile", full)
     with pytest.raises(StoreFullError):
         repair(path)
     assert not leftovers(path)

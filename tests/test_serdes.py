@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from rack import DeserializationError, MismatchError, PersistentDict, PersistentSet, RackError, SerializationError
-from rack.serdes import PRESETS, resolve
+from rack.codec.serdes import PRESETS, resolve
 from rack.shard import ENGINES
 from tests.processes import end_sound as end_sound
 

@@ -39,7 +39,7 @@ class TestShardLmdb(ShardSuite):
         assert status.st_blocks * 512 >= status.st_size - 2 * 4096
 
     def test_a_value_too_large_for_lmdb_is_refused_by_name(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("rack.shard.lmdbops.MAX_VALUE", 1000)
+        monkeypatch.setattr("rack.shard.lmdb.operations.MAX_VALUE", 1000)
         with pytest.raises(TooLargeError, match="1001 bytes"):
             bench.shard.put(b"l" * 600, b"v" * 1001)
         assert bench.stored() == {}

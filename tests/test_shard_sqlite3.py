@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from rack import CorruptShardError, PersistentDict
-from rack.repair import repair
-from rack.verify import verify
+from rack.care.repair import repair
+from rack.care.verify import verify
 from tests.conformance.bench import Bench
 from tests.conformance.raw import RAW
 from tests.conformance.shard_suite import ShardSuite

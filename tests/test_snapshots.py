@@ -15,17 +15,11 @@ from typing import Any
 
 import pytest
 
-from rack import (
-    LockTimeoutError,
-    NotOpenError,
-    PersistentDict,
-    PersistentSet,
-    SnapshotLostError,
-    StoreFullError,
-    instant,
-)
-from rack.shard import lmdbsnapshot, shard_class
+from rack import LockTimeoutError, NotOpenError, PersistentDict, PersistentSet, SnapshotLostError, StoreFullError
+from rack.shard import shard_class
+from rack.shard.lmdb import snapshot as lmdbsnapshot
 from rack.shard.proxy import ShardProxy
+from rack.store import instant
 from tests.processes import Crew, assert_sound, default_engine, hear, run, tell, told
 from tests.processes import engine as engine
 from tests.test_fork import busy

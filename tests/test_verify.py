@@ -1,4 +1,4 @@
-"""``rack.verify``: everything that is wrong is found, nothing that is right is, and no file is touched."""
+"""``rack.care.verify``: everything that is wrong is found, nothing that is right is, and no file is touched."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from rack import (
     StoreNotFoundError,
     set_small,
 )
-from rack.boot import Record
-from rack.repair import repair
+from rack.care.repair import repair
+from rack.care.verify import Report, verify
 from rack.shard import shard_class
-from rack.verify import Report, verify
+from rack.store.boot import Record
 from tests.conformance.raw import RAW
 from tests.damage import damage, in_child
 from tests.processes import Crew, assert_sound, default_engine, hear, run_script, tell

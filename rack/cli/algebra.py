@@ -10,8 +10,9 @@ from typing import Any
 
 import click
 
-from rack import PersistentSet, joins
-from rack.algebra import Join, Progress, made, streamed
+from rack import PersistentSet
+from rack.algebra import joins
+from rack.algebra.sets import Join, Progress, made, streamed
 from rack.cli.arguments import store_name
 from rack.cli.entrybar import entry_bar
 from rack.cli.failure import Failure, tell

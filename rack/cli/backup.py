@@ -9,18 +9,19 @@ import time
 
 import click
 
-from rack import ReadOnlyError, StoreNotFoundError, files, registry
-from rack.backup import write_backup
+from rack import ReadOnlyError, StoreNotFoundError
 from rack.cli.arguments import store_name
 from rack.cli.entrybar import entry_bar
 from rack.cli.failure import tell
 from rack.cli.progress import size
-from rack.instant import OpenSnapshot
-from rack.manifest import Manifest, Request, manifest_path, shard_path
-from rack.opening import Mode
-from rack.registry import OpenStore
 from rack.shard import shard_class
 from rack.shard.snapshot import SnapshotShard
+from rack.store import files, registry
+from rack.store.backup import write_backup
+from rack.store.instant import OpenSnapshot
+from rack.store.manifest import Manifest, Request, manifest_path, shard_path
+from rack.store.opening import Mode
+from rack.store.registry import OpenStore
 
 
 @click.command()

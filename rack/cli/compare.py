@@ -6,13 +6,13 @@ import sys
 
 import click
 
+from rack.algebra.compare import Counts
+from rack.algebra.compare import compare as compare_stores
 from rack.cli.algebra import summed
 from rack.cli.arguments import store_name
 from rack.cli.entrybar import entry_bar
 from rack.cli.failure import tell
 from rack.cli.stores import existing
-from rack.compare import Counts
-from rack.compare import compare as compare_stores
 from rack.errors import RackError
 
 EQUAL, DIFFERENT, TROUBLE = 0, 1, 2

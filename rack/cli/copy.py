@@ -8,13 +8,14 @@ from typing import Any
 
 import click
 
-from rack import StoreNotFoundError, legacy
+from rack import StoreNotFoundError
+from rack.care import legacy
 from rack.cli.arguments import store_name
 from rack.cli.entrybar import entry_bar
 from rack.cli.failure import tell
 from rack.cli.stores import CLASSES, existing
-from rack.copying import copied
-from rack.serdes import PRESETS
+from rack.codec.serdes import PRESETS
+from rack.container.copying import copied
 from rack.shard import ENGINES
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from rack.cli.output import Output
-from rack.serdes import PRESETS
+from rack.codec.serdes import PRESETS
 
 _BLOCK = 1 << 16  # bytes
 _AS_STORED = ("str", "bytes", "json")

@@ -7,13 +7,13 @@ import sys
 
 import click
 
+from rack.care.repair import Report
+from rack.care.repair import repair as repair_store
 from rack.cli.arguments import store_argument, store_name
 from rack.cli.entrybar import entry_bar
 from rack.cli.failure import tell
+from rack.codec.serdes import PRESETS
 from rack.errors import RackError
-from rack.repair import Report
-from rack.repair import repair as repair_store
-from rack.serdes import PRESETS
 
 WHOLE, DAMAGED, NOT_DONE = 0, 1, 2
 _presets = click.Choice(sorted(PRESETS))

@@ -7,7 +7,7 @@ from typing import Any
 
 from rack import PersistentDict, PersistentSet
 from rack.errors import StoreNotFoundError
-from rack.manifest import Manifest, manifest_path
+from rack.store.manifest import Manifest, manifest_path
 
 CLASSES: dict[str, type[PersistentDict[Any, Any]] | type[PersistentSet[Any]]] = {
     "dict": PersistentDict,

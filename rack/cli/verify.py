@@ -7,12 +7,12 @@ import sys
 
 import click
 
+from rack.care.verify import Report
+from rack.care.verify import verify as verify_store
 from rack.cli.arguments import store_argument
 from rack.cli.entrybar import entry_bar
 from rack.cli.failure import tell
 from rack.errors import RackError
-from rack.verify import Report
-from rack.verify import verify as verify_store
 
 SOUND, DAMAGED, NOT_EXAMINED = 0, 1, 2
 

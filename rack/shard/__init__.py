@@ -12,5 +12,5 @@ DEFAULT_ENGINE = "lmdb"
 
 def shard_class(engine: str) -> type[Shard]:
     """Return the Shard class of an engine, by the name that the manifest records."""
-    cls: type[Shard] = import_module(ENGINES[engine]).SHARD
+    cls: type[Shard] = import_module(ENGINES[engine] + ".shard").SHARD
     return cls

@@ -82,7 +82,7 @@ class SnapshotShard(ReadOnlyShard):
 
     def examine(self, timeout: float | None = None) -> Examined:
         """Go over the entries; the pages of a state that has passed are not to be told from others."""
-        from rack.merge import ALL, blocks
+        from rack.store.merge import ALL, blocks
 
         counted, found, last = self.count(), 0, None
         yield counted

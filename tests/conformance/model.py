@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rack import PersistentDict, PersistentSet
-from rack.container import Container
+from rack.container.base import Container
 from tests.conformance.raw import RawEngine
 
 # One of each kind of key: equal to nothing else here, of every type that marshal holds, short, empty, long.

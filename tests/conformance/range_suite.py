@@ -8,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rack import NotOpenError, PersistentDict, PersistentSet, RackError, SerializationError, UnorderedKeysError, merge
+from rack import NotOpenError, PersistentDict, PersistentSet, RackError, SerializationError, UnorderedKeysError
+from rack.store import merge
 from tests.conformance.container_suite import ContainerSuite, both, put
 from tests.conformance.model import Place
 from tests.test_keys_ordered import begins, binary, keys, place_of, text

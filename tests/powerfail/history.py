@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rack.router import router
+from rack.store.router import router
 from tests.powerfail.recorder import Moment
 from tests.powerfail.writers import Tag, value
 

@@ -238,13 +238,13 @@ class Writer:
 
 def _prepare(plan: Plan) -> None:
     if plan.engine == "sqlite3":
-        from rack.shard import sqlitedb
+        from rack.shard.sqlite3 import database
 
-        sqlitedb._CHECKPOINT_PAGES = plan.checkpoint_pages
+        database._CHECKPOINT_PAGES = plan.checkpoint_pages
         if plan.unsynced:
-            sqlitedb._SYNCHRONOUS = dict.fromkeys(sqlitedb._SYNCHRONOUS, "OFF")
+            database._SYNCHRONOUS = dict.fromkeys(database._SYNCHRONOUS, "OFF")
         return
-    from rack.shard import journaled
+    from rack.shard.lmdb import journaled
 
     journaled._ROTATE_AT = plan.rotate_at
     if plan.unsynced:

@@ -1,0 +1,1 @@
+"""Set algebra of containers and of anything else: merge joins of keys (and of pairs), shard by shard."""

@@ -1,0 +1,175 @@
+"""What a store is, from its shards alone: for one whose manifest is lost."""
+
+from __future__ import annotations
+
+import io
+import json
+import marshal
+import os
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from rack.codec import blind
+from rack.codec.keys import resolve_codec
+from rack.codec.serdes import PRESETS
+from rack.errors import ManifestError
+from rack.shard import ENGINES, shard_class
+from rack.shard.base import Pair, ShardSpec, unknown_hash
+from rack.store.manifest import MAX_SHARDS, Manifest, Request, shard_path
+from rack.store.router import router
+
+_SAMPLE = 500  # entries of each shard that are looked at
+_IDENTITY = re.compile(rb"rack-shard-1 ([0-9a-f]{32}) (\d{1,4})(?: (direct|small))?")
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a shard's file says of itself."""
+
+    store_id: str
+    number: int
+    layout: str
+
+
+def read_identity(path: str) -> Identity | None:
+    """Return the identity that a shard's file carries somewhere, however damaged it is; None if there is none."""
+    found: Counter[Identity] = Counter()
+    for file in (path, path + "-wal"):
+        if os.path.exists(file):
+            with open(file, "rb") as stream:
+                tail = b""
+                while block := stream.read(_BLOCK):
+                    data = tail + block
+                    for match in _IDENTITY.finditer(data):
+                        store_id, number, layout = match.groups(b"direct")
+                        found[Identity(store_id.decode(), int(number), layout.decode())] += 1
+                    if found:
+                        return found.most_common(1)[0][0]
+                    tail = data[-64:]
+    return None
+
+
+def shard_files(path: str) -> list[tuple[str, int, str]]:
+    """Return the files that are shards by their names, as (engine, number, path)."""
+    directory, name = os.path.split(path)
+    if not os.path.isdir(directory):
+        return []
+    found = []
+    for engine in ENGINES:
+        pattern = re.compile(rf"{re.escape(name)}-(\d{{4}}){re.escape(shard_class(engine).suffix)}")
+        matches = filter(None, map(pattern.fullmatch, os.listdir(directory)))
+        found += [(engine, int(match[1]), os.path.join(directory, match[0])) for match in matches]
+    return sorted(found)
+
+
+def guess_manifest(path: str, kind: str | None, serdes: str | None, key_serdes: str | None) -> Manifest:
+    """Return a manifest for the shards at ``path``; ``None`` is guessed from what the shards hold.
+
+    :raises ManifestError: there is too little to go by.
+    """
+    for argument in (serdes, key_serdes):
+        if argument is not None and argument not in PRESETS:
+            raise ManifestError(
+                f"serdes {argument!r} is no preset: without its manifest the store cannot be read with it"
+            )
+    files = shard_files(path)
+    engines = Counter(engine for engine, _, _ in files)
+    if not engines:
+        raise ManifestError(f"there are no shards of a store {path}")
+    engine = engines.most_common(1)[0][0]
+    numbers = [number for of, number, _ in files if of == engine]
+    suffix = shard_class(engine).suffix
+    identities = [read_identity(shard_path(path, number, suffix)) for number in numbers]
+    known = [identity for identity in identities if identity is not None]
+    if not known:
+        raise ManifestError(f"no shard at {path} says of which store it is")
+    store_id = Counter(identity.store_id for identity in known).most_common(1)[0][0]
+    samples: dict[int, list[Pair]] = {}
+    for number, identity in zip(numbers, identities, strict=True):
+        if identity is None or (identity.store_id, identity.number) == (store_id, number):
+            layout = known[0].layout
+            spec = ShardSpec(shard_path(path, number, suffix), store_id, number, layout, unknown_hash, "process", True)
+            samples[number] = _sample(engine, spec)
+    pairs = [pair for sample in samples.values() for pair in sample]
+    if kind is None:
+        if not pairs:
+            raise ManifestError(f"the shards at {path} hold nothing that tells a dict from a set: give the kind")
+        kind = "dict" if any(value for _, value in pairs) else "set"
+    serdes = serdes or _guess_serdes([value if kind == "dict" else key for key, value in pairs], kind)
+    key_serdes = key_serdes or _guess_key_serdes([key for key, _ in pairs], serdes)
+    values = PRESETS[serdes]
+    request = Request(kind, engine, _guess_shards(samples), values, resolve_codec(key_serdes, values), None, layout)
+    manifest = Manifest.new(request)
+    return Manifest(**{**_fields(manifest), "id": store_id})
+
+
+def _fields(manifest: Manifest) -> dict[str, Any]:
+    return {name: getattr(manifest, name) for name in manifest.__slots__}
+
+
+def _sample(engine: str, spec: ShardSpec) -> list[Pair]:
+    sample: list[Pair] = []
+    for item in shard_class(engine).salvage(spec):
+        if isinstance(item, tuple):
+            sample += item[1]
+            if len(sample) >= _SAMPLE:
+                break
+    return sample[:_SAMPLE]
+
+
+def _guess_shards(samples: dict[int, list[Pair]]) -> int:
+    """Return with how many shards every key is where it is."""
+    for count in range(max(samples) + 1, MAX_SHARDS + 1):
+        shard_of = router(range(count))
+        if all(shard_of(key) == number for number, sample in samples.items() for key, _ in sample):
+            return count
+    raise ManifestError("the keys are in no order of shards that there could be")
+
+
+def _guess_serdes(stored: list[bytes], kind: str) -> str:
+    readers: dict[str, Callable[[bytes], Any]] = {"pickle": _whole_pickle, "marshal": _whole_marshal}
+    if kind == "dict":
+        readers |= {"json": json.loads, "str": PRESETS["str"].loads}
+    for name, read in readers.items():
+        if stored and all(_reads(read, data) for data in stored):
+            return name
+    return "marshal" if kind == "set" or not stored else "bytes"
+
+
+def _guess_key_serdes(keys: list[bytes], serdes: str) -> str:
+    for name in (serdes, "marshal", "ordered", "str"):
+        codec = resolve_codec(name, PRESETS[serdes])
+        if name not in ("str", "bytes") and all(_reads(partial(_same, codec), key) for key in keys):
+            return name
+    return "str" if all(_reads(PRESETS["str"].loads, key) for key in keys) else "bytes"
+
+
+def _same(codec: Any, key: bytes) -> None:
+    if codec.dumps(codec.loads(key)) != key:
+        raise ValueError
+
+
+def _reads(read: Callable[[bytes], Any], data: bytes) -> bool:
+    try:
+        read(data)
+    except Exception:
+        return False
+    return True
+
+
+def _whole_pickle(data: bytes) -> None:
+    if not data.startswith(b"\x80"):
+        raise ValueError
+    blind.loads(data)
+
+
+def _whole_marshal(data: bytes) -> None:
+    stream = io.BytesIO(data)
+    marshal.load(stream)
+    if stream.read(1):
+        raise ValueError

@@ -1,0 +1,383 @@
+"""``rack repair``: salvages what is readable of a damaged store into a new one. The original is never touched."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from uuid import uuid4
+
+from rack.care.entries import Entries, Knowledge
+from rack.care.guess import guess_manifest, read_identity, shard_files
+from rack.codec.keys import resolve_codec
+from rack.codec.serdes import MARSHAL, SerdesArgument, resolve
+from rack.errors import ManifestError, RackError, StoreFullError, StoreNotFoundError
+from rack.shard import shard_class
+from rack.shard.base import IN_PLACE, STRAY, Pair, Salvaged, ShardSpec, unknown_hash
+from rack.shard.problem import Problem
+from rack.store import files, registry
+from rack.store.boot import Record
+from rack.store.manifest import Manifest, Request, digest_of, manifest_path, sha256, shard_path
+from rack.store.registry import OpenStore
+from rack.system.lockfile import StoreLock, path_error
+
+_LISTED = 20  # problems of a shard that are listed; the others are counted
+_CHUNK = 1000
+
+#: Called now and then with the entries kept so far, and about how many there are.
+Progress = Callable[[int, int], object]
+
+
+@dataclass
+class ShardReport:
+    """What became of a shard."""
+
+    number: int
+    path: str
+    #: How many entries it says it has; None if that is lost too.
+    counted: int | None = None
+    #: How many are in the new store; of those, how many from pages that may be old (``stray=True``).
+    kept: int = 0
+    strays_kept: int = 0
+    #: How many could be had from pages that may be old, at most.
+    strays: int = 0
+    #: How many were read and refused: they are not what the store can have stored there.
+    refused: int = 0
+    problems: list[str] = field(default_factory=list)
+    #: How many problems there are, also those that are not listed.
+    found: int = 0
+
+    @property
+    def lost(self) -> int | None:
+        """How many entries are lost; None if that is not known."""
+        return None if self.counted is None else max(0, self.counted - self.kept)
+
+    def add(self, message: str) -> None:
+        self.found += 1
+        if self.found <= _LISTED:
+            self.problems.append(message)
+
+    def add_all(self, other: ShardReport) -> None:
+        self.problems += other.problems[: _LISTED - len(self.problems)]
+        self.found += other.found
+
+
+@dataclass
+class Report:
+    """What :func:`repair` has done."""
+
+    name: str
+    to: str
+    shards: list[ShardReport] = field(default_factory=list)
+    #: What is wrong with the store as a whole, in words; what was guessed.
+    problems: list[str] = field(default_factory=list)
+    #: What could not be checked, in words.
+    not_checked: list[str] = field(default_factory=list)
+
+    @property
+    def kept(self) -> int:
+        return sum(shard.kept for shard in self.shards)
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing was damaged, and so nothing is lost."""
+        return not self.problems and not any(shard.found or shard.lost or shard.refused for shard in self.shards)
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the report as ``rack repair --json`` prints it."""
+        shards = [
+            {
+                "shard": shard.number,
+                "file": shard.path,
+                "counted": shard.counted,
+                "kept": shard.kept,
+                "lost": shard.lost,
+                "refused": shard.refused,
+                "strays": shard.strays,
+                "strays_kept": shard.strays_kept,
+                "found": shard.found,
+                "problems": shard.problems,
+            }
+            for shard in self.shards
+        ]
+        return {
+            "name": self.name,
+            "to": self.to,
+            "sound": self.sound,
+            "kept": self.kept,
+            "problems": self.problems,
+            "not_checked": self.not_checked,
+            "shards": shards,
+        }
+
+
+def repair(
+    name: str | os.PathLike[str],
+    to: str | os.PathLike[str] | None = None,
+    *,
+    hash: Callable[[bytes], bytes] | None = None,
+    serdes: SerdesArgument = None,
+    key_serdes: SerdesArgument = None,
+    kind: str | None = None,
+    stray: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Make a new store of what is readable of a damaged one, which is not changed; return what was kept and lost.
+
+    An entry is kept if its page is sound and in use, it is in the shard it belongs to, its key is canonical, its value
+    matches its checksum (LMDB, over 1,500 bytes) and both can be read. Entries of pages that may be old, or that are
+    damaged themselves, may have been changed or deleted since, or be wrong: they are counted, and kept only with
+    ``stray``, where nothing better was found for their keys. A damaged shard that has a base and a journal (LMDB,
+    durability "everysec") is made anew of these if they are sound, which loses nothing.
+
+    The new store is there as a whole when this returns, or not at all. If the manifest is lost, ``kind`` and the names
+    of presets as ``serdes`` and ``key_serdes`` say what the store is; what is not given is guessed from the shards.
+
+    :param to: the new store's name; by default that of the old one and ``-repaired``.
+    :raises StoreNotFoundError: there is nothing to repair.
+    :raises StoreExistsError: there is a store of the new name.
+    :raises StoreInUseError: another process has the damaged store open.
+    """
+    path = os.path.abspath(os.fspath(name))
+    target = os.path.abspath(os.fspath(to)) if to is not None else path + "-repaired"
+    files.check_absent(target)
+    report = Report(os.fspath(name), target if to is None else os.fspath(to))
+    lock = StoreLock(path, readonly=True)
+    try:
+        if os.path.lexists(lock.path):
+            lock.claim_or_raise("repair the store")
+        manifest = _manifest(path, kind, serdes, key_serdes, report)
+        values = None if serdes is None else resolve(serdes)
+        keys = None if key_serdes is None else resolve_codec(key_serdes, values or MARSHAL)
+        knowledge = Knowledge.of(manifest, path, Request(manifest.kind, serdes=values, key_serdes=keys, hash=hash))
+        if report.problems and hash is None:  # the manifest would tell
+            knowledge = replace(knowledge, hash=unknown_hash)
+        report.not_checked += knowledge.lacks
+        record = Record.read(path)
+        if record.is_of_earlier_boot():
+            report.problems.append(
+                f"{name} was in use when the system stopped: what its shards hold may be of different moments"
+                ' (if it had durability="everysec", opening it rebuilds it from its journals: try that first)'
+            )
+        new, request = _new_manifest(manifest, knowledge)
+        source = files.anonymous_path(target)
+        try:
+            made = registry.make(source, new, request)
+        except BaseException:
+            files.erase_anonymous(source)
+            raise
+        try:
+            _Repair(path, manifest, knowledge, made, report, record, stray, progress).run()
+            made.sync(made.store(made.mode))
+        except BaseException:
+            registry.remove(made)
+            raise
+        registry.release(made)
+        registry.publish(new, source, target)
+    finally:
+        lock.close()
+    return report
+
+
+def _manifest(path: str, kind: str | None, serdes: object, key_serdes: object, report: Report) -> Manifest:
+    try:
+        return Manifest.read(path)
+    except FileNotFoundError:
+        if not shard_files(path):
+            raise StoreNotFoundError(f"there is no store {path}: no {manifest_path(path)}, and no shards") from None
+        report.problems.append(f"{manifest_path(path)} is missing")
+    except ManifestError as error:
+        if error.newer:
+            raise
+        report.problems.append(str(error))
+    names = [None if argument is None else resolve(argument).name for argument in (serdes, key_serdes)]
+    manifest = guess_manifest(path, kind, *names)
+    report.problems.append(
+        f"so it is taken for a {manifest.kind} of {manifest.shards} shards with serdes={manifest.serdes!r} and"
+        f" key_serdes={manifest.key_serdes!r}"
+    )
+    return manifest
+
+
+def _new_manifest(manifest: Manifest, knowledge: Knowledge) -> tuple[Manifest, Request]:
+    """Return the manifest of the new store: as the old one's, but for a hash that is not at hand."""
+    new = replace(manifest, id=uuid4().hex)
+    if knowledge.hash is not unknown_hash:
+        return new, Request(manifest.kind, hash=knowledge.hash)
+    probe = [manifest.probes["hash"][0], digest_of(sha256).hex()]
+    return replace(new, hash="sha256", probes=new.probes | {"hash": probe}), Request(manifest.kind)
+
+
+class _Repair:
+    def __init__(
+        self,
+        path: str,
+        manifest: Manifest,
+        knowledge: Knowledge,
+        made: OpenStore,
+        report: Report,
+        record: Record,
+        stray: bool,
+        progress: Progress | None,
+    ) -> None:
+        self._path = path
+        self._manifest = manifest
+        self._request = Request(manifest.kind, hash=knowledge.hash)
+        self._entries = Entries(manifest.kind, manifest.shards, knowledge)
+        self._engine = shard_class(manifest.engine)
+        self._new = made.store(made.mode)
+        self._remade = made.path + "-remade"  # of a shard that has a journal, for a while
+        self._report = report
+        self._is_stale = record.is_of_earlier_boot()  # what the files of shards hold may be of different moments
+        self._is_journalled = record.durability == "everysec"  # else what journals there are may be left over
+        self._stray = stray
+        self._progress = progress
+        self._expected = 0
+
+    def run(self) -> None:
+        sources = self._sources()
+        for number in range(self._manifest.shards):
+            spec = self._manifest.spec(self._path, number, self._request, "process", True)
+            shard = ShardReport(number, spec.path)
+            self._report.shards.append(shard)
+            source = sources.get(number)
+            if source is None:
+                shard.add("is lost: there is no file that is this shard")
+            elif source != spec.path:
+                shard.add(f"is in the file {source}")
+            try:
+                self._shard(shard, spec, source)
+            finally:
+                files.unlink([self._remade])
+
+    def _shard(self, shard: ShardReport, spec: ShardSpec, source: str | None) -> None:
+        """Keep what is in a shard's file, or what its journal says where that is better."""
+        is_whole = self._remake(shard, spec)  # None: there is no journal
+        damage = None if is_whole is None else self._damage(shard, spec, source)
+        if damage and (is_whole or self._is_stale):
+            shard.add_all(damage)
+            shard.add("is made anew of its base and its journal")
+            self._keep(shard, self._salvaged(spec, self._remade))
+            return
+        if source is not None:
+            self._keep(shard, self._salvaged(spec, source))
+        if damage:
+            shard.add("has a journal that breaks off: what that says may be old")
+            self._keep(shard, _as_strays(self._salvaged(spec, self._remade)))
+
+    def _remake(self, shard: ShardReport, spec: ShardSpec) -> bool | None:
+        if not self._is_journalled:
+            return None
+        try:
+            return self._engine.remake(spec, self._remade)
+        except OSError as error:
+            full = path_error(error, self._remade)
+            if isinstance(full, StoreFullError):
+                raise full from error
+            shard.add(f"has a journal that is of no use: {error}")
+            return None
+
+    def _damage(self, shard: ShardReport, spec: ShardSpec, source: str | None) -> ShardReport | None:
+        """Return what is wrong with a shard's file, None if nothing is."""
+        if source is None:
+            return ShardReport(shard.number, spec.path)
+        found = ShardReport(shard.number, spec.path)
+        for _ in self._good(found, self._salvaged(spec, source)):
+            pass
+        self._expected -= found.counted or 0
+        return found if found.found or self._is_stale else None
+
+    def _salvaged(self, spec: ShardSpec, path: str) -> Salvaged:
+        return self._engine.salvage(replace(spec, path=path))
+
+    def _sources(self) -> dict[int, str]:
+        """Return in which file each shard is: by its name, or by what it says of itself if the names are wrong."""
+        suffix = shard_class(self._manifest.engine).suffix
+        sources: dict[int, str] = {}
+        moved: list[tuple[int, str]] = []
+        for engine, number, path in shard_files(self._path):
+            if engine != self._manifest.engine:
+                continue
+            try:
+                identity = read_identity(path)
+            except OSError as error:
+                self._report.problems.append(f"{path} cannot be read: {error}")
+                continue
+            if identity is not None and identity.store_id != self._manifest.id:
+                self._report.problems.append(f"{path} belongs to another store ({identity.store_id}): it is left out")
+            elif number >= self._manifest.shards:
+                self._report.problems.append(f"{path} is not one of the {self._manifest.shards} shards of the store")
+            elif identity is None or identity.number == number:
+                sources[number] = path
+            else:
+                moved.append((identity.number, path))
+        claims = Counter(number for number, _ in moved)
+        for number, path in moved:
+            home = shard_path(self._path, number, suffix)
+            if number in sources or claims[number] > 1 or number >= self._manifest.shards:
+                self._report.problems.append(f"{path} says that it is shard {number}, as {home} does: it is left out")
+            else:
+                sources[number] = path
+        return sources
+
+    def _keep(self, shard: ShardReport, items: Salvaged) -> None:
+        with closing(items):  # type: ignore[type-var]
+            for sure, blocks in groupby(self._good(shard, items), key=lambda found: found[0]):
+                pairs = (pair for _, block in blocks for pair in block)
+                if sure == IN_PLACE:
+                    self._new.put_all(self._counting(shard, pairs))
+                elif sure != STRAY or self._stray:
+                    added = self._new.add_all(pairs)
+                    shard.kept += added
+                    if sure == STRAY:
+                        shard.strays += added
+                        shard.strays_kept += added
+                else:
+                    shard.strays += sum(not self._new.route(key).contains(key) for key, _ in pairs)
+
+    def _counting(self, shard: ShardReport, pairs: Iterator[Pair]) -> Iterator[Pair]:
+        for pair in pairs:
+            shard.kept += 1
+            if self._progress is not None and not shard.kept % _CHUNK:
+                shards = self._manifest.shards
+                self._progress(self._report.kept, self._expected * shards // (shard.number + 1))
+            yield pair
+
+    def _good(self, shard: ShardReport, items: Salvaged) -> Iterator[tuple[int, list[Pair]]]:
+        """Yield the entries that may be kept, each block with how sure it is; report what is wrong."""
+        for item in _to_its_end(items):
+            if isinstance(item, int):
+                shard.counted = (shard.counted or 0) + item
+                self._expected += item
+            elif isinstance(item, Problem):
+                shard.add(item.message)
+            else:
+                sure, block = item
+                good = []
+                for pair in block:
+                    problems = list(self._entries.problems(shard.number, [pair]))
+                    if not problems:
+                        good.append(pair)
+                    elif sure != STRAY:
+                        shard.refused += 1
+                        shard.add(problems[0].message)
+                if good:
+                    yield sure, good
+
+
+def _to_its_end(items: Salvaged) -> Salvaged:
+    """Yield the items; that a disk cannot be read is a problem of the shard, too."""
+    try:
+        yield from items
+    except OSError as error:
+        if isinstance(error, RackError):
+            raise
+        yield Problem("structure", f"cannot be read to its end: {error}")
+
+
+def _as_strays(items: Salvaged) -> Salvaged:
+    """Yield entries as such that may be old."""
+    return ((STRAY, item[1]) for item in items if isinstance(item, tuple))

@@ -1,0 +1,293 @@
+"""``rack verify``: goes over a store that need not be openable, reports everything that is wrong, changes no file."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from rack.care.entries import Entries, Knowledge
+from rack.care.guess import shard_files
+from rack.codec.keys import resolve_codec
+from rack.codec.serdes import MARSHAL, SerdesArgument, resolve
+from rack.errors import CorruptShardError, ManifestError, RackError, StoreNotFoundError
+from rack.shard import shard_class
+from rack.shard.base import Examined
+from rack.shard.problem import Problem
+from rack.store import registry
+from rack.store.boot import Record, read_stamps
+from rack.store.manifest import Manifest, Request, manifest_path, shard_path, unfinished_path
+from rack.system.lockfile import StoreLock
+from rack.system.workers import check_workers, fan_out
+
+_LISTED = 20  # findings of one kind in one shard; the others are counted
+
+#: Called now and then with how many shards are done, parts of them included, and how many there are.
+Progress = Callable[[float, int], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is wrong. ``shard`` is None for the store as a whole; ``kind`` is one of ``problem.KINDS``."""
+
+    shard: int | None
+    kind: str
+    message: str
+
+
+@dataclass
+class Report:
+    """What :func:`verify` has found."""
+
+    name: str
+    manifest: Manifest | None = None
+    findings: list[Finding] = field(default_factory=list)
+    #: How many findings there are, also those that are not listed because there are many of a kind.
+    found: int = 0
+    entries: int = 0
+    #: The shards that other processes had open: they were examined in one state, as it was at some moment.
+    in_use: list[int] = field(default_factory=list)
+    #: What was left out, in words, and is no cause for concern.
+    not_checked: list[str] = field(default_factory=list)
+    #: Why shards could not be examined, in words.
+    unexamined: list[str] = field(default_factory=list)
+    #: How many keys could not be read for lack of a function.
+    left_out: int = 0
+
+    @property
+    def sound(self) -> bool:
+        """Whether all was examined and nothing is wrong."""
+        return not self.found and not self.unexamined
+
+    def file(self, finding: Finding) -> str:
+        """Return the file that a finding is about."""
+        path = os.path.abspath(self.name)
+        if finding.shard is None or self.manifest is None:
+            return manifest_path(path)
+        return shard_path(path, finding.shard, shard_class(self.manifest.engine).suffix)
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the report as ``rack verify --json`` prints it."""
+        findings = [
+            {"shard": finding.shard, "file": self.file(finding), "kind": finding.kind, "message": finding.message}
+            for finding in self.findings
+        ]
+        return {
+            "name": self.name,
+            "sound": self.sound,
+            "entries": self.entries,
+            "found": self.found,
+            "findings": findings,
+            "in_use": self.in_use,
+            "not_checked": self.not_checked,
+            "unexamined": self.unexamined,
+        }
+
+    def add(self, findings: Iterable[Finding]) -> None:
+        counts = Counter((finding.shard, finding.kind) for finding in self.findings)
+        for finding in findings:
+            self.found += 1
+            counts[finding.shard, finding.kind] += 1
+            if counts[finding.shard, finding.kind] <= _LISTED:
+                self.findings.append(finding)
+
+    def include(self, shard: Report) -> None:
+        """Add what was found in a shard."""
+        self.findings += shard.findings
+        self.found += shard.found
+        self.entries += shard.entries
+        self.in_use += shard.in_use
+        self.unexamined += shard.unexamined
+        self.left_out += shard.left_out
+
+
+def verify(
+    name: str | os.PathLike[str],
+    *,
+    hash: Callable[[bytes], bytes] | None = None,
+    serdes: SerdesArgument = None,
+    key_serdes: SerdesArgument = None,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> Report:
+    """Go over all of a store and report everything that is wrong with it. No file of the store is made or changed.
+
+    Reads every byte in use once, in memory that does not grow with the store but for a byte a page (LMDB). While a
+    shard is examined that no process has open, who opens the store waits; with ``workers``, processes that share the
+    shards, until all shards are done. One that is open elsewhere is examined as it is at one moment, while others go on
+    writing.
+
+    What functions of one's own have made is checked if they are given; else the report says what was not checked.
+    Pickled values are read without importing or running anything, unless ``serdes`` is given.
+
+    :raises StoreNotFoundError: there is no such store.
+    :raises MismatchError: an argument is not what the store was made with.
+    :raises RackError: the store cannot be examined.
+    :raises WorkerError: a worker was killed.
+
+    >>> from rack import PersistentDict
+    >>> from rack.care.verify import verify
+    >>> with PersistentDict(tmp / "ages") as ages:
+    ...     ages["ann"] = 31
+    >>> report = verify(tmp / "ages")
+    >>> report.sound, report.entries, report.findings
+    (True, 1, [])
+    """
+    check_workers(workers)
+    path = os.path.abspath(os.fspath(name))
+    given = _Given(hash, serdes, key_serdes)
+    while True:
+        report = Report(os.fspath(name))
+        try:
+            manifest = report.manifest = read_manifest(path)
+        except (FileNotFoundError, ManifestError) as error:
+            if isinstance(error, ManifestError) and error.newer:
+                raise
+            report.add(_without_manifest(path, error))
+            return report
+        if _examined(_Examination(path, manifest, given), report, workers, progress):
+            return report
+        # The store was replaced by another one meanwhile.
+
+
+@dataclass(frozen=True)
+class _Given:
+    """The functions that the caller has given, which the store is said to be made with."""
+
+    hash: Callable[[bytes], bytes] | None
+    serdes: SerdesArgument
+    key_serdes: SerdesArgument
+
+    def request(self) -> Request:
+        values = None if self.serdes is None else resolve(self.serdes)
+        keys = None if self.key_serdes is None else resolve_codec(self.key_serdes, values or MARSHAL)
+        return Request("", serdes=values, key_serdes=keys, hash=self.hash)
+
+
+class _Examination:
+    """What a process that examines shards needs to know."""
+
+    def __init__(self, path: str, manifest: Manifest, given: _Given) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.record = Record.read(path)
+        self.stamps = read_stamps(path, manifest.shards)
+        self._given = given
+
+    @cached_property
+    def knowledge(self) -> Knowledge:
+        return Knowledge.of(self.manifest, self.path, self._given.request())
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in vars(self).items() if name != "knowledge"}
+
+    def shard(self, alone: bool, number: int, progress: Callable[[float], object]) -> Report:
+        """Examine a shard. ``alone``: no process has the store open, and who opens it waits."""
+        report = Report(self.path)
+        spec_request = Request(self.manifest.kind, hash=self.knowledge.hash)
+        spec = self.manifest.spec(self.path, number, spec_request, "process", True)
+        cls = shard_class(self.manifest.engine)
+        try:
+            with registry.borrowed(self.path) as held:
+                if held is not None or not alone:
+                    report.in_use.append(number)
+                if held is not None:
+                    self._take(held.shards[number].examine(), number, report, progress)
+                    return report
+                if alone and self.record.is_of_earlier_boot():
+                    try:
+                        cls.recover(spec, self.record.durability, self.stamps[number])
+                    except CorruptShardError as error:
+                        if self.record.durability == "everysec":
+                            raise  # it has not been rebuilt yet
+                        report.add([Finding(number, "power", str(error))])
+                self._take(cls.examine_file(spec, alone), number, report, progress)
+        except (RackError, OSError) as error:
+            report.unexamined.append(str(error))
+        return report
+
+    def _take(self, items: Examined, number: int, report: Report, progress: Callable[[float], object]) -> None:
+        entries = Entries(self.manifest.kind, self.manifest.shards, self.knowledge)
+        expected, done = 0, 0.0
+        with closing(items):  # type: ignore[type-var]
+            for item in items:
+                if isinstance(item, int):
+                    expected = item
+                    continue
+                problems = [item] if isinstance(item, Problem) else entries.problems(number, item)
+                report.add(Finding(number, problem.kind, problem.message) for problem in problems)
+                if expected and (part := min(1.0, entries.seen / expected)) > done:
+                    progress(part - done)
+                    done = part
+        progress(1 - done)
+        report.entries, report.left_out = entries.seen, entries.left_out
+
+
+def _examined(examination: _Examination, report: Report, workers: int, progress: Progress | None) -> bool:
+    """Return False if it was for nothing: another store took the place of this one."""
+    path, shards = examination.path, examination.manifest.shards
+    report.not_checked += examination.knowledge.lacks
+    report.add(_extra_shards(path, examination.manifest))
+    done = 0.0
+
+    def advance(more: float) -> None:
+        nonlocal done
+        done += more
+        if progress is not None:
+            progress(done, shards)
+
+    lock = StoreLock(path, readonly=True)
+    had_lock = os.path.lexists(lock.path)
+    # Who opens the store waits no longer than for a shard, if one process examines them one after another.
+    for numbers in [[number] for number in range(shards)] if workers == 1 else [range(shards)]:
+        try:
+            shared = examination, lock.alone()
+            for part in fan_out(_Examination.shard, shared, numbers, workers, advance):
+                report.include(part)
+        finally:
+            lock.close()
+    if _is_replaced(examination) or os.path.lexists(lock.path) != had_lock:
+        return False
+    if report.left_out:
+        report.not_checked.append(
+            f"{report.left_out} keys that marshal cannot hold: whether they can be read (give serdes=)"
+        )
+    return True
+
+
+def _is_replaced(examination: _Examination) -> bool:
+    try:
+        return Manifest.read(examination.path).id != examination.manifest.id
+    except (OSError, ManifestError):
+        return True
+
+
+def read_manifest(path: str) -> Manifest:
+    """As Manifest.read; waits for a process that makes or replaces the store just now."""
+    with suppress(FileNotFoundError):
+        return Manifest.read(path)
+    lock = StoreLock(path, readonly=True)
+    try:
+        lock.share()
+        return Manifest.read(path)
+    finally:
+        lock.close()
+
+
+def _without_manifest(path: str, error: Exception) -> Iterator[Finding]:
+    if isinstance(error, ManifestError):
+        yield Finding(None, "manifest", str(error))
+    elif shard_files(path) and not os.path.lexists(unfinished_path(path)):
+        files = ", ".join(os.path.basename(file) for _, _, file in shard_files(path)[:3])
+        yield Finding(None, "manifest", f"{manifest_path(path)} is missing, and there are shards ({files}, ...)")
+    else:
+        raise StoreNotFoundError(f"there is no store {path}: no {manifest_path(path)}")
+
+
+def _extra_shards(path: str, manifest: Manifest) -> Iterator[Finding]:
+    for engine, number, file in shard_files(path):
+        if engine != manifest.engine or number >= manifest.shards:
+            yield Finding(None, "manifest", f"{file} is not one of the {manifest.shards} shards of the store")

@@ -1,0 +1,311 @@
+"""A container's hold on its store: opening, closing, pickling, containers that operations make."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable
+from typing import Any, ClassVar, NoReturn, Self
+
+from rack.codec.keys import KeyCodec, resolve_codec
+from rack.codec.serdes import MARSHAL, Serdes, SerdesArgument, resolve
+from rack.container.batch import Batches
+from rack.container.snapshot import Snapshotting
+from rack.errors import LockTimeoutError, NotOpenError
+from rack.shard import ENGINES
+from rack.shard.base import Shard
+from rack.store import files, registry
+from rack.store.manifest import MAX_SHARDS, Manifest, Request, absolute_path, digest_of
+from rack.store.opening import Mode
+from rack.store.registry import OpenStore
+from rack.store.sharded import Store
+
+Name = str | os.PathLike[str] | None
+
+
+class Handle(Snapshotting):
+    """Base of containers. ``_route(key bytes)`` is the shard of a key; ``_store`` is all of them.
+
+    Both, and the codecs, are set when the container opens; until then and afterwards they raise NotOpenError, so that
+    no operation has to ask.
+    """
+
+    _store: Store
+    _route: Callable[[bytes], Shard]
+    _codec: KeyCodec
+    _serdes: Serdes
+    _dump_key: Callable[[Any], bytes]
+    _load_key: Callable[[bytes], Any]
+    _dump: Callable[[Any], bytes]
+    _load: Callable[[bytes], Any]
+
+    _kind: ClassVar[str]
+    _default_engine: ClassVar[str | None] = None
+    _default_layout: ClassVar[str | None] = None
+
+    def __init__(
+        self,
+        name: str | os.PathLike[str],
+        hash: Callable[[bytes], bytes] | None = None,
+        serdes: SerdesArgument = None,
+        *,
+        shards: int | None = None,
+        engine: str | None = None,
+        key_serdes: SerdesArgument = None,
+        durability: str | None = None,
+        flag: str = "c",
+        timeout: float | None = None,
+        memory: int | None = None,
+    ) -> None:
+        self._path = absolute_path(name)
+        self.name = os.fspath(name)
+        self._arguments: dict[str, Any] = {
+            "hash": hash,
+            "serdes": serdes,
+            "shards": shards,
+            "engine": engine,
+            "key_serdes": key_serdes,
+            "durability": durability,
+            "flag": flag,
+            "timeout": timeout,
+            "memory": memory,
+        }
+        self._mode = Mode(flag, durability, timeout, memory)
+        self._request = self._make_request(hash, serdes, shards, engine, key_serdes)
+        self._depth = 0
+        self._entered_by_maker = False
+        self._batches: Batches | None = None
+        self._held: OpenStore | None = None
+        self._finalizer: weakref.finalize[..., Handle] | None = None
+        self._set_closed()
+
+    def _make_request(
+        self,
+        hash: Callable[[bytes], bytes] | None,
+        serdes: SerdesArgument,
+        shards: int | None,
+        engine: str | None,
+        key_serdes: SerdesArgument,
+    ) -> Request:
+        if shards is not None:
+            if not isinstance(shards, int) or isinstance(shards, bool):
+                raise TypeError(f"shards={shards!r}: must be a whole number, 1 to {MAX_SHARDS}")
+            if not 1 <= shards <= MAX_SHARDS:
+                raise ValueError(f"shards={shards}: must be 1 to {MAX_SHARDS}")
+        engine = engine or self._default_engine
+        if engine is not None and engine not in ENGINES:
+            raise ValueError(f"engine={engine!r}: must be one of {', '.join(map(repr, ENGINES))}")
+        if self._default_layout == "small" and engine != "lmdb":
+            raise ValueError(f"engine={engine!r}: rack.set_small is for LMDB; on SQLite use rack.set_sqlite3")
+        if hash is not None:
+            if not callable(hash):
+                raise TypeError(f"hash={hash!r}: must be a function from bytes to bytes")
+            digest_of(hash)
+        values = None if serdes is None else resolve(serdes)
+        keys = None if key_serdes is None else resolve_codec(key_serdes, values or MARSHAL)
+        return Request(self._kind, engine, shards, values, keys, hash, self._default_layout)
+
+    # Life
+
+    def open(self) -> Self:
+        """Open the store; every ``open`` and ``with`` needs its ``close``. Makes the store if there is none (flag "c").
+
+        :raises StoreNotFoundError: there is none, and flag is "r" or "w"; or its directory does not exist.
+        :raises MismatchError: an argument contradicts what the store was made with.
+        :raises CorruptShardError: a shard is missing, foreign, swapped, truncated or damaged.
+        :raises StoreInUseError: flag is "n", and the store is open somewhere.
+        """
+        with registry.guard():
+            if self._depth == 0:
+                self._check_openable()
+                self._attach(registry.acquire(self._path, self._request, self._mode))
+            self._depth += 1
+        return self
+
+    def close(self) -> None:
+        """Close the store once nothing else in this process uses it. Closing what is closed does nothing.
+
+        :raises StoreDeletedError: the store's files were removed while it was open; what was written is lost.
+        """
+        with registry.guard():
+            if self._depth > 1:
+                self._depth -= 1
+            elif self._depth:
+                self._let_go()
+
+    def _let_go(self) -> None:
+        alive = None if self._finalizer is None else self._finalizer.peek()
+        try:
+            if alive is not None:
+                _, _, (held, anonymous, pid), _ = alive
+                if anonymous and pid == os.getpid():
+                    registry.remove(held)
+                else:
+                    registry.release(held)
+        except LockTimeoutError:
+            raise  # it is still open: closing can be tried again
+        except BaseException:
+            self._forget()
+            raise
+        self._forget()
+
+    def _forget(self) -> None:
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        self._finalizer = self._held = self._batches = None
+        self._depth = 0
+        self._entered_by_maker = False
+        self._set_closed()
+
+    def __enter__(self) -> Self:
+        if self._entered_by_maker:
+            self._entered_by_maker = False  # an operation made and opened it; this `with` is to close it
+            return self
+        return self.open()
+
+    def __exit__(self, exc_type: object, exc: BaseException | None, traceback: object) -> None:
+        try:
+            self.close()
+        except Exception:
+            if exc is None:
+                raise  # never hide the error of the block itself
+
+    def _attach(self, held: OpenStore, anonymous: bool = False) -> None:
+        self._held = held
+        self._finalizer = weakref.finalize(self, _collected, held, anonymous, os.getpid())
+        self._codec, self._serdes = held.manifest.codecs(self._request)
+        self._dump_key = self._codec.dumps
+        self._load_key = self._codec.loads
+        self._dump = self._serdes.dumps
+        self._load = self._serdes.loads
+        self._use(held.store(self._mode))
+
+    def _use(self, store: Store) -> None:
+        self._store = store
+        self._route = store.route
+
+    def _set_closed(self) -> None:
+        self._store = self._codec = self._serdes = _NOT_OPEN
+        self._route = self._dump_key = self._load_key = self._dump = self._load = _not_open
+
+    def _open_store(self) -> Any:
+        if self._held is None:
+            _not_open()
+        return self._held
+
+    @property
+    def _manifest(self) -> Manifest:
+        manifest: Manifest = self._open_store().manifest
+        return manifest
+
+    @property
+    def closed(self) -> bool:
+        """Whether the container is not open."""
+        return self._depth == 0
+
+    @property
+    def _key_codec(self) -> KeyCodec:
+        return self._codec
+
+    def __repr__(self) -> str:
+        if self._held is None:
+            return f"<{type(self).__name__} {self.name!r}, closed>"
+        manifest = self._manifest
+        what = ", snapshot" if self._is_snapshot else ""
+        return f"<{type(self).__name__} {self.name!r}, {manifest.engine}, {manifest.shards} shards{what}>"
+
+    def __deepcopy__(self, memo: object) -> Any:
+        return self.copy()  # type: ignore[attr-defined]
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._check_sendable()
+        return {"path": self._path, "name": self.name, "arguments": self._arguments, "open": not self.closed}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # A worker must not make the store anew; nor at all, if the handle was open and so the store is there.
+        arguments = dict(state["arguments"])
+        if arguments["flag"] in "cn":
+            arguments["flag"] = "w" if state["open"] else "c"
+        self.__init__(state["path"], **arguments)  # type: ignore[misc]
+        self.name = state["name"]
+        if state["open"]:
+            self.open()
+
+    def sync(self) -> None:
+        """Return when everything written so far, by any process, is on the disk."""
+        if self._held is None:
+            _not_open()
+        self._held.sync(self._store)
+
+    # Containers made by operations
+
+    def _derived(
+        self, name: Name, fill: Callable[[Any], object], like: type[Handle] | None = None, **options: Any
+    ) -> Any:
+        """Return a new, open container of the same shape as this one, filled by ``fill``."""
+        arguments = {key: value for key, value in self._arguments.items() if key not in ("flag", "timeout")}
+        # What was adopted from the manifest are presets, so their names will do; and names can be pickled.
+        if arguments["serdes"] is None:
+            arguments["serdes"] = self._serdes.name
+        if arguments["key_serdes"] is None and "serdes" not in options:
+            arguments["key_serdes"] = self._codec.preset
+        arguments |= {"shards": self._manifest.shards, "engine": self._manifest.engine, **options}
+        return (like or type(self))._produce(name, self._path, arguments, fill)
+
+    @classmethod
+    def _produce(cls, name: Name, beside: str, arguments: dict[str, Any], fill: Callable[[Any], object]) -> Self:
+        """Make a container and fill it; without a name it is anonymous and lies beside another.
+
+        One with a name is anonymous until it is full, so that nobody ever finds half of it.
+        """
+        target = None if name is None else absolute_path(name)
+        if target is not None:
+            files.check_absent(target)
+        made = cls(files.anonymous_path(target or beside), flag="n", **arguments)
+        # Nobody misses it after a power failure until it has its name.
+        made._mode = Mode("n", "process", None, made._mode.memory)
+        try:
+            made._attach(registry.acquire(made._path, made._request, made._mode), anonymous=True)
+        except BaseException:
+            files.erase_anonymous(made._path)
+            raise
+        made._depth = 1
+        made._entered_by_maker = True
+        try:
+            fill(made)
+            if target is not None:
+                made._publish(target)
+        except BaseException:
+            made._let_go()  # which deletes it
+            raise
+        return made
+
+    def _publish(self, target: str) -> None:
+        """Give an anonymous container a name."""
+        assert self._held is not None
+        self.sync()
+        registry.release(self._held)
+        registry.publish(self._held.manifest, self._held.path, target)
+        assert self._finalizer is not None
+        self._finalizer.detach()
+        self.name = self._path = target
+        self._mode = Mode("w", self._arguments["durability"], None, self._mode.memory)
+        self._arguments["flag"] = "w"
+        self._attach(registry.acquire(target, self._request, self._mode))
+
+
+def _collected(held: OpenStore, anonymous: bool, pid: int) -> None:
+    """Give back the store of a container that was collected or open at exit; its maker deletes an anonymous one."""
+    registry.orphan(held, anonymous and pid == os.getpid())
+
+
+def _not_open(*args: object) -> NoReturn:
+    raise NotOpenError("the container is not open; use it in a `with` block, or between open() and close()")
+
+
+class _NotOpen:
+    def __getattr__(self, name: str) -> NoReturn:
+        _not_open()
+
+
+_NOT_OPEN: Any = _NotOpen()

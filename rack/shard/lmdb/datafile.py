@@ -1,0 +1,174 @@
+"""The data file of an LMDB shard as a file: its lock for growth, its header, its growth.
+
+With ``writemap``, LMDB truncates the file to the map size of whoever opens or resizes it, so that a process with a
+stale, smaller size would cut off pages that another one has written. Therefore every open and every resize happens
+under :func:`growth_lock`, and only ever to a size that is at least the file's.
+
+A write through the map to a page that the file system cannot back is SIGBUS. Therefore :func:`extend` writes the new
+part of the file with zeros before anyone maps it; writes, rather than allocates, because the first touch of a page
+that was only allocated costs over 100 us on ext4.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import lmdb
+
+from rack.errors import StoreDeletedError, StoreFullError, StorePathError
+from rack.shard.problem import corrupt
+from rack.system.lockfile import flock_within, path_error
+
+# Rack's own records in the main database: under the first keys, so that sorted loads can append.
+IDENTITY = b"\0"
+LONG_TABLE = b"\x01"  # names of databases are C strings: no NUL
+PAGE = mmap.PAGESIZE
+INITIAL_SIZE = max(64 << 10, 16 * PAGE)
+_DOUBLE_BELOW = 4 << 20  # bytes; larger files grow by a quarter
+_ZEROS = bytes(1 << 20)
+
+# LMDB 0.9, 64 bits: a page header of 16 bytes, then MDB_meta: magic, version, address, map size, two MDB_db of
+# 48 bytes (the first one's first field is the page size), last page used, transaction id. (lmdb's mdb.c)
+_META = struct.Struct("=16x II QQ I44x 48x QQ")
+_MAGIC = 0xBEEFC0DE
+_FORMAT = 1
+
+
+@contextmanager
+def growth_lock(path: str, inode: tuple[int, int] | None = None, timeout: float | None = None) -> Iterator[int]:
+    """Hold the file's growth lock; yields a descriptor of the file.
+
+    The lock is a flock on the data file itself: LMDB's own locks are on another file, and closing this descriptor
+    does not touch them.
+
+    :param inode: the (device, inode) the file must still have.
+    :param timeout: seconds to wait for the lock; None waits.
+    :raises StoreDeletedError: it is gone, or another file is in its place.
+    :raises LockTimeoutError: another process had the lock all the time.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise StoreDeletedError(f"{path} was removed while the store was open") from None
+    except OSError as error:
+        raise StorePathError(error.errno, error.strerror, path) from error
+    try:
+        flock_within(timeout, fd, fcntl.LOCK_EX, path)
+        if inode is not None and file_id(os.fstat(fd)) != inode:
+            raise StoreDeletedError(f"{path} was replaced by another file while the store was open")
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def file_id(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def check_header(fd: int, path: str) -> None:
+    """Raise CorruptShardError unless this is an LMDB file that holds every page it refers to."""
+    first = os.pread(fd, _META.size, 0)
+    if len(first) < _META.size:
+        raise corrupt(path, f"is truncated: {len(first)} bytes are too few for a shard")
+    magic, version, *_ = _META.unpack(first)
+    if magic != _MAGIC or version & 0xFFFF != _FORMAT:
+        raise corrupt(path, f"is not a Rack shard (it is no LMDB data file of format {_FORMAT})")
+    page = _META.unpack(first)[4]
+    second = os.pread(fd, _META.size, page)
+    metas = [_META.unpack(meta) for meta in (first, second) if len(meta) == _META.size]
+    _, _, _, _, _, last_page, _ = max(metas, key=lambda meta: meta[6])
+    size = os.fstat(fd).st_size  # asked last: without the growth lock, the file may grow between the two
+    if (last_page + 1) * page > size:
+        raise corrupt(path, f"is truncated: it has {size} bytes and uses {(last_page + 1) * page}")
+
+
+def last_txn(path: str) -> int:
+    """Return the id of the last transaction in the file."""
+    with open(path, "rb") as file:
+        first = _META.unpack(file.read(_META.size))
+        file.seek(first[4])
+        return int(max(first[6], _META.unpack(file.read(_META.size))[6]))
+
+
+def open_alone(path: str) -> lmdb.Environment:
+    """Open a file that nobody else has or will open, for writing, without a lock file."""
+    size = os.path.getsize(path)
+    options: dict[str, Any] = {"subdir": False, "lock": False, "max_dbs": 1, "lib_version": 0, "map_size": size}
+    return lmdb.open(path, writemap=True, sync=False, metasync=False, **options)
+
+
+def back_lock_file(path: str) -> None:
+    """Make LMDB's lock file with its first page backed by the file system, unless it is there.
+
+    LMDB makes it with holes and writes to it through a map, which is SIGBUS if there is no space. What is behind the
+    first page is touched only when more than 60 processes are inside a transaction at one moment.
+
+    The caller has the growth lock.
+
+    :raises StoreFullError: no space; there is no lock file.
+    :raises ReadOnlyError: no permission to make it.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    except FileExistsError:
+        return
+    except OSError as error:
+        raise path_error(error, path) from error
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(fd, 0, PAGE)
+    except OSError as error:
+        os.unlink(path)
+        raise StoreFullError(error.errno, f"no space to open the shard ({error.strerror})", path) from error
+    finally:
+        os.close(fd)
+
+
+def grown(size: int, need: int) -> int:
+    """Return the size a file of ``size`` bytes grows to when it has to hold ``need`` more."""
+    step = size if size < _DOUBLE_BELOW else size // 4
+    return rounded(size + max(step, need))
+
+
+def rounded(size: int) -> int:
+    """Return the least size a file has that holds ``size`` bytes."""
+    return -(-size // INITIAL_SIZE) * INITIAL_SIZE
+
+
+def grow(fd: int, size: int, need: int, path: str) -> int:
+    """Grow the file for ``need`` more bytes, amply if there is space, else by no more than that; return its new size.
+
+    :raises StoreFullError: no space even so; the file is as it was.
+    """
+    new_size = grown(size, need)
+    try:
+        extend(fd, size, new_size, path)
+    except StoreFullError:
+        new_size = -(-(size + need) // PAGE) * PAGE
+        extend(fd, size, new_size, path)
+    return new_size
+
+
+def extend(fd: int, size: int, new_size: int, path: str) -> None:
+    """Write zeros from ``size`` to ``new_size``; the caller holds the growth lock.
+
+    :raises StoreFullError: no space; the file is again ``size`` bytes long.
+    """
+    at = size
+    try:
+        while at < new_size:
+            at += os.pwrite(fd, _ZEROS[: new_size - at] if new_size - at < len(_ZEROS) else _ZEROS, at)
+    except OSError as error:
+        os.ftruncate(fd, size)
+        raise StoreFullError(
+            error.errno, f"no space to grow by {new_size - size} bytes ({error.strerror}); nothing was changed", path
+        ) from error
+    except BaseException:
+        os.ftruncate(fd, size)
+        raise

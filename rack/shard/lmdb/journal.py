@@ -1,0 +1,242 @@
+"""The journal of an LMDB shard (durability "everysec"): what its transactions changed, in the order of their commits.
+
+A file ``SHARD-journal-G``, G the generation::
+
+    0     magic, store id, shard number, generation, salt            (never changes; synced before the file is used)
+    2048  end (0: sealed), synced, based: three numbers of 8 bytes   (shared memory of the writers; of no use later)
+    4096  records, then zeros
+
+A record is three numbers of 8 bytes and a body: the body's length, the LMDB transaction's id, and the xxh3_64 of id and
+body with the salt as its seed. A body is operations, one after the other, see :func:`operations`.
+
+Records are written into a shared map, 0.1 us, by whoever holds LMDB's writer lock; ``end`` is moved behind a record
+once it is complete, so that half a record of a process that was killed is written over. A record precedes the commit,
+and a process may be killed, or the commit fail, between the two: then the next transaction has the same id, and its
+record counts instead.
+"""
+
+from __future__ import annotations
+
+import glob
+import mmap
+import os
+import secrets
+import struct
+from collections.abc import Iterator
+from functools import partial
+from typing import Self
+
+from xxhash import xxh3_64_intdigest
+
+from rack.errors import CorruptShardError, StorePathError
+from rack.shard.base import ShardSpec
+from rack.shard.lmdb import datafile
+from rack.system.disk import sync_file
+from rack.system.lockfile import pause
+
+_MAGIC = b"rack-journal-1\n\0"
+_HEADER = struct.Struct("<16s32sIQQ")
+_NUMBER = struct.Struct("<Q")
+_RECORD = struct.Struct("<QQQ")  # length of the body, transaction id, checksum
+_OPERATION = struct.Struct("<BHQ")  # kind, length of the key, of the value
+_END, _SYNCED, _BASED = 2048, 2056, 2064
+START = 4096
+_INITIAL_SIZE = 64 << 10
+_LARGEST_STEP = 4 << 20
+_TRIES = 50
+_MASK = (1 << 64) - 1
+
+PUT, DELETE, DROP = 0, 1, 2  # in the main database; + LONG: in the table of long keys
+LONG = 4
+pack_operation = _OPERATION.pack
+
+
+def journal_path(shard: str, generation: int) -> str:
+    return f"{shard}-journal-{generation:06d}"
+
+
+def base_path(shard: str, generation: int) -> str:
+    return f"{shard}-base-{generation:06d}"
+
+
+def generations(shard: str, kind: str) -> list[int]:
+    """Return the generations of which there is a file of a kind, "journal" or "base", in order."""
+    beginning = f"{shard}-{kind}-"
+    ends = [path[len(beginning) :] for path in glob.glob(glob.escape(beginning) + "*")]
+    return sorted(int(end) for end in ends if end.isdigit())
+
+
+class Journal:
+    """A journal that is open for writing. Its methods are called by whoever holds LMDB's writer lock, but for sync."""
+
+    def __init__(self, spec: ShardSpec, generation: int) -> None:
+        self.generation = generation
+        self.path = journal_path(spec.path, generation)
+        self._fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            self._salt = _check_header(os.pread(self._fd, _HEADER.size, 0), spec, generation, self.path)
+            self._map = mmap.mmap(self._fd, os.fstat(self._fd).st_size)
+        except BaseException:
+            os.close(self._fd)
+            raise
+        self._size = len(self._map)  # what may be written to without asking
+
+    @classmethod
+    def newest(cls, spec: ShardSpec) -> Self:
+        """Open the journal that is being written.
+
+        :raises CorruptShardError: there is none.
+        """
+        for _ in range(_TRIES):
+            # A later one may have been made and not be in use yet: it is, when the ones before it are sealed.
+            for generation in generations(spec.path, "journal"):
+                try:
+                    journal = cls(spec, generation)
+                except FileNotFoundError:  # it was sealed, and a base has replaced it just now
+                    continue
+                if not journal.sealed:
+                    return journal
+                journal.close()
+            pause()
+        raise CorruptShardError(f"{journal_path(spec.path, 1)} or a later one is missing: the shard's journal")
+
+    @property
+    def end(self) -> int:
+        """Where the next record goes; 0 if the journal is sealed."""
+        return int(_NUMBER.unpack_from(self._map, _END)[0])
+
+    @property
+    def sealed(self) -> bool:
+        return not self.end
+
+    def seal(self) -> None:
+        """Have all writers go on in the next generation."""
+        _NUMBER.pack_into(self._map, _END, 0)
+
+    @property
+    def base_size(self) -> int:
+        """The size of the base of this generation in bytes, 0 while there is none."""
+        return int(_NUMBER.unpack_from(self._map, _BASED)[0])
+
+    @base_size.setter
+    def base_size(self, size: int) -> None:
+        _NUMBER.pack_into(self._map, _BASED, size)
+
+    def append(self, txn_id: int, body: bytes) -> bool:
+        """Write a record, unless the journal is sealed: then return False.
+
+        :raises StoreFullError: there is no space; nothing was written.
+        """
+        (at,) = _NUMBER.unpack_from(self._map, _END)
+        if not at:
+            return False
+        end = at + _RECORD.size + len(body)
+        if end > self._size:
+            self._extend(end)
+        checksum = xxh3_64_intdigest(body, (self._salt + txn_id) & _MASK)
+        self._map[at:end] = _RECORD.pack(len(body), txn_id, checksum) + body
+        _NUMBER.pack_into(self._map, _END, end)
+        return True
+
+    def _extend(self, end: int) -> None:
+        if not self._size:
+            raise StorePathError(5, "the journal could not be synced: what was written since may be lost", self.path)
+        size = os.fstat(self._fd).st_size
+        if end > size:
+            new_size = max(end, size + min(size, _LARGEST_STEP))
+            new_size = -(-new_size // _INITIAL_SIZE) * _INITIAL_SIZE
+            datafile.extend(self._fd, size, new_size, self.path)
+            size = new_size
+        longer = mmap.mmap(self._fd, size)
+        self._map.close()
+        self._map, self._size = longer, size
+
+    def begin_sync(self) -> tuple[int, int] | None:
+        """Return a descriptor to be synced, and the end that is on the disk then; None if all is on the disk."""
+        end = self.end
+        if end and end == _NUMBER.unpack_from(self._map, _SYNCED)[0]:
+            return None
+        return os.dup(self._fd), end
+
+    def end_sync(self, end: int) -> None:
+        if end:
+            _NUMBER.pack_into(self._map, _SYNCED, end)
+
+    def refuse(self) -> None:
+        """Append nothing any more: after a failed sync nobody knows what the disk has."""
+        self._size = 0
+
+    def close(self) -> None:
+        self._map.close()
+        os.close(self._fd)
+
+
+def create(spec: ShardSpec, generation: int) -> None:
+    """Make an empty journal and have it on the disk, but for its name; it replaces one that was never used.
+
+    :raises StoreFullError: there is no space.
+    """
+    final = journal_path(spec.path, generation)
+    path = final + "-new"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    try:
+        datafile.extend(fd, 0, _INITIAL_SIZE, path)
+        salt = secrets.randbits(64)
+        os.pwrite(fd, _HEADER.pack(_MAGIC, spec.store_id.encode(), spec.number, generation, salt), 0)
+        os.pwrite(fd, _NUMBER.pack(START), _END)
+        sync_file(fd)
+    finally:
+        os.close(fd)
+    os.rename(path, final)
+
+
+def records(spec: ShardSpec, generation: int) -> Iterator[tuple[int, bytes]]:
+    """Yield (transaction id, body) of the records of a journal, up to the first that is not whole.
+
+    :raises CorruptShardError: the file is not the shard's journal of that generation.
+    """
+    path = journal_path(spec.path, generation)
+    with open(path, "rb") as file:
+        salt = _check_header(file.read(_HEADER.size), spec, generation, path)
+        size = os.fstat(file.fileno()).st_size
+        file.seek(START)
+        while len(head := file.read(_RECORD.size)) == _RECORD.size:
+            length, txn_id, checksum = _RECORD.unpack(head)
+            if not txn_id or length > size - file.tell():
+                return
+            body = file.read(length)
+            if xxh3_64_intdigest(body, (salt + txn_id) & _MASK) != checksum:
+                return
+            yield txn_id, body
+
+
+def is_whole(spec: ShardSpec, generation: int) -> bool:
+    """Return whether all records of a journal can be read."""
+    at = START + sum(_RECORD.size + len(body) for _, body in records(spec, generation))
+    with open(journal_path(spec.path, generation), "rb") as file:
+        file.seek(_END)
+        (end,) = _NUMBER.unpack(file.read(_NUMBER.size))
+        if end:
+            return bool(at >= end)  # behind it there may be one whose transaction was not to be
+        file.seek(at)
+        return not any(any(block) for block in iter(partial(file.read, 1 << 16), b""))
+
+
+def operations(body: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+    """Yield (kind, key, value) of the operations in the body of a record."""
+    at = 0
+    while at < len(body):
+        kind, key_size, value_size = _OPERATION.unpack_from(body, at)
+        at += _OPERATION.size
+        end = at + key_size + value_size
+        yield kind, body[at : at + key_size], body[at + key_size : end]
+        at = end
+
+
+def _check_header(header: bytes, spec: ShardSpec, generation: int, path: str) -> int:
+    """Return the salt."""
+    if len(header) == _HEADER.size:
+        magic, store_id, number, found, salt = _HEADER.unpack(header)
+        if (magic, store_id, number, found) == (_MAGIC, spec.store_id.encode(), spec.number, generation):
+            return int(salt)
+    raise CorruptShardError(f"{path} is not the journal of this shard")

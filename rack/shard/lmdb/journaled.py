@@ -1,0 +1,264 @@
+"""Durability "everysec" of an LMDB shard: its transactions are journalled, and bases shorten the journal.
+
+The shard's own file is as with durability "process": of no use after a power failure. It is then made anew from the
+newest base, a compact copy of the shard, and the journals from that generation on (:mod:`.journalfiles`).
+
+*Rotation*: when a journal has become longer than its base (and 4 MiB), whoever finds that makes the next journal, has
+it on the disk, and seals the old one inside a write transaction: every writer sees that and goes on in the next one.
+Then it makes the next base, a copy of the shard that is at least as new as the seal. Until the base has its name, on
+the disk, the old base and journal stay. The base may hold some of what its journal says: that is a list of outcomes,
+and doing all of it again ends in the same state, if all that the base holds is in the journal; that is synced first.
+
+What an operation costs is a record in the journal; a byte of journal costs at most two of base. The disk holds the
+shard, its base and its journal, and while a base is made, the next ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import lmdb
+
+from rack.shard.base import Pair, ShardSpec
+from rack.shard.lmdb.journal import (
+    DELETE,
+    DROP,
+    LONG,
+    PUT,
+    START,
+    Journal,
+    base_path,
+    create,
+    pack_operation,
+)
+from rack.shard.lmdb.journalfiles import remove, unlink
+from rack.system.disk import sync_directory, sync_file, sync_path
+
+if TYPE_CHECKING:
+    from rack.shard.lmdb.environment import LmdbEnvironment
+
+_ROTATE_AT = 4 << 20  # bytes; a journal shorter than this is not worth a base
+
+
+class JournalledTxn:
+    """A write transaction that is journalled when it commits. Stands for lmdb.Transaction, as far as Rack uses it."""
+
+    __slots__ = ("_operations", "_shard", "inner")
+
+    def __init__(self, txn: Any, shard: JournalledShard) -> None:
+        self.inner = txn
+        self._shard = shard
+        self._operations: list[bytes] = []
+
+    def get(self, *args: Any, **kwargs: Any) -> Any:
+        return self.inner.get(*args, **kwargs)
+
+    def put(self, key: bytes, value: bytes, dupdata: bool = True, overwrite: bool = True, db: Any = None) -> bool:
+        if not self.inner.put(key, value, dupdata, overwrite, False, db):
+            return False
+        self._operations += (pack_operation(PUT if db is None else PUT + LONG, len(key), len(value)), key, value)
+        return True
+
+    def delete(self, key: bytes, db: Any = None) -> bool:
+        if not self.inner.delete(key, b"", db):
+            return False
+        self._operations += (pack_operation(DELETE if db is None else DELETE + LONG, len(key), 0), key)
+        return True
+
+    def drop(self, db: Any, delete: bool) -> None:
+        self.inner.drop(db, delete)
+        self._operations.append(pack_operation(DROP + LONG if self._shard.is_long_table(db) else DROP, 0, 0))
+
+    def cursor(self, db: Any = None) -> JournalledCursor:
+        return JournalledCursor(self.inner.cursor(db), self._operations)
+
+    def stat(self, *args: Any) -> Any:
+        return self.inner.stat(*args)
+
+    def id(self) -> int:
+        return int(self.inner.id())
+
+    def commit(self) -> None:
+        if not self._operations:
+            self.inner.commit()
+            return
+        txn_id = self.inner.id()
+        try:
+            self._shard.append(txn_id, b"".join(self._operations))
+            self.inner.commit()
+        except BaseException:
+            self.abort()
+            self._shard.void(txn_id)
+            raise
+
+    def abort(self) -> None:
+        with contextlib.suppress(lmdb.Error):  # already committed or invalid
+            self.inner.abort()
+
+    def __enter__(self) -> JournalledTxn:
+        return self
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        if error is None:
+            self.commit()
+        else:
+            self.abort()
+
+
+class JournalledCursor:
+    """A cursor of a journalled transaction."""
+
+    __slots__ = ("_cursor", "_operations")
+
+    def __init__(self, cursor: Any, operations: list[bytes]) -> None:
+        self._cursor = cursor
+        self._operations = operations
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cursor, name)
+
+    def putmulti(self, pairs: list[Pair], append: bool) -> tuple[int, int]:
+        """Put pairs into the main database; those that are out of order are skipped, if ``append``."""
+        consumed, added = self._cursor.putmulti(pairs, append=append)
+        if added == len(pairs):
+            note = self._operations.extend
+            for key, value in pairs:
+                note((pack_operation(PUT, len(key), len(value)), key, value))
+        return consumed, added
+
+
+class JournalledShard:
+    """The journal of an open shard, and its rotation."""
+
+    def __init__(self, env: LmdbEnvironment, spec: ShardSpec) -> None:
+        self._env = env
+        self._spec = spec
+        self._journal: Journal | None = None
+        self.copying = Lock()  # held while a base is made; not across a fork
+
+    def open(self) -> None:
+        self.close()
+        self._journal = Journal.newest(self._spec)
+
+    def close(self) -> None:
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+
+    def is_long_table(self, db: Any) -> bool:
+        return db is not self._env._main
+
+    def append(self, txn_id: int, body: bytes) -> None:
+        """Journal a transaction, inside it."""
+        assert self._journal is not None
+        while not self._journal.append(txn_id, body):
+            self.open()
+
+    def void(self, txn_id: int) -> None:
+        """Take back what was journalled for a transaction that did not commit, unless another one has done so."""
+        with contextlib.suppress(lmdb.Error, OSError):
+            txn = self._env._env.begin(None, None, True)
+            try:
+                if txn.id() == txn_id:
+                    self.append(txn_id, b"")
+            finally:
+                txn.abort()
+
+    # Every second. The shard's lock is held for moments only.
+
+    def sync(self) -> None:
+        """Have everything journalled so far on the disk."""
+        with self._env._lock:
+            if self._journal is None:
+                return
+            if self._journal.sealed:
+                self.open()
+            journal = self._journal
+            pending = journal.begin_sync()
+        if pending is not None:
+            self._finish_sync(journal, *pending)
+
+    def _finish_sync(self, journal: Journal, fd: int, end: int) -> None:
+        try:
+            sync_file(fd)
+        except OSError:
+            journal.refuse()
+            raise
+        finally:
+            os.close(fd)
+        with self._env._lock:
+            if self._journal is journal:
+                journal.end_sync(end)
+
+    def shorten(self) -> None:
+        """Begin a new journal if it has become long, and make a base if there is none of this generation."""
+        with self._env._lock:
+            journal = self._journal
+            if journal is None or not self._is_due(journal):
+                return
+        with self.copying, _maintenance(journal.path) as alone:
+            if not alone:
+                return  # another process is at it
+            with self._env._lock:
+                if self._journal is not journal or journal.sealed:
+                    return  # another process has just done it
+                is_based = journal.base_size
+            if is_based:
+                self.sync()  # most of it, while others write
+                create(self._spec, journal.generation + 1)
+                sync_directory(os.path.dirname(self._spec.path))
+                self._env._write(self._seal, journal)
+            else:
+                self._make_base(journal)
+
+    @staticmethod
+    def _is_due(journal: Journal) -> bool:
+        return not journal.base_size or journal.end - START > max(_ROTATE_AT, journal.base_size)
+
+    def _seal(self, shard: object, txn: object, journal: Journal) -> None:
+        """Go on in the next journal. Done in a write transaction, so that nobody is writing to the old one.
+
+        A sealed journal is on the disk: nobody will look after it.
+        """
+        if (pending := journal.begin_sync()) is not None:
+            self._finish_sync(journal, *pending)
+        journal.seal()
+        self.open()
+
+    def _make_base(self, journal: Journal) -> None:
+        path = base_path(self._spec.path, journal.generation)
+        unlink(path + "-new")  # of somebody who was killed
+        self._env.copy(path + "-new")
+        sync_path(path + "-new")
+        self.sync()  # all that the base may hold; nobody else may seal this journal meanwhile, or close it
+        os.rename(path + "-new", path)
+        sync_directory(os.path.dirname(path))
+        remove(self._spec.path, below=journal.generation)
+        with self._env._lock:
+            if self._journal is journal:
+                journal.base_size = os.path.getsize(path)  # last: until then, all this is still to be done
+
+
+@contextmanager
+def _maintenance(path: str) -> Iterator[bool]:
+    """Hold the right to seal the journal and to make its base; False: somebody else does."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(fd)

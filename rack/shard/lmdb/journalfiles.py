@@ -1,0 +1,181 @@
+"""The journals and bases of an LMDB shard that nobody has open: begun, ended, and made a shard of again."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import lmdb
+
+from rack.errors import CorruptShardError
+from rack.shard.base import ShardSpec
+from rack.shard.lmdb import datafile
+from rack.shard.lmdb.journal import (
+    DELETE,
+    LONG,
+    PUT,
+    Journal,
+    base_path,
+    create,
+    generations,
+    is_whole,
+    journal_path,
+    operations,
+    records,
+)
+from rack.shard.problem import Problem
+from rack.system.disk import sync_directory, sync_path
+
+
+def start(spec: ShardSpec) -> None:
+    """Begin to journal a shard that nobody has open: O(its size)."""
+    stop(spec)
+    _begin_generation(spec, 1, spec.path)
+
+
+def stop(spec: ShardSpec) -> None:
+    """End journalling a shard that nobody has open."""
+    sync_path(spec.path)
+    remove(spec.path)
+
+
+def _begin_generation(spec: ShardSpec, generation: int, source: str) -> None:
+    """Make a base of a copy of ``source``, and its empty journal."""
+    create(spec, generation)
+    base = base_path(spec.path, generation)
+    shutil.copyfile(source, base + "-new")
+    sync_path(base + "-new")
+    os.rename(base + "-new", base)
+    journal = Journal(spec, generation)
+    journal.base_size = os.path.getsize(base)
+    journal.close()
+    sync_directory(os.path.dirname(base))
+
+
+def rebuild(spec: ShardSpec) -> None:
+    """Make the shard's file anew, after a power failure, from its newest base and what was journalled since.
+
+    A power failure meanwhile does no harm: the old generations stay until the new file is in its place.
+
+    :raises CorruptShardError: there is no base.
+    """
+    if not has_base(spec.path):
+        raise CorruptShardError(f"{spec.path} was in use at a power failure, and the base of its journal is missing")
+    made = spec.path + "-rebuilt"
+    base, journals = _newest(spec.path)
+    shutil.copyfile(base, made)
+    replay(spec, made, journals)
+    sync_path(made)
+    generation = max(generations(spec.path, "base") + generations(spec.path, "journal")) + 1
+    _begin_generation(spec, generation, made)
+    os.rename(made, spec.path)
+    sync_directory(os.path.dirname(spec.path))
+    remove(spec.path, below=generation)
+
+
+def remake(spec: ShardSpec, path: str) -> bool:
+    """Make at ``path`` what the newest base and the journals say a shard holds; return whether they say all.
+
+    :raises CorruptShardError: the base is damaged, or a journal missing.
+    """
+    from rack.shard.lmdb.examine import examine_file  # few processes need it
+
+    base, journals = _newest(spec.path)
+    shutil.copyfile(base, path)
+    for found in examine_file(replace(spec, path=path), True):  # LMDB must not write to a damaged file
+        if isinstance(found, Problem):
+            raise CorruptShardError(f"{base} {found.message}")
+    replay(spec, path, journals)
+    return all(is_whole(spec, generation) for generation in journals)
+
+
+def has_base(shard: str) -> bool:
+    return bool(generations(shard, "base"))
+
+
+def _newest(shard: str) -> tuple[str, list[int]]:
+    """Return the path of the newest base, and the generations of the journals that go on from it."""
+    first = generations(shard, "base")[-1]
+    there = generations(shard, "journal")
+    needed = list(range(first, max([first, *there]) + 1))
+    for generation in needed:
+        if generation not in there:
+            raise CorruptShardError(f"{journal_path(shard, generation)} is missing: a part of the shard's journal")
+    return base_path(shard, first), needed
+
+
+def replay(spec: ShardSpec, path: str, journals: list[int]) -> None:
+    """Do everything that the journals say to the LMDB file at ``path``."""
+    with datafile.open_alone(path) as env:
+        long = env.open_db(datafile.LONG_TABLE, create=False) if spec.layout != "small" else None
+        main = env.open_db()
+        for body in _bodies(spec, journals):
+            while True:
+                try:
+                    with env.begin(write=True) as txn:
+                        _redo(txn, body, main, long)
+                    break
+                except lmdb.MapFullError:
+                    _grow(env, path, len(body))
+
+
+def _redo(txn: Any, body: bytes, main: Any, long: Any) -> None:
+    for kind, key, value in operations(body):
+        db = long if kind & LONG else main
+        if kind & ~LONG == PUT:
+            txn.put(key, value, db=db)
+        elif kind & ~LONG == DELETE:
+            txn.delete(key, db=db)
+        else:
+            txn.drop(db, delete=False)
+
+
+def _bodies(spec: ShardSpec, journals: list[int]) -> Iterator[bytes]:
+    """Yield the bodies of the records that count."""
+    last: tuple[int, bytes] | None = None
+    for generation in journals:
+        for record in records(spec, generation):
+            if last is not None and record[0] != last[0]:  # else the transaction of the last record did not commit
+                yield last[1]
+            last = record
+    if last is not None:
+        yield last[1]
+
+
+def _grow(env: Any, path: str, need: int) -> None:
+    with open(path, "r+b") as file:
+        size = os.fstat(file.fileno()).st_size
+        env.set_mapsize(datafile.grow(file.fileno(), size, 2 * need + (1 << 20), path))
+
+
+def files(shard: str) -> list[str]:
+    """Return the files of all journals and bases of a shard."""
+    found = [journal_path(shard, generation) for generation in generations(shard, "journal")]
+    found += [base_path(shard, generation) for generation in generations(shard, "base")]
+    return found + _unfinished(shard)
+
+
+def _unfinished(shard: str) -> list[str]:
+    """Return what somebody who was killed has left."""
+    beginning = glob.escape(shard)
+    return [file for end in ("-base-*-new", "-journal-*-new", "-rebuilt") for file in glob.glob(beginning + end)]
+
+
+def remove(shard: str, below: int | None = None) -> None:
+    """Remove journals and bases of earlier generations than ``below``, or all, and what is not finished."""
+    for kind, path in (("journal", journal_path), ("base", base_path)):
+        for generation in generations(shard, kind):
+            if below is None or generation < below:
+                unlink(path(shard, generation))
+    for path_left in _unfinished(shard):
+        unlink(path_left)
+
+
+def unlink(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)

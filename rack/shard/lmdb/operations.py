@@ -1,0 +1,225 @@
+"""What the operations of an LMDB shard do inside a transaction: ``operation(shard, txn, *args)``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import islice, takewhile
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+import lmdb
+
+from rack.errors import TooLargeError
+from rack.shard.base import BLOCK_BYTES, MOST_ENTRIES, Pair, is_last
+from rack.shard.lmdb.datafile import IDENTITY, LONG_TABLE
+from rack.shard.lmdb.opening import MAX_KEY, MAX_VALUE, identity
+from rack.shard.lmdb.sealed import PLAIN, seal, unseal
+
+if TYPE_CHECKING:
+    from rack.shard.lmdb.shard import LmdbShard
+
+_RESERVED = (IDENTITY, LONG_TABLE)
+_VALUE = itemgetter(1)
+_VALUES_BYTES = BLOCK_BYTES + 1024  # with Rack's own two records, which are taken out again
+
+
+def _is_long(key: bytes) -> bool:
+    return not 1 < len(key) <= MAX_KEY and (len(key) != 1 or key in _RESERVED)
+
+
+def get(shard: LmdbShard, txn: Any, key: bytes) -> bytes | None:
+    if _is_long(key):
+        return None if shard._long is None else shard._long.get(txn, key)
+    stored: bytes | None = txn.get(key)
+    return stored if stored is None else unseal(stored, shard._spec.path)
+
+
+def contains(shard: LmdbShard, txn: Any, key: bytes) -> bool:
+    if _is_long(key):
+        return shard._long is not None and shard._long.find(txn, key) is not None
+    return bool(txn.cursor().set_key(key))
+
+
+def put(shard: LmdbShard, txn: Any, key: bytes, value: bytes) -> None:
+    if len(value) > MAX_VALUE:
+        raise TooLargeError(f"a value of {len(value)} bytes: LMDB holds up to {MAX_VALUE}")
+    if _is_long(key):
+        shard.long_keys(key).put(txn, key, value)
+    else:
+        txn.put(key, seal(value))
+
+
+def add(shard: LmdbShard, txn: Any, key: bytes, value: bytes) -> bytes | None:
+    present = get(shard, txn, key)
+    if present is None:
+        put(shard, txn, key, value)
+    return present
+
+
+def delete(shard: LmdbShard, txn: Any, key: bytes) -> bool:
+    if _is_long(key):
+        return shard._long is not None and shard._long.delete(txn, key)
+    return bool(txn.delete(key))
+
+
+def pop(shard: LmdbShard, txn: Any, key: bytes) -> bytes | None:
+    value = get(shard, txn, key)
+    if value is not None:
+        delete(shard, txn, key)
+    return value
+
+
+def pop_first(shard: LmdbShard, txn: Any) -> Pair | None:
+    block = scan(shard, txn, b"", None, False, True, 1)
+    if not block:
+        return None
+    pair: Pair = block[0]
+    delete(shard, txn, pair[0])
+    return pair
+
+
+def modify(shard: LmdbShard, txn: Any, key: bytes, change: Callable[[bytes | None], bytes | None]) -> None:
+    value = change(get(shard, txn, key))
+    if value is not None:
+        put(shard, txn, key, value)
+
+
+def get_many(shard: LmdbShard, txn: Any, keys: Sequence[bytes]) -> list[bytes | None]:
+    txn_get, path = txn.get, shard._spec.path
+    return [
+        (stored if (stored := txn_get(key)) is None or len(stored) <= PLAIN else unseal(stored, path))
+        if 1 < len(key) <= MAX_KEY
+        else get(shard, txn, key)
+        for key in keys
+    ]
+
+
+def put_many(shard: LmdbShard, txn: Any, pairs: list[Pair]) -> None:
+    cursor = txn.cursor()
+    try:
+        if pairs and pairs[0][0] > LONG_TABLE:  # as they are in order, none of the keys is reserved
+            # What comes behind the last key fills its pages and splits none. LMDB skips a pair that does not.
+            append = cursor.last() and cursor.key() < pairs[0][0]
+            sealed = pairs
+            if any(map(_VALUE, pairs)) and max(map(len, map(_VALUE, pairs))) > PLAIN:
+                sealed = [(key, seal(value)) for key, value in pairs]
+            _, added = cursor.putmulti(sealed, append=append)
+            if added == len(pairs):
+                return
+    except lmdb.BadValsizeError:
+        pass  # a long key
+    for key, value in pairs:
+        put(shard, txn, key, value)
+
+
+def add_many(shard: LmdbShard, txn: Any, pairs: list[Pair]) -> list[bool]:
+    txn_put = txn.put
+    added = []
+    for key, value in pairs:
+        if 1 < len(key) <= MAX_KEY:
+            added.append(txn_put(key, value if len(value) <= PLAIN else seal(value), True, False))
+        else:
+            added.append(add(shard, txn, key, value) is None)
+    return added
+
+
+def delete_many(shard: LmdbShard, txn: Any, keys: list[bytes]) -> int:
+    return sum(delete(shard, txn, key) for key in keys)
+
+
+def scan(
+    shard: LmdbShard, txn: Any, start: bytes, stop: bytes | None, reverse: bool, values: bool, limit: int
+) -> list[Any]:
+    block = _scan_short(shard, txn, start, stop, reverse, values, limit)
+    long = shard._long
+    if long is None or not long.count(txn):
+        return block
+    others = long.scan(txn, start, stop, reverse, values, limit)
+    if not block or not others:
+        return block or others
+    # Behind the end of a run that was cut by its size there may be more of it. Keys are unique: pairs are compared by
+    # them alone.
+    ends = [run[-1] for run in (block, others) if not is_last(run, limit, values)]
+    block = sorted(block + others, reverse=reverse)
+    if ends:
+        end = (max if reverse else min)(ends)
+        block = block[: block.index(end) + 1]
+    return block[:limit]
+
+
+def _scan_short(
+    shard: LmdbShard, txn: Any, start: bytes, stop: bytes | None, reverse: bool, values: bool, limit: int
+) -> list[Any]:
+    cursor = txn.cursor()
+    if reverse:
+        if stop is None or not cursor.set_range(stop[:MAX_KEY] or b"\0"):
+            found = cursor.last()
+        else:
+            found = cursor.key() < stop or cursor.prev()
+        items = cursor.iterprev(values=values)
+        if start:
+            items = takewhile((start,).__le__ if values else start.__le__, items)
+    else:
+        found = cursor.set_range(start[:MAX_KEY] or b"\0")
+        if found and cursor.key() < start:
+            found = cursor.next()
+        items = cursor.iternext(values=values)
+        if stop is not None:
+            items = takewhile((stop,).__gt__ if values else stop.__gt__, items)
+    if not found:
+        return []
+    limit += 2  # Rack's own two records may be among them
+    path = shard._spec.path
+    if values and txn.stat()["overflow_pages"]:
+        block: list[Any] = _bounded(items, limit, path)
+    else:
+        block = list(islice(items, limit))  # no value here is larger than about half a page
+        if values and max(map(len, map(_VALUE, block)), default=0) > PLAIN:
+            block = [(key, unseal(stored, path)) for key, stored in block]
+    if not block:
+        return block
+    first = block[-1] if reverse else block[0]
+    if (first[0] if values else first) <= LONG_TABLE:
+        block = [item for item in block if (item[0] if values else item) not in _RESERVED]
+    return block[: limit - 2]
+
+
+def _bounded(items: Any, limit: int, path: str) -> list[Pair]:
+    block = []
+    size = 0
+    for key, stored in islice(items, limit):
+        value = unseal(stored, path)
+        block.append((key, value))
+        size += len(value)
+        if size >= _VALUES_BYTES:
+            break
+    return block
+
+
+def count(shard: LmdbShard, txn: Any) -> int:
+    entries: int = txn.stat()["entries"] - 1
+    if shard._long is not None:
+        entries += shard._long.count(txn) - 1
+    if not 0 <= entries < MOST_ENTRIES:
+        raise lmdb.CorruptedError(f"it counts {entries} entries")
+    return entries
+
+
+def clear(shard: LmdbShard, txn: Any) -> None:
+    # Dropping the main database takes Rack's records with it; LMDB writes that of the table of long keys at commit,
+    # because emptying that table has marked it changed.
+    if shard._long is not None:
+        txn.drop(shard._long.table, delete=False)
+    txn.drop(shard._main, delete=False)
+    txn.put(IDENTITY, identity(shard._spec))
+
+
+def room(shard: LmdbShard, txn: Any) -> int:
+    """Return how many bytes of the map have never been used."""
+    info = shard._env.info()
+    return int(info["map_size"]) - (int(info["last_pgno"]) + 1) * int(txn.stat()["psize"])
+
+
+def version(shard: LmdbShard, txn: Any) -> int:
+    txn_id: int = txn.id()
+    return txn_id

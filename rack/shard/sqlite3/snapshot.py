@@ -1,0 +1,112 @@
+"""A snapshot of an SQLite shard: a connection of its own, in a read transaction that stays open.
+
+Its read mark in the write-ahead log keeps what it reads from being overwritten. A connection cannot be carried across
+a fork, so before one the snapshot moves to a copy of the database, which nobody else opens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fcntl import LOCK_EX, flock
+from typing import Self
+
+from rack.errors import ReadOnlyError
+from rack.shard.base import ShardSpec
+from rack.shard.snapshot import SnapshotShard
+from rack.shard.sqlite3.database import connect, identity, roll_back, translated
+from rack.shard.sqlite3.shard import SqliteShard
+from rack.system.disk import sync_path
+
+
+class SqliteSnapshot(SnapshotShard, SqliteShard):
+    """Reads as an SqliteShard does, through a connection that is in a transaction."""
+
+    @classmethod
+    def take(cls, live: SqliteShard) -> Self:
+        # The live connection stays open meanwhile: nobody meets the work of a first opener or a last closer.
+        return live._read(lambda _: cls(live))
+
+    @classmethod
+    @contextmanager
+    def take_held(cls, live: SqliteShard) -> Iterator[Self]:
+        with live._lock:
+            connection = live._connected()  # opening queues as well, so that comes first
+            with _queued(live):
+                if live._check_write is not None:
+                    live._check_write(True)
+                if not live._spec.readonly:  # keep out programs that do not queue, such as the sqlite3 shell
+                    live._read(lambda connection: connection.execute("BEGIN IMMEDIATE"))
+                try:
+                    yield cls.take(live)
+                finally:
+                    roll_back(connection)
+
+    def __init__(self, live: SqliteShard) -> None:
+        self._spec = live._spec
+        self._connection = live._connect()
+        try:
+            _begin(self._connection)
+        except BaseException:
+            self._connection.close()
+            raise
+        self._start(live._snapshots)
+
+    def _connected(self) -> sqlite3.Connection:
+        """Called when there is no connection."""
+        assert self._end is not None
+        raise self._end.with_traceback(None)
+
+    def copy_to(self, spec: ShardSpec) -> None:
+        try:
+            with self._lock:  # no fork while SQLite is in use: the child would wait for its mutexes
+                self._write_copy(spec.path)
+                with contextlib.closing(connect(spec.path, "rw")) as copy:
+                    copy.execute("PRAGMA journal_mode = WAL")
+                    copy.execute("UPDATE rack SET value = ? WHERE name = 'identity'", (identity(spec),))
+        except sqlite3.Error as error:
+            raise translated(error, spec.path) from error
+        sync_path(spec.path)
+
+    def _write_copy(self, path: str) -> None:
+        with open(path, "xb"):
+            pass
+        with contextlib.closing(connect(path, "rw")) as copy:
+            copy.execute("PRAGMA synchronous = OFF")
+            copy.execute("PRAGMA journal_mode = OFF")
+            self._read(lambda connection: connection.backup(copy))
+
+    def _move_to(self, path: str) -> None:
+        self._write_copy(path)
+        copy = connect(path, "ro&immutable=1")
+        _begin(copy)
+        assert self._connection is not None
+        self._connection.close()
+        self._connection = copy
+
+    def _let_go(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+
+def _begin(connection: sqlite3.Connection) -> None:
+    connection.execute("BEGIN")
+    connection.execute("SELECT value FROM rack WHERE name = 'count'").fetchone()  # the first read fixes what is seen
+
+
+@contextmanager
+def _queued(live: SqliteShard) -> Iterator[None]:
+    """Keep out writers: be the first in their queue. A reader has no descriptor of it."""
+    try:
+        fd = os.open(live._spec.path + "-lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise ReadOnlyError(error.errno, "writers cannot be held off", live._spec.path + "-lock") from error
+    try:
+        flock(fd, LOCK_EX)
+        yield
+    finally:
+        os.close(fd)

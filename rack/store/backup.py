@@ -1,0 +1,45 @@
+"""A backup: a store of its own, made by the engine from a snapshot of each shard.
+
+It has an id of its own, unlike a copy made with ``cp``. So a shard file that is moved between a store and a backup, or
+two backups, is noticed when it is opened: the two are of different instants, and a store is only whole at one. And
+processes that have a store open notice that a backup has taken its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+
+from rack.errors import RackError
+from rack.shard.snapshot import SnapshotShard
+from rack.store import files, registry
+from rack.store.instant import OpenSnapshot
+from rack.store.manifest import Request, manifest_path
+from rack.system.lockfile import path_error
+
+
+def write_backup(
+    snapshot: OpenSnapshot, target: str, copied: Callable[[SnapshotShard], object] = lambda shard: None
+) -> None:
+    """Make the store ``target``; ``copied`` is called with each shard that is done."""
+    files.check_absent(target)
+    directory = os.path.dirname(target)
+    manifest = replace(snapshot.manifest, id=uuid.uuid4().hex)
+    source = files.anonymous_path(target)
+    if not os.path.isdir(directory):
+        raise path_error(FileNotFoundError(errno.ENOENT, "no such directory"), manifest_path(target))
+    try:
+        for number, shard in enumerate(snapshot.shards):
+            shard.copy_to(manifest.spec(source, number, Request(manifest.kind), "process", False))
+            copied(shard)
+        registry.publish(manifest, source, target)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            files.discard(manifest, source)
+        if isinstance(error, OSError) and not isinstance(error, RackError):
+            raise path_error(error, error.filename or target) from error
+        raise

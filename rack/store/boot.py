@@ -1,0 +1,213 @@
+"""``NAME.rack-boot``: under which boot of the system a store is in use, so that a power failure is noticed.
+
+With durability "process" or "everysec" a commit is in the memory that the system keeps of a file, and reaches the disk
+some time later. If the system stops before that, the file is of no moment that ever was. Therefore whoever opens a
+store for writing puts down first, on the disk, the boot that it is in use under; the last one to close it has all of it
+on the disk, and then puts down that it is clean. A store that was in use under another boot than this one's is
+recovered before anybody reads it: rebuilt from its journals, or refused if it may be damaged.
+
+All this happens inside :func:`gate`, a flock on the manifest, which comes before the store's lock and which nobody
+holds for longer than an opening takes. The last one to close holds the store's lock exclusively instead.
+
+The file is a block of JSON padded to 128 bytes, so that it changes as a whole; behind it are the shards' stamps of when
+they were on the disk last (8 bytes each): a shard that still has it was not written to since.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import json
+import os
+import struct
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+
+from rack.errors import LockTimeoutError, MismatchError
+from rack.shard import shard_class
+from rack.store.manifest import Manifest, Request, manifest_path, record_path, shard_path
+from rack.system.disk import sync_file, sync_paths
+from rack.system.lockfile import StoreLock, holders, path_error, pause
+
+DURABILITIES = ("process", "everysec", "always")
+_BLOCK = 128
+_UNKNOWN = "unknown"  # of a record that is missing or damaged
+
+
+@functools.cache
+def boot_id() -> str:
+    """Return what is different after every boot of the system; always the same on one that does not tell."""
+    if sys.platform == "linux":
+        with suppress(OSError), open("/proc/sys/kernel/random/boot_id") as file:
+            return file.read().strip()
+        return "untold"
+    import ctypes
+
+    value = ctypes.create_string_buffer(64)
+    size = ctypes.c_size_t(len(value))
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.sysctlbyname(b"kern.bootsessionuuid", value, ctypes.byref(size), None, ctypes.c_size_t(0)):
+        raise OSError(ctypes.get_errno(), "cannot find out which boot of the system this is (kern.bootsessionuuid)")
+    return value.value.decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """``boot``: that under which the store is in use, "" if it is clean; ``durability``: the least it is used with."""
+
+    boot: str
+    durability: str
+
+    @classmethod
+    def read(cls, path: str) -> Record:
+        try:
+            with open(record_path(path), "rb") as file:
+                content = json.loads(file.read(_BLOCK))
+            record = cls(content["boot"], content["durability"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return cls(_UNKNOWN, "process")
+        return record if record.durability in DURABILITIES else cls(_UNKNOWN, "process")
+
+    def is_of_earlier_boot(self) -> bool:
+        """Return whether the store is known to have been in use when the system stopped."""
+        return self.boot not in ("", _UNKNOWN, boot_id())
+
+    def write(self, path: str, stamps: Iterable[int] = ()) -> None:
+        """Write the record, and have it on the disk unless it says that the store is clean: that may be late."""
+        block = json.dumps(asdict(self)).encode().ljust(_BLOCK)
+        fd = os.open(record_path(path), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            os.pwrite(fd, block + b"".join(stamp.to_bytes(8, "little") for stamp in stamps), 0)
+            if self.boot:
+                sync_file(fd)
+        finally:
+            os.close(fd)
+
+
+def read_stamps(path: str, count: int) -> list[int]:
+    """Return the stamps of when the shards were on the disk last; -1 where that is not known."""
+    try:
+        with open(record_path(path), "rb") as file:
+            file.seek(_BLOCK)
+            return list(struct.unpack(f"<{count}Q", file.read(8 * count)))
+    except (OSError, struct.error):
+        return [-1] * count
+
+
+def present_stamps(path: str, manifest: Manifest) -> list[int]:
+    cls = shard_class(manifest.engine)
+    return [cls.stamp(shard_path(path, number, cls.suffix)) for number in range(manifest.shards)]
+
+
+def synced(path: str, manifest: Manifest, stamps: list[int]) -> None:
+    """Put down that what the shards had at ``stamps`` is on the disk, while the store is in use."""
+    record = Record.read(path)
+    if record.boot == boot_id():
+        with suppress(OSError):  # no space to say so
+            record.write(path, stamps)
+
+
+@contextmanager
+def gate(path: str, timeout: float | None) -> Iterator[int]:
+    """Hold the gate of the store, one opener at a time; yields a descriptor of the manifest.
+
+    :raises FileNotFoundError: there is none.
+    """
+    try:
+        fd = os.open(manifest_path(path), os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise path_error(error, manifest_path(path)) from error
+    try:
+        if timeout is None:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        else:
+            deadline = time.monotonic() + timeout
+            while True:
+                with suppress(BlockingIOError):
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                if time.monotonic() > deadline:
+                    raise LockTimeoutError(
+                        f"{manifest_path(path)} is being opened by {holders(manifest_path(path))}; waited {timeout} s"
+                    )
+                pause()
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def admit(path: str, manifest: Manifest, request: Request, asked: str | None, readonly: bool, lock: StoreLock) -> str:
+    """Let an opener of the store in, who is inside the gate and shares the lock; return the durability it has.
+
+    After a power failure the store is recovered first: O(n).
+
+    :raises CorruptShardError: the power failure may have damaged a shard.
+    :raises MismatchError: other processes have the store open with another durability.
+    """
+    cls = shard_class(manifest.engine)
+    specs = [manifest.spec(path, number, request, "process", readonly) for number in range(manifest.shards)]
+    record = Record.read(path)
+    here = boot_id()
+    stamps: list[int] = []
+    if record.boot not in ("", here):
+        for spec, stamp in zip(specs, read_stamps(path, manifest.shards), strict=True):
+            cls.recover(spec, record.durability, stamp if record.boot != _UNKNOWN else None)
+        stamps = present_stamps(path, manifest)
+    if readonly:
+        return record.durability
+    durability = asked or ("everysec" if record.durability == "everysec" else "process")
+    least = durability
+    if "everysec" in (durability, record.durability):
+        if durability != record.durability:
+            if record.boot == here and not _is_alone(lock):
+                raise MismatchError(
+                    f"durability={durability!r} was given, but {holders(lock.path)} has {manifest_path(path)} open with"
+                    f" {record.durability!r}: close it there first"
+                )
+            if record.durability == "everysec":  # what is journalled is needed until the record says that it is not
+                sync_paths([file for spec in specs for file in cls.unsynced_files(spec.path)])
+                _put_down(path, Record(here, durability), present_stamps(path, manifest))
+            for spec in specs:
+                cls.change_durability(spec, durability)
+            stamps = present_stamps(path, manifest)
+    elif record.boot == here:
+        least = min(durability, record.durability, key=DURABILITIES.index)
+    if stamps or record != Record(here, least):
+        _put_down(path, Record(here, least), stamps)
+    return durability
+
+
+def _put_down(path: str, record: Record, stamps: list[int]) -> None:
+    try:
+        record.write(path, stamps)
+    except OSError as error:
+        raise path_error(error, record_path(path)) from error
+
+
+def _is_alone(lock: StoreLock) -> bool:
+    """Return whether nobody else has the store open. The lock is shared again afterwards."""
+    alone = lock.claim()
+    lock.share()
+    return alone
+
+
+def leave(path: str, manifest: Manifest, lock: StoreLock) -> None:
+    """Have everything on the disk and record that the store is clean, if nobody else has it open.
+
+    The caller has shared the lock, closed its shards, and lets go of the lock next.
+    """
+    record = Record.read(path)
+    if record.boot != boot_id() or not lock.claim():
+        return
+    cls = shard_class(manifest.engine)
+    stamps = present_stamps(path, manifest)
+    known = read_stamps(path, manifest.shards)
+    changed = [number for number in range(manifest.shards) if stamps[number] != known[number]]
+    sync_paths([file for number in changed for file in cls.unsynced_files(shard_path(path, number, cls.suffix))])
+    with suppress(OSError):  # no space to say so: it is recovered without need
+        Record("", record.durability).write(path, stamps)

@@ -1,0 +1,307 @@
+"""``NAME.rack``: what a store is, in JSON. A store without it does not exist.
+
+It is written first as ``NAME.rack-new`` and renamed when every shard is there. A store of which there is only that is
+being made or removed; if nobody has the store's lock, whoever did that was killed, and what is there may be removed.
+``NAME.rack`` never changes, so a process that has read it once knows the store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import marshal
+import os
+import shlex
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from rack.codec.keys import CANONICAL, KeyCodec, resolve_codec
+from rack.codec.serdes import MARSHAL, PRESETS, Serdes
+from rack.errors import ManifestError, MismatchError
+from rack.shard import DEFAULT_ENGINE, ENGINES, shard_class
+from rack.shard.base import ShardSpec
+from rack.system.disk import sync_directory
+from rack.system.lockfile import path_error
+
+FORMAT = 1
+DEFAULT_SHARDS = 16
+MAX_SHARDS = 9999
+_HASH_PROBE = b"rack"
+
+
+def sha256(data: bytes) -> bytes:
+    """The default ``hash``: SHA-256 (FIPS 180-4)."""
+    return hashlib.sha256(data).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a container asks of its store. None: whatever the store has, or the default for a new one."""
+
+    kind: str
+    engine: str | None = None
+    shards: int | None = None
+    serdes: Serdes | None = None
+    key_serdes: KeyCodec | None = None
+    hash: Callable[[bytes], bytes] | None = None
+    layout: str | None = None
+    opaque: bool = False  # whatever the serdes and the hash are: stored bytes are not to be understood
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The content of a manifest file. ``probes`` tell serializers and hashes of the user apart (bytes in hex)."""
+
+    kind: str
+    engine: str
+    shards: int
+    serdes: str
+    key_serdes: str
+    hash: str
+    layout: str
+    probes: dict[str, list[str]]
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    format: int = FORMAT
+
+    @classmethod
+    def new(cls, request: Request) -> Manifest:
+        serdes = request.serdes or MARSHAL
+        codec = request.key_serdes or resolve_codec(None, serdes)
+        hash = request.hash or sha256
+        probes = {"hash": [_HASH_PROBE.hex(), digest_of(hash).hex()]}
+        for name, probe in (("serdes", serdes.probe), ("key_serdes", codec.probe)):
+            if probe is not None:
+                probes[name] = [marshal.dumps(probe[0]).hex(), probe[1].hex()]
+        return cls(
+            kind=request.kind,
+            engine=request.engine or DEFAULT_ENGINE,
+            shards=request.shards or DEFAULT_SHARDS,
+            serdes=serdes.name,
+            key_serdes=codec.name,
+            hash="sha256" if hash is sha256 else getattr(hash, "__qualname__", type(hash).__qualname__),
+            layout=request.layout or "direct",
+            probes=probes,
+        )
+
+    @classmethod
+    def read(cls, path: str) -> Manifest:
+        """Read the manifest of the store at ``path``.
+
+        :raises FileNotFoundError: there is none.
+        :raises ManifestError: it is damaged, or of a newer Rack.
+        """
+        return cls._read_file(manifest_path(path))
+
+    @classmethod
+    def read_unfinished(cls, path: str) -> Manifest | None:
+        """Read the manifest of the store that is, or was, being made at ``path``; None if there is no (whole) one."""
+        try:
+            return cls._read_file(unfinished_path(path))
+        except (FileNotFoundError, ManifestError):
+            return None
+
+    @classmethod
+    def _read_file(cls, file: str) -> Manifest:
+        try:
+            with open(file, "rb") as stream:
+                data = stream.read(1 << 20)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise path_error(error, file) from error
+        try:
+            content = json.loads(data)
+            newer = content["format"] > FORMAT
+        except (ValueError, KeyError, TypeError) as error:
+            raise ManifestError(f"{file} is not a Rack manifest ({error!r}); {_advice(file)}") from error
+        if newer:
+            too_new = ManifestError(
+                f"{file} has format {content['format']}; this Rack reads up to {FORMAT}. Upgrade with"
+                " `pip install --upgrade rack`"
+            )
+            too_new.newer = True
+            raise too_new
+        for name, is_right in _FIELDS.items():
+            if name not in content or not is_right(content[name]):
+                found = repr(content[name]) if name in content else "missing"
+                raise ManifestError(f"{file}: {name} is {found}, which is not right; {_advice(file)}")
+        if unknown := content.keys() - _FIELDS.keys():
+            raise ManifestError(f"{file}: {', '.join(sorted(unknown))}: not known; {_advice(file)}")
+        return cls(**content)
+
+    def begin(self, path: str) -> None:
+        """Put down, on the disk, that the store is being made. Whoever has the lock may remove it while it is so."""
+        with open(unfinished_path(path), "w") as stream:
+            json.dump(asdict(self), stream, indent=2)
+            stream.write("\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        sync_directory(os.path.dirname(path))
+
+    def finish(self, path: str) -> None:
+        """Turn the store that was being made into one that is there."""
+        sync_directory(os.path.dirname(path))
+        os.rename(unfinished_path(path), manifest_path(path))
+        sync_directory(os.path.dirname(path))
+
+    def take_back(self, path: str) -> None:
+        """Turn the store at ``path`` into one that is being made: the first step of replacing it."""
+        os.rename(manifest_path(path), unfinished_path(path))
+        sync_directory(os.path.dirname(path))
+
+    def reconcile(self, request: Request, path: str) -> None:
+        """Raise MismatchError if the request contradicts the manifest."""
+        where = manifest_path(path)
+        if request.kind != self.kind:
+            class_name = {"dict": "PersistentDict", "set": "PersistentSet"}
+            raise MismatchError(f"{where} is a {self.kind}: open it as {class_name.get(self.kind, self.kind)}")
+        for name in ("engine", "shards", "layout"):
+            asked = getattr(request, name)
+            if asked is None or asked == getattr(self, name):
+                continue
+            if name == "layout":
+                hint = "rack.set_small and rack.set differ in this"
+            else:
+                hint = f"`rack copy {path} NEW --{name} {asked}` makes a copy with it"
+            raise MismatchError(f"{name}={asked!r} was given, but {where} has {name}={getattr(self, name)!r}; {hint}")
+        if request.opaque:
+            return
+        for name, given in (("serdes", request.serdes), ("key_serdes", request.key_serdes)):
+            self.reconcile_serdes(name, given, where)
+        if request.hash is not None or self.hash != "sha256":
+            digest = digest_of(request.hash or sha256).hex()
+            if digest != self.probes["hash"][1]:
+                raise MismatchError(
+                    f"hash={'None (sha256)' if request.hash is None else request.hash!r} was given, but {where} was"
+                    f" made with hash={self.hash}: they differ on {_HASH_PROBE!r}"
+                )
+
+    def reconcile_serdes(self, name: str, given: Serdes | KeyCodec | None, where: str) -> None:
+        recorded: str = getattr(self, name)
+        probe = self.probes.get(name)
+        if given is None:
+            if recorded.startswith("custom:"):
+                raise MismatchError(f"{where} was made with {name}={recorded[7:]}, which is not Rack's: give it too")
+            return
+        if probe is None or given.probe is None:
+            if given.name != recorded:
+                raise MismatchError(f"{name}={given.name!r} was given, but {where} has {name}={recorded!r}")
+            return
+        value, data = marshal.loads(bytes.fromhex(probe[0])), bytes.fromhex(probe[1])
+        Serdes(given.name, bytes, given.loads).check_reads((value, data))
+
+    def codecs(self, request: Request) -> tuple[KeyCodec, Serdes]:
+        """Return the key codec and the values' serializer of the store, once reconciled with the request."""
+        serdes = request.serdes or PRESETS[self.serdes]
+        if request.key_serdes is not None:
+            return request.key_serdes, serdes
+        if self.key_serdes == CANONICAL.name:
+            return CANONICAL, serdes
+        name = self.key_serdes.removeprefix("canonical+")
+        return resolve_codec(None, PRESETS.get(name, serdes)), serdes
+
+    def spec(
+        self,
+        path: str,
+        number: int,
+        request: Request,
+        durability: str,
+        readonly: bool,
+        timeout: float | None = None,
+    ) -> ShardSpec:
+        """Return what shard ``number`` of the store is."""
+        return ShardSpec(
+            path=shard_path(path, number, shard_class(self.engine).suffix),
+            store_id=self.id,
+            number=number,
+            layout=self.layout,
+            hash=request.hash or sha256,
+            durability=durability,
+            readonly=readonly,
+            timeout=timeout,
+        )
+
+    def shard_files(self, path: str) -> list[str]:
+        """Return every file of every shard."""
+        cls = shard_class(self.engine)
+        shards = (shard_path(path, number, cls.suffix) for number in range(self.shards))
+        return [file for shard in shards for file in cls.files(shard)]
+
+    def files(self, path: str) -> list[str]:
+        """Return every file of the store, its mark in the file system first."""
+        return [manifest_path(path), unfinished_path(path), record_path(path), *self.shard_files(path)]
+
+
+def absolute_path(name: str | os.PathLike[str]) -> str:
+    """Return where the store of that name is."""
+    path = os.fspath(name)
+    if not isinstance(path, str):
+        raise TypeError(f"name={name!r}: must be str or a path of str")
+    if not path or path.endswith(("/", os.sep)) or os.path.basename(path) in (".", ".."):
+        raise ValueError(f"name={path!r}: must be the prefix of the files to make, like 'data/seen', not a directory")
+    if "\0" in path:
+        raise ValueError(f"name={path!r}: must not contain a NUL")
+    return os.path.abspath(path)
+
+
+def _advice(file: str) -> str:
+    name = shlex.quote(file.rpartition(".")[0])
+    return f"restore it from a copy, or make a new store of the shards: `rack repair {name}`"
+
+
+def manifest_path(path: str) -> str:
+    return path + ".rack"
+
+
+def unfinished_path(path: str) -> str:
+    return path + ".rack-new"
+
+
+def record_path(path: str) -> str:
+    return path + ".rack-boot"
+
+
+def shard_path(path: str, number: int, suffix: str) -> str:
+    return f"{path}-{number:04d}{suffix}"
+
+
+def digest_of(hash: Callable[[bytes], bytes]) -> bytes:
+    """Return the hash's digest of a fixed probe.
+
+    :raises TypeError: the hash does not turn bytes into at most 255 bytes.
+    """
+    digest = hash(_HASH_PROBE)
+    if not isinstance(digest, bytes) or len(digest) > 255 or len(hash(b"")) != len(digest):
+        raise TypeError(f"hash= must turn bytes into bytes, always as many and at most 255; it gave {digest!r}")
+    return digest
+
+
+def _is_codec(name: object) -> bool:
+    if not isinstance(name, str):
+        return False
+    return name == CANONICAL.name or name.removeprefix("canonical+") in PRESETS or "custom:" in name
+
+
+_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "format": lambda value: value == FORMAT,
+    "id": lambda value: isinstance(value, str) and len(value) == 32,
+    "kind": lambda value: value in ("dict", "set"),
+    "engine": lambda value: isinstance(value, str) and value in ENGINES,
+    "shards": lambda value: type(value) is int and 1 <= value <= MAX_SHARDS,
+    "layout": lambda value: value in ("direct", "small"),
+    "serdes": lambda value: isinstance(value, str) and (value in PRESETS or value.startswith("custom:")),
+    "key_serdes": _is_codec,
+    "hash": lambda value: isinstance(value, str),
+    "probes": lambda value: isinstance(value, dict) and all(map(_is_probe, value.values())) and "hash" in value,
+}
+
+
+def _is_probe(probe: object) -> bool:
+    if not (isinstance(probe, list) and len(probe) == 2 and all(isinstance(part, str) for part in probe)):
+        return False
+    try:
+        return all(bytes.fromhex(part) is not None for part in probe)
+    except ValueError:
+        return False

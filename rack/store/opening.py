@@ -1,0 +1,136 @@
+"""How a process comes into a store: it finds or makes it, shares its lock, and is let in (:mod:`rack.store.boot`)."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import time
+from typing import NamedTuple
+
+from rack.errors import LockTimeoutError, RackError, StoreInUseError, StoreNotFoundError, StorePathError
+from rack.store import files
+from rack.store.boot import DURABILITIES, admit, gate
+from rack.store.bulk import LEAST_MEMORY
+from rack.store.manifest import Manifest, Request, manifest_path
+from rack.system.lockfile import StoreLock, pause
+
+
+class Mode:
+    """How a container opens its store."""
+
+    __slots__ = ("durability", "flag", "memory", "timeout")
+
+    def __init__(self, flag: str, durability: str | None, timeout: float | None, memory: int | None) -> None:
+        if flag not in ("r", "w", "c", "n"):
+            raise ValueError(f"flag={flag!r}: must be 'r', 'w', 'c' or 'n', as in dbm")
+        if durability is not None and durability not in DURABILITIES:
+            raise ValueError(f"durability={durability!r}: must be one of {', '.join(map(repr, DURABILITIES))}")
+        if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
+            raise ValueError(f"timeout={timeout!r}: must be a positive number of seconds, or None")
+        if memory is not None and not (isinstance(memory, int) and memory >= LEAST_MEMORY):
+            raise ValueError(f"memory={memory!r}: must be a number of bytes, at least {LEAST_MEMORY}, or None")
+        self.flag = flag
+        self.durability = durability
+        self.memory = memory
+        self.timeout = timeout
+
+
+class Entry(NamedTuple):
+    """What somebody has who was let into a store; its lock is shared."""
+
+    manifest: Manifest
+    lock: StoreLock
+    durability: str
+
+
+def open_or_create(path: str, request: Request, mode: Mode) -> Entry:
+    """Come into the store at ``path``, making it as ``mode`` says."""
+    lock = StoreLock(path, mode.flag == "r")
+    try:
+        if mode.flag == "n":
+            lock.claim_or_raise("replace the store")
+            with contextlib.suppress(FileNotFoundError):
+                Manifest.read(path).take_back(path)
+        return _join(path, request, mode, lock)
+    except BaseException:
+        lock.close()
+        raise
+
+
+def _join(path: str, request: Request, mode: Mode, lock: StoreLock) -> Entry:
+    """Open the store; make it if it is not there and the mode allows to.
+
+    Whoever gets the lock exclusively while there is no manifest makes the store. Nobody waits for that lock: once the
+    manifest is there the others share it.
+    """
+    deadline = time.monotonic() + (30 if mode.timeout is None else mode.timeout)
+    while True:
+        if os.path.lexists(manifest_path(path)):
+            try:
+                entry = enter(path, request, mode, lock, mode.durability)
+            except FileNotFoundError as error:
+                if isinstance(error, RackError):
+                    raise
+                if os.path.islink(manifest_path(path)):
+                    raise StorePathError(errno.ENOENT, "a link that leads nowhere", manifest_path(path)) from None
+                entry = None
+            if entry is not None:
+                return entry
+            lock.close()  # the store was removed while we waited, and its lock with it
+            continue
+        if mode.flag in "rw":
+            raise StoreNotFoundError(errno.ENOENT, 'there is no such store; flag="c" makes one', manifest_path(path))
+        if lock.claim() and lock.is_current():
+            if not os.path.lexists(manifest_path(path)):
+                made = files.create(path, Manifest.new(request), request)
+                # Who has the lock exclusively does not need the gate, and must not wait for it: it comes first.
+                durability = admit(path, made, request, mode.durability, False, lock)
+                lock.share()  # which lets go of it for a moment
+                with contextlib.suppress(FileNotFoundError):
+                    if Manifest.read(path).id == made.id:
+                        return Entry(made, lock, durability)
+        elif time.monotonic() > deadline:
+            if mode.timeout is not None:
+                raise LockTimeoutError(f"{lock.path} is locked; waited {mode.timeout} s")
+            raise StoreInUseError(
+                errno.EBUSY, "the manifest is missing while other processes have the store open", manifest_path(path)
+            )
+        else:
+            pause()
+        lock.close()
+
+
+def enter(
+    path: str, request: Request, mode: Mode, lock: StoreLock, durability: str | None, store_id: str | None = None
+) -> Entry | None:
+    """Share the lock of the store that is there, and be let in.
+
+    :returns: None if it was replaced meanwhile, or is not the one with ``store_id``.
+
+    :raises FileNotFoundError: there is no manifest.
+    """
+    with gate(path, mode.timeout) as fd:
+        lock.share(mode.timeout)
+        manifest = Manifest.read(path)
+        if not lock.is_current() or not os.path.samestat(os.fstat(fd), os.stat(manifest_path(path))):
+            return None
+        if store_id not in (None, manifest.id):
+            return None
+        manifest.reconcile(request, path)
+        durability = admit(path, manifest, request, durability, mode.flag == "r", lock)
+        return Entry(manifest, lock, durability) if lock.is_current() else None
+
+
+def make(path: str, manifest: Manifest, request: Request) -> Entry:
+    """Make a store with this manifest and come into it."""
+    lock = StoreLock(path)
+    try:
+        lock.claim_or_raise("make the store")
+        files.create(path, manifest, request)
+        durability = admit(path, manifest, request, None, False, lock)
+        lock.share()
+    except BaseException:
+        lock.close()
+        raise
+    return Entry(manifest, lock, durability)

@@ -1,0 +1,169 @@
+"""The views of a PersistentDict. They are live, and their set operations make anonymous PersistentSets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, MappingView, Set, ValuesView
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from rack.algebra import dicts, joins, operand, sets
+from rack.codec.keys import KeyCodec
+from rack.container.scan import Scannable
+from rack.store.merge import ALL, BACKWARD, Span
+
+if TYPE_CHECKING:
+    from rack.dict import PersistentDict
+    from rack.set import PersistentSet
+    from rack.views.shards import DictShard
+
+T = TypeVar("T")
+K = TypeVar("K")
+V = TypeVar("V")
+_MISSING: Any = object()
+
+
+class _View(MappingView, Scannable[T]):
+    """What all views share. They are of a dict, or of one of its shards."""
+
+    _mapping: PersistentDict[Any, Any] | DictShard[Any, Any]
+
+    @property
+    def _key_codec(self) -> KeyCodec:
+        return self._mapping._key_codec
+
+    def __iter__(self) -> Iterator[T]:
+        return self._walk(ALL)
+
+    def __reversed__(self) -> Iterator[T]:
+        return self._walk(BACKWARD)
+
+
+class _SetView(_View[T], Set[T]):
+    """What the views of keys and of items share: set operations that hold nothing in memory.
+
+    Beside a store of the same shape they are merge joins; else elements are looked up, and what is made is a set with
+    serdes "pickle", which holds them whatever they are.
+    """
+
+    def _is_alike(self, other: object) -> bool:
+        raise NotImplementedError
+
+    def _is_empty(self, join: str, other: Any) -> bool:
+        """Return whether nothing comes out of a join with what is alike."""
+        raise NotImplementedError
+
+    def _joined(self, join: str, other: Any) -> PersistentSet[Any]:
+        """Return a set of what comes out of a join with what is alike."""
+        raise NotImplementedError
+
+    def _gather(
+        self, elements: Iterable[Any], change: Callable[[PersistentSet[Any]], object] | None = None
+    ) -> PersistentSet[Any]:
+        return self._mapping._new_set(elements, change)
+
+    def __and__(self, other: Iterable[Any]) -> PersistentSet[Any]:
+        if self._is_alike(other):
+            return self._joined("intersection", other)
+        return self._gather(element for element in other if element in self)
+
+    def __or__(self, other: Iterable[Any]) -> PersistentSet[Any]:
+        return self._gather(element for side in (self, other) for element in side)
+
+    def __sub__(self, other: Iterable[Any]) -> PersistentSet[Any]:
+        if self._is_alike(other):
+            return self._joined("difference", other)
+        return self._gather(self, lambda made: made.difference_update(other))
+
+    def __xor__(self, other: Iterable[Any]) -> PersistentSet[Any]:
+        if self._is_alike(other):
+            return self._joined("symmetric_difference", other)
+        return self._gather(self, lambda made: made.symmetric_difference_update(other))
+
+    def __rsub__(self, other: Iterable[Any]) -> PersistentSet[Any]:
+        return self._gather(element for element in other if element not in self)
+
+    __rand__ = __and__
+    __ror__ = __or__
+    __rxor__ = __xor__
+
+    def __le__(self, other: Set[Any]) -> bool:
+        if self._is_alike(other):
+            return self._is_empty("difference", other)
+        return super().__le__(other)
+
+    def __ge__(self, other: Set[Any]) -> bool:
+        if isinstance(other, _SetView) and self._is_alike(other):
+            return other <= self
+        return super().__ge__(other)
+
+    def isdisjoint(self, other: Iterable[Any]) -> bool:
+        if self._is_alike(other):
+            return self._is_empty("intersection", other)
+        return not any(element in self for element in other)
+
+
+class PersistentKeys(_SetView[K]):
+    """``d.keys()``."""
+
+    def _walk(self, span: Span) -> Iterator[K]:
+        return self._mapping._keys(span)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._mapping
+
+    def _is_alike(self, other: object) -> bool:
+        mine = operand.container_of(self)
+        return mine is not None and operand.alike(mine, other)
+
+    def _is_empty(self, join: str, other: Any) -> bool:
+        return sets.is_empty(operand.container_of(self), getattr(joins, join), other)
+
+    def _joined(self, join: str, other: Any) -> PersistentSet[Any]:
+        return sets.made(operand.container_of(self), getattr(joins, join), [other])
+
+    def __or__(self, other: Iterable[Any]) -> PersistentSet[Any]:
+        return self._joined("union", other) if self._is_alike(other) else super().__or__(other)
+
+    __ror__ = __or__
+
+
+class PersistentItems(_SetView[tuple[K, V]], Generic[K, V]):
+    """``d.items()``. Its set operations need values that can be keys: hashable, and held by the key codec."""
+
+    def _walk(self, span: Span) -> Iterator[tuple[K, V]]:
+        return self._mapping._items(span)
+
+    def __contains__(self, item: object) -> bool:
+        if not (isinstance(item, tuple) and len(item) == 2):
+            return False
+        key, value = item
+        there = self._mapping.get(key, _MISSING)
+        return there is not _MISSING and (there is value or there == value)
+
+    def _is_alike(self, other: object) -> bool:
+        return isinstance(other, PersistentItems) and dicts.alike(self._mapping, other._mapping)
+
+    def _is_empty(self, join: str, other: Any) -> bool:
+        return not any(True for _ in self._pairs_of(join, other))
+
+    def _joined(self, join: str, other: Any) -> PersistentSet[Any]:
+        return self._gather(self._pairs_of(join, other))
+
+    def _pairs_of(self, join: str, other: PersistentItems[Any, Any]) -> Iterator[tuple[Any, Any]]:
+        mine: Any = self._mapping
+        for stretch in dicts.stretches(mine, other._mapping):
+            for key, value in getattr(dicts, join)(stretch):
+                yield mine._load_key(key), mine._load_value(value)
+
+
+class PersistentValues(_View[V], ValuesView[V]):
+    """``d.values()``."""
+
+    def _walk(self, span: Span) -> Iterator[V]:
+        return (value for _, value in self._mapping._items(span))
+
+    def __contains__(self, value: object) -> bool:
+        return any(value is each or value == each for each in self)
+
+
+KeysView.register(PersistentKeys)
+ItemsView.register(PersistentItems)
