@@ -310,6 +310,10 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
         beside = os.path.join(tempfile.gettempdir(), "rack")
         return cls._produce(name, beside, options, lambda made: made.update((key, value) for key in keys))
 
+    def _make_set(self, name: Name, fill: Callable[[Any], object]) -> PersistentSet[Any]:
+        made: PersistentSet[Any] = self._derived(name, fill, PersistentSet)
+        return made
+
     def _new_set(
         self, elements: Iterable[Any], change: Callable[[PersistentSet[Any]], object] | None
     ) -> PersistentSet[Any]:

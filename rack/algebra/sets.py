@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import filterfalse, groupby, repeat
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from rack.algebra import joins
 from rack.algebra.joins import Blocks, Joined, Keys
@@ -17,9 +17,6 @@ from rack.container.base import Container
 from rack.container.handle import Name
 from rack.shard.base import Shard
 from rack.system.workers import check_workers, fan_out
-
-if TYPE_CHECKING:
-    from rack.set import PersistentSet
 
 Join = Callable[[Sequence[Keys]], Blocks]
 Progress = Callable[[int], object]
@@ -36,17 +33,14 @@ def made(
     name: Name = None,
     workers: int = 1,
     progress: Progress | None = None,
-) -> PersistentSet[Any]:
-    """Return a new, open set with what ``join`` makes of ``mine`` and the others."""
-    from rack.set import PersistentSet
+) -> Any:
+    """Return a new, open set with what ``join`` makes of ``mine`` and the others: ``mine`` makes it."""
 
-    def fill(result: PersistentSet[Any]) -> None:
+    def fill(result: Container) -> None:
         with operands(mine, others, join in _WHOLE) as theirs:
             each_shard(_fill, (result, join, [Stored(mine), *theirs]), mine, workers, progress)
 
-    like = None if isinstance(mine, PersistentSet) else PersistentSet
-    result: PersistentSet[Any] = mine._derived(name, fill, like)
-    return result
+    return mine._make_set(name, fill)
 
 
 def streamed(mine: Container, join: Join, others: Sequence[Iterable[Any]], progress: Progress) -> Blocks:

@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 from rack.care.entries import check_shard
 from rack.codec.serdes import unserializable
 from rack.container.batch import Batches
-from rack.container.handle import Handle
+from rack.container.handle import Handle, Name
 from rack.errors import DeserializationError, NotOpenError, SerializationError
 from rack.store import registry
 from rack.store.merge import ALL, Span
@@ -148,6 +148,15 @@ class Container(Handle):
                         if not self.closed:
                             self._use(batches.plain)
 
+    def is_shareable(self) -> bool:
+        """Return whether worker processes can use the container; what this thread's batch holds is committed first."""
+        self._settle()
+        return not self._is_snapshot
+
+    def _make_set(self, name: Name, fill: Callable[[Any], object]) -> Any:
+        """Return a new, open set that holds keys as this container does, filled by ``fill``."""
+        raise NotImplementedError
+
     def _settle(self) -> None:
         """Commit what this thread's batch holds, so that other processes see it."""
         if self._batches is not None:
@@ -161,7 +170,7 @@ class Container(Handle):
         :returns: the number of entries.
         :raises CorruptShardError, DeserializationError: with what is wrong. :raises WorkerError: a worker was killed.
         """
-        from rack.system.workers import fan_out  # which imports this module
+        from rack.system.workers import fan_out
 
         return sum(fan_out(check_shard, (self,), range(len(self._store.shards)), workers))
 

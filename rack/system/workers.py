@@ -26,7 +26,6 @@ from multiprocessing.process import BaseProcess
 from multiprocessing.spawn import get_executable
 from typing import Any, NoReturn, TypeVar
 
-from rack.container.base import Container
 from rack.errors import SerializationError, WorkerError
 
 Result = TypeVar("Result")
@@ -46,11 +45,11 @@ def fan_out(
 ) -> list[Result]:
     """Return ``function(*shared, task, report)`` for each task, in their order; done by ``workers`` processes.
 
-    With one worker, in a process that may not have children (a worker of ``multiprocessing.Pool``), or where a snapshot
-    takes part, which only this process can read, it is done here. ``function`` belongs to a module; ``shared`` is
-    handed to each worker once. Containers in it that are open are open there, and what a batch of theirs holds is
-    committed first. ``report(n)`` tells that ``n`` more entries, say, are done; that is passed on to
-    ``progress``, here.
+    With one worker, in a process that may not have children (a worker of ``multiprocessing.Pool``), or where something
+    takes part that only this process can use, it is done here. ``function`` belongs to a module; ``shared`` is handed
+    to each worker once. What has a method ``is_shareable`` in it, or in a list in it, is asked first: it makes itself
+    ready for use by other processes and tells whether they can use it. ``report(n)`` tells that ``n`` more entries,
+    say, are done; that is passed on to ``progress``, here.
 
     When it raises, no worker is left, and what they have written until then is written.
 
@@ -58,11 +57,9 @@ def fan_out(
     """
     check_workers(workers)
     tasks = list(tasks)
-    for each in shared:
-        if isinstance(each, Container):
-            each._settle()
+    shareable = _are_shareable(shared)
     count = min(workers, len(tasks))
-    if count < 2 or multiprocessing.current_process().daemon or _has_snapshot(shared):
+    if count < 2 or multiprocessing.current_process().daemon or not shareable:
         report = progress or (lambda done: None)
         return [function(*shared, task, report) for task in tasks]
     with _Crew(count, function, shared) as crew:
@@ -76,9 +73,11 @@ def check_workers(workers: int) -> None:
         raise ValueError(f"workers={workers}: must be at least 1")
 
 
-def _has_snapshot(shared: tuple[Any, ...]) -> bool:
-    operands = chain.from_iterable(each if isinstance(each, list) else [each] for each in shared)
-    return any(getattr(getattr(each, "container", each), "_is_snapshot", False) for each in operands)
+def _are_shareable(shared: tuple[Any, ...]) -> bool:
+    """Ask all that take part, so that each is ready: not only up to the first that says no."""
+    parts = chain.from_iterable(each if isinstance(each, list) else [each] for each in shared)
+    answers = [part.is_shareable() for part in parts if hasattr(part, "is_shareable")]
+    return all(answers)
 
 
 class _Interpreter:
