@@ -16,7 +16,7 @@ from rack.container.handle import Name
 from rack.container.scan import Scannable
 from rack.errors import DeserializationError, NotOpenError, SerializationError
 from rack.set import PersistentSet
-from rack.store.merge import ALL, BACKWARD, Span
+from rack.shard.spans import ALL, BACKWARD, Span
 from rack.store.sharded import Store
 from rack.views.dicts import PersistentItems, PersistentKeys, PersistentValues
 from rack.views.shards import DictShard

@@ -13,7 +13,7 @@ from rack.container.copying import copied
 from rack.container.handle import Name
 from rack.container.scan import Scannable
 from rack.errors import SerializationError
-from rack.store.merge import BACKWARD, Span
+from rack.shard.spans import BACKWARD, Span
 from rack.views.shards import SetShard
 
 T = TypeVar("T")

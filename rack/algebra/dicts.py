@@ -9,7 +9,7 @@ from rack.algebra import operand
 from rack.algebra.joins import aligned
 from rack.container.base import chunks
 from rack.shard.base import Pair, Shard
-from rack.store.merge import ALL, blocks
+from rack.shard.spans import ALL, blocks
 
 _CHUNK = 4096
 

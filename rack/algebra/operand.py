@@ -33,7 +33,7 @@ _KEY_OVERHEAD = 120
 class Operand(ABC):
     """It can be pickled, to be used in a worker process; but for a snapshot, which belongs to its process."""
 
-    def is_shareable(self) -> bool:
+    def _is_shareable(self) -> bool:
         """Return whether a worker process can use it (see :func:`rack.system.workers.fan_out`)."""
         return True
 
@@ -49,8 +49,8 @@ class Stored(Operand):
         container._settle()
         self.container = container
 
-    def is_shareable(self) -> bool:
-        return self.container.is_shareable()
+    def _is_shareable(self) -> bool:
+        return self.container._is_shareable()
 
     def keys(self, number: int, block_items: int, report: Report) -> Keys:
         return _StoredKeys(self.container._store.shards[number], block_items, report)
@@ -114,8 +114,8 @@ class Foreign(Operand):
         self._mine = mine
         self._other = other
 
-    def is_shareable(self) -> bool:
-        return self._other.is_shareable()
+    def _is_shareable(self) -> bool:
+        return self._other._is_shareable()
 
     def keys(self, number: int, block_items: int, report: Report) -> Keys:
         return _ForeignKeys(self._mine, self._other)

@@ -20,9 +20,10 @@ from rack.shard.base import IN_PLACE, STRAY, Pair, Salvaged, ShardSpec, unknown_
 from rack.shard.problem import Problem
 from rack.store import files, registry
 from rack.store.boot import Record
+from rack.store.lock import StoreLock
 from rack.store.manifest import Manifest, Request, digest_of, manifest_path, sha256, shard_path
 from rack.store.registry import OpenStore
-from rack.system.lockfile import StoreLock, path_error
+from rack.system.disk import path_error
 
 _LISTED = 20  # problems of a shard that are listed; the others are counted
 _CHUNK = 1000

@@ -15,7 +15,7 @@ from rack.cli.entrybar import entry_bar
 from rack.cli.failure import tell
 from rack.cli.progress import size
 from rack.shard import shard_class
-from rack.shard.snapshot import SnapshotShard
+from rack.shard.base import Snapshot
 from rack.store import files, registry
 from rack.store.backup import write_backup
 from rack.store.instant import OpenSnapshot
@@ -45,7 +45,7 @@ def backup(source: str, target: str, quiet: bool) -> None:
             with entry_bar(quiet or not sys.stderr.isatty(), "shards") as show:
                 entries = shards = 0
 
-                def copied(shard: SnapshotShard) -> None:
+                def copied(shard: Snapshot) -> None:
                     nonlocal entries, shards
                     entries += shard.count()
                     shard.close()

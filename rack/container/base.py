@@ -12,8 +12,8 @@ from rack.codec.serdes import unserializable
 from rack.container.batch import Batches
 from rack.container.handle import Handle, Name
 from rack.errors import DeserializationError, NotOpenError, SerializationError
+from rack.shard.spans import ALL, Span
 from rack.store import registry
-from rack.store.merge import ALL, Span
 from rack.store.sharded import Store
 
 T = TypeVar("T")
@@ -148,7 +148,7 @@ class Container(Handle):
                         if not self.closed:
                             self._use(batches.plain)
 
-    def is_shareable(self) -> bool:
+    def _is_shareable(self) -> bool:
         """Return whether worker processes can use the container; what this thread's batch holds is committed first."""
         self._settle()
         return not self._is_snapshot

@@ -7,10 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any, ClassVar
-
-if TYPE_CHECKING:
-    from rack.shard.snapshot import SnapshotShard
+from typing import Any, ClassVar
 
 from rack.shard.problem import Problem, corrupt
 
@@ -223,11 +220,11 @@ class Shard(ABC):
     # Snapshots
 
     @abstractmethod
-    def snapshot(self) -> SnapshotShard:
+    def snapshot(self) -> Snapshot:
         """Return the shard as it is now, read-only; the caller closes it."""
 
     @abstractmethod
-    def hold(self) -> AbstractContextManager[SnapshotShard]:
+    def hold(self) -> AbstractContextManager[Snapshot]:
         """Let nobody write to the shard while the block runs; gives a snapshot, which the caller closes.
 
         Whoever holds several shards takes them in the order of their numbers, and uses none with a lower number than
@@ -276,3 +273,11 @@ class Shard(ABC):
     @abstractmethod
     def after_fork_in_child(self) -> None:
         """Let go of everything inherited without disturbing the parent; reopen at first use."""
+
+
+class Snapshot(Shard):
+    """A shard as it was at one moment: a shard that never changes."""
+
+    @abstractmethod
+    def copy_to(self, spec: ShardSpec) -> None:
+        """Make the shard ``spec``, of another store, with what this one shows. It is on the disk afterwards."""

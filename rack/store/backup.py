@@ -15,15 +15,15 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from rack.errors import RackError
-from rack.shard.snapshot import SnapshotShard
+from rack.shard.base import Snapshot
 from rack.store import files, registry
 from rack.store.instant import OpenSnapshot
 from rack.store.manifest import Request, manifest_path
-from rack.system.lockfile import path_error
+from rack.system.disk import path_error
 
 
 def write_backup(
-    snapshot: OpenSnapshot, target: str, copied: Callable[[SnapshotShard], object] = lambda shard: None
+    snapshot: OpenSnapshot, target: str, copied: Callable[[Snapshot], object] = lambda shard: None
 ) -> None:
     """Make the store ``target``; ``copied`` is called with each shard that is done."""
     files.check_absent(target)

@@ -11,8 +11,9 @@ import uuid
 from rack.errors import CorruptShardError, RackError, StoreExistsError
 from rack.shard import shard_class
 from rack.store.boot import Record, present_stamps
+from rack.store.lock import StoreLock
 from rack.store.manifest import Manifest, Request, manifest_path, record_path, shard_path, unfinished_path
-from rack.system.lockfile import StoreLock, path_error
+from rack.system.disk import path_error
 
 
 def create(path: str, manifest: Manifest, request: Request) -> Manifest:

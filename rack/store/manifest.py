@@ -22,8 +22,7 @@ from rack.codec.serdes import MARSHAL, PRESETS, Serdes
 from rack.errors import ManifestError, MismatchError
 from rack.shard import DEFAULT_ENGINE, ENGINES, shard_class
 from rack.shard.base import ShardSpec
-from rack.system.disk import sync_directory
-from rack.system.lockfile import path_error
+from rack.system.disk import path_error, sync_directory
 
 FORMAT = 1
 DEFAULT_SHARDS = 16

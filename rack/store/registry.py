@@ -22,11 +22,12 @@ from rack.shard.base import Shard
 from rack.shard.proxy import FrozenShard, GuardedShard
 from rack.shard.timed import TimedShard
 from rack.store import files, opening
-from rack.store.boot import Record, boot_id, leave, present_stamps, synced
+from rack.store.boot import Record, leave, present_stamps, synced
 from rack.store.keeper import Keeper
 from rack.store.manifest import Manifest, Request, manifest_path
 from rack.store.opening import Entry, Mode
 from rack.store.sharded import Store
+from rack.system.boot import boot_id
 
 
 class OpenStore:

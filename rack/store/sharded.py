@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from rack.shard.base import Pair, Shard
+from rack.shard.spans import ALL, Span
 from rack.store.bulk import MEMORY, Bulk
-from rack.store.merge import ALL, Span, merged
+from rack.store.merge import merged
 from rack.store.router import router
 
 Result = TypeVar("Result")

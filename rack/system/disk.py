@@ -1,7 +1,11 @@
-"""Having what was written on the disk. On macOS ``fsync`` leaves it in the drive's cache; F_FULLFSYNC does not."""
+"""Files: having what was written on the disk, and what their errors mean.
+
+On macOS ``fsync`` leaves it in the drive's cache; F_FULLFSYNC does not.
+"""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sys
@@ -9,6 +13,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from queue import SimpleQueue
 from threading import Thread
+
+from rack.errors import RackError, ReadOnlyError, StoreFullError, StoreNotFoundError, StorePathError
 
 _THREADS = 16
 
@@ -69,3 +75,19 @@ def sync_directory(path: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def path_error(error: OSError, path: str) -> RackError:
+    """Return the error for a file of the store that cannot be opened or made, naming what is in the way."""
+    directory = os.path.dirname(path)
+    if not os.path.exists(directory):
+        return StoreNotFoundError(errno.ENOENT, "the directory of the store does not exist; make it first", directory)
+    if not os.path.isdir(directory):
+        return StorePathError(errno.ENOTDIR, "the store's name has a file in place of a directory", directory)
+    if os.path.isdir(path):
+        return StorePathError(errno.EISDIR, "a directory is in the place of a file of the store", path)
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return ReadOnlyError(error.errno, f'{error.strerror}; flag="r" opens a store for reading alone', path)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StoreFullError(error.errno, error.strerror, path)
+    return StorePathError(error.errno, error.strerror, path)

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 from rack.algebra import dicts, joins, operand, sets
 from rack.codec.keys import KeyCodec
 from rack.container.scan import Scannable
-from rack.store.merge import ALL, BACKWARD, Span
+from rack.shard.spans import ALL, BACKWARD, Span
 
 T = TypeVar("T")
 K = TypeVar("K")

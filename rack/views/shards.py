@@ -7,7 +7,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from rack.codec.keys import KeyCodec
 from rack.container.scan import Scannable
-from rack.store.merge import ALL, BACKWARD, Span
+from rack.shard.spans import ALL, BACKWARD, Span
 from rack.store.sharded import Store
 from rack.views.dicts import PersistentItems, PersistentKeys, PersistentValues
 

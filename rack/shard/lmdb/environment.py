@@ -36,7 +36,7 @@ from rack.shard.lmdb.longkeys import LongKeys
 from rack.shard.lmdb.opening import MAX_KEY, identity, make, open_env, translated, unlink
 from rack.shard.problem import corrupt, identity_problem
 from rack.shard.snapshot import Snapshots
-from rack.system.lockfile import flock_within
+from rack.system.flock import flock_within
 
 Result = TypeVar("Result")
 

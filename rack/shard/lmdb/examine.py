@@ -20,7 +20,7 @@ from rack.shard.lmdb.pages import Meta, PageError
 from rack.shard.lmdb.sealed import unseal
 from rack.shard.lmdb.walk import check_metas, walk
 from rack.shard.problem import Problem, identity_problem
-from rack.system.lockfile import path_error
+from rack.system.disk import path_error
 
 if TYPE_CHECKING:
     from rack.shard.lmdb.shard import LmdbShard

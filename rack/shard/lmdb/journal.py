@@ -32,7 +32,7 @@ from rack.errors import CorruptShardError, StorePathError
 from rack.shard.base import ShardSpec
 from rack.shard.lmdb import datafile
 from rack.system.disk import sync_file
-from rack.system.lockfile import pause
+from rack.system.flock import pause
 
 _MAGIC = b"rack-journal-1\n\0"
 _HEADER = struct.Struct("<16s32sIQQ")

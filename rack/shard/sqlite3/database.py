@@ -37,7 +37,7 @@ from rack.errors import (
 from rack.shard.base import ShardSpec
 from rack.shard.problem import Problem, corrupt, identity_problem
 from rack.shard.snapshot import Snapshots
-from rack.system.lockfile import flock_within
+from rack.system.flock import flock_within
 
 Result = TypeVar("Result")
 

@@ -15,7 +15,7 @@ from rack.errors import CorruptShardError, LockTimeoutError, ReentrantWriteError
 from rack.shard.base import Examined, Pair, ShardSpec
 from rack.shard.problem import Problem, identity_problem
 from rack.shard.sqlite3.database import ERRORS, connect, header_problem, identity, roll_back, translated
-from rack.system.lockfile import path_error
+from rack.system.disk import path_error
 
 if TYPE_CHECKING:
     from rack.shard.sqlite3.shard import SqliteShard

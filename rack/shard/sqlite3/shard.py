@@ -16,8 +16,7 @@ from typing import Any, TypeVar
 from rack.shard.base import BLOCK_BYTES, BLOCK_ITEMS, MOST_ENTRIES, Examined, Pair, Salvaged, Shard, ShardSpec
 from rack.shard.snapshot import SnapshotShard
 from rack.shard.sqlite3.database import SqliteDatabase, identity, roll_back, translated
-from rack.system.disk import sync_path
-from rack.system.lockfile import path_error
+from rack.system.disk import path_error, sync_path
 
 Result = TypeVar("Result")
 

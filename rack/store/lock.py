@@ -9,19 +9,11 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import random
-import sys
 import time
 
-from rack.errors import (
-    LockTimeoutError,
-    RackError,
-    ReadOnlyError,
-    StoreFullError,
-    StoreInUseError,
-    StoreNotFoundError,
-    StorePathError,
-)
+from rack.errors import StoreInUseError
+from rack.system.disk import path_error
+from rack.system.flock import attempt, flock_within, holders, pause
 
 
 class StoreLock:
@@ -84,7 +76,7 @@ class StoreLock:
     def _attempt(self, kind: int) -> bool:
         fd = self._open()
         assert fd is not None
-        return _attempt(fd, kind)
+        return attempt(fd, kind)
 
     def is_current(self) -> bool:
         """Return whether the file at the path is the one that is locked."""
@@ -101,65 +93,3 @@ class StoreLock:
         if self._fd is not None:
             fd, self._fd = self._fd, None
             os.close(fd)
-
-
-def flock_within(timeout: float | None, fd: int, kind: int, path: str) -> None:
-    """Take a flock, which is waited for at most ``timeout`` seconds; None: for ever.
-
-    :raises LockTimeoutError: somebody else has it; names the processes.
-    """
-    if timeout is None:
-        fcntl.flock(fd, kind)
-        return
-    deadline = time.monotonic() + timeout
-    while not _attempt(fd, kind):
-        if time.monotonic() >= deadline:
-            raise LockTimeoutError(f"{path} is locked by {holders(path)}; waited {timeout} s")
-        time.sleep(0.002)
-
-
-def _attempt(fd: int, kind: int) -> bool:
-    try:
-        fcntl.flock(fd, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def pause() -> None:
-    """Wait a few milliseconds, not the same time in every process."""
-    time.sleep(random.uniform(0.001, 0.005))
-
-
-def holders(path: str) -> str:
-    """Return the processes that hold a flock on a file, in words. Only Linux tells."""
-    pids = []
-    if sys.platform == "linux":
-        try:
-            status = os.stat(path)
-            place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
-            with open("/proc/locks") as table:
-                for line in table:
-                    fields = line.split()
-                    if "FLOCK" in fields and "->" not in fields and fields[-3] == place:
-                        pids.append(fields[-4])
-        except (OSError, IndexError):
-            pids = []
-    pids = sorted(set(pids) - {str(os.getpid())}, key=int)
-    return f"process {', '.join(pids)}" if pids else "another process"
-
-
-def path_error(error: OSError, path: str) -> RackError:
-    """Return the error for a file of the store that cannot be opened or made, naming what is in the way."""
-    directory = os.path.dirname(path)
-    if not os.path.exists(directory):
-        return StoreNotFoundError(errno.ENOENT, "the directory of the store does not exist; make it first", directory)
-    if not os.path.isdir(directory):
-        return StorePathError(errno.ENOTDIR, "the store's name has a file in place of a directory", directory)
-    if os.path.isdir(path):
-        return StorePathError(errno.EISDIR, "a directory is in the place of a file of the store", path)
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return ReadOnlyError(error.errno, f'{error.strerror}; flag="r" opens a store for reading alone', path)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return StoreFullError(error.errno, error.strerror, path)
-    return StorePathError(error.errno, error.strerror, path)
