@@ -49,7 +49,7 @@ class RangeSuite(ContainerSuite):
         @given(st.data())
         def holds(data: st.DataObject) -> None:
             content = data.draw(st.lists(ANY_KEY[codec], max_size=25, unique_by=place_of))
-            monkeypatch.setattr(merge, "_FIRST_ITEMS", data.draw(st.sampled_from([1, 2, 3, 128])))
+            monkeypatch.setattr(merge, "FIRST_ITEMS", data.draw(st.sampled_from([1, 2, 3, 128])))
             monkeypatch.setattr(merge, "_GROWTH", data.draw(st.sampled_from([1, 2])))
             container.clear()
             container.update(dict.fromkeys(content, 1) if kind == "dict" else content)
