@@ -170,13 +170,13 @@ def test_a_process_killed_between_journal_and_commit_leaves_nothing_that_others_
 
     def die() -> None:
         with everysec(path, shards=1) as d:
-            real = journaled.JournalledShard.append
+            real = journaled.Journalling.append
 
             def append(self: Any, txn_id: int, body: bytes) -> None:
                 real(self, txn_id, body)
                 os.kill(os.getpid(), signal.SIGKILL)
 
-            journaled.JournalledShard.append = append  # type: ignore[method-assign]
+            journaled.Journalling.append = append  # type: ignore[method-assign]
             d["lost"] = 1
 
     with everysec(path, shards=1) as d:

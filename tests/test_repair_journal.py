@@ -14,7 +14,7 @@ from rack import PersistentDict
 from rack.care.repair import repair
 from rack.errors import StoreFullError
 from rack.shard.lmdb.journal import base_path, generations, journal_path
-from rack.shard.lmdb.journaled import JournalledShard
+from rack.shard.lmdb.journaled import Journalling
 from tests.damage import PAGE, damage, in_child
 from tests.processes import assert_sound
 from tests.test_everysec import everysec, fail_power, stop_keeper
@@ -145,8 +145,8 @@ def repaired_without_journals(path: Path) -> tuple[Any, dict[Any, Any]]:
 
 
 def test_journals_of_which_one_is_missing_are_not_believed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(JournalledShard, "_is_due", lambda self, journal: True)
-    monkeypatch.setattr(JournalledShard, "_make_base", lambda self, journal: None)
+    monkeypatch.setattr(Journalling, "_is_due", lambda self, journal: True)
+    monkeypatch.setattr(Journalling, "_make_base", lambda self, journal: None)
     with everysec(path) as store:
         stop_keeper(store)
         store.update({f"more{number}": number for number in range(300)})

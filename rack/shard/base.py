@@ -64,6 +64,8 @@ class Shard(ABC):
     """
 
     suffix: ClassVar[str]
+    #: The layouts that it may have (see ShardSpec).
+    layouts: ClassVar[tuple[str, ...]] = ("direct",)
     #: Files beside the shard's own that belong to it, by suffix.
     companions: ClassVar[tuple[str, ...]]
     #: Whether it is read without protection from writers, which takes the permission to write some of its files.

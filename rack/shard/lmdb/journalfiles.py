@@ -6,14 +6,14 @@ import contextlib
 import glob
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import lmdb
 
 from rack.errors import CorruptShardError
-from rack.shard.base import ShardSpec
+from rack.shard.base import Examined, ShardSpec
 from rack.shard.lmdb import datafile
 from rack.shard.lmdb.journal import (
     DELETE,
@@ -78,13 +78,11 @@ def rebuild(spec: ShardSpec) -> None:
     remove(spec.path, below=generation)
 
 
-def remake(spec: ShardSpec, path: str) -> bool:
+def remake(spec: ShardSpec, path: str, examine_file: Callable[[ShardSpec, bool], Examined]) -> bool:
     """Make at ``path`` what the newest base and the journals say a shard holds; return whether they say all.
 
     :raises CorruptShardError: the base is damaged, or a journal missing.
     """
-    from rack.shard.lmdb.examine import examine_file  # few processes need it
-
     base, journals = _newest(spec.path)
     shutil.copyfile(base, path)
     for found in examine_file(replace(spec, path=path), True):  # LMDB must not write to a damaged file

@@ -8,69 +8,31 @@ holds all other keys.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from itertools import chain
-from typing import Any
 
-import lmdb
-
-from rack.errors import CorruptShardError, TooLargeError
-from rack.shard.base import BLOCK_ITEMS, Examined, Pair, Salvaged, Shard, ShardSpec
-from rack.shard.lmdb import datafile, journalfiles, pages, walk
-from rack.shard.lmdb import operations as ops
-from rack.shard.lmdb.environment import LmdbEnvironment
-from rack.shard.lmdb.longkeys import LongKeys
+from rack.errors import CorruptShardError
+from rack.shard.base import Examined, Pair, Salvaged, ShardSpec, Snapshot
+from rack.shard.lmdb import datafile, journalfiles, operations, pages, walk
+from rack.shard.lmdb.journaled import Journalling
 from rack.shard.lmdb.opening import MAX_KEY
+from rack.shard.lmdb.reader import LmdbReader
 from rack.shard.lmdb.sealed import PLAIN, seal, unseal
 from rack.shard.problem import corrupt
-from rack.shard.snapshot import SnapshotShard
 
 
-class ElementTooLongError(TooLargeError, lmdb.BadValsizeError):
-    """A ``rack.set_small`` holds elements of 1 to 511 bytes when serialized."""
-
-
-class LmdbShard(LmdbEnvironment, Shard):
+class LmdbShard(LmdbReader):
     suffix = ".lmdb"
+    layouts = ("direct", "small")
     companions = ("-lock",)
     ordered = True
 
-    @property
-    def unprotected(self) -> bool:  # type: ignore[override]
-        return self._unregistered
+    def _new_journalling(self) -> Journalling | None:
+        is_journalled = self._spec.durability == "everysec" and not self._spec.readonly
+        return Journalling(self, self._spec) if is_journalled else None
 
-    # One key. The most frequent operations carry their own transaction, and take the lock by hand, which is 0.1 us
-    # faster than `with`. Taking it inside `try` is what makes that safe: a KeyboardInterrupt may come right behind it.
-    # An lmdb.Error, as for a long key or a full map, is left to _read and _write, which do it all again.
-
-    def get(self, key: bytes) -> bytes | None:
-        if len(key) > 1:
-            try:
-                self._acquire()
-                value: bytes | None = self._begin().get(key)
-            except BaseException as error:
-                self._give_up(error)
-            else:
-                self._release()
-                if value is not None:
-                    return value if len(value) <= PLAIN else unseal(value, self._spec.path)
-                if len(key) <= MAX_KEY:
-                    return None
-        return self._read(ops.get, key)
-
-    def contains(self, key: bytes) -> bool:
-        if len(key) > 1:
-            try:
-                self._acquire()
-                found: bool = self._begin(None, None, False, True).get(key) is not None  # a buffer: nothing is copied
-            except BaseException as error:
-                self._give_up(error)
-            else:
-                self._release()
-                if found or len(key) <= MAX_KEY:
-                    return found
-        return self._read(ops.contains, key)
+    # One key. As in the reader: an lmdb.Error, as for a long key or a full map, is left to _write, which does it again.
 
     def put(self, key: bytes, value: bytes) -> None:
         if 1 < len(key) <= MAX_KEY and len(value) <= PLAIN:
@@ -85,7 +47,7 @@ class LmdbShard(LmdbEnvironment, Shard):
             else:
                 self._release()
                 return
-        self._write(ops.put, key, value)
+        self._write(operations.put, key, value)
 
     def add(self, key: bytes, value: bytes) -> bytes | None:
         if 1 < len(key) <= MAX_KEY and len(value) <= PLAIN:
@@ -101,7 +63,7 @@ class LmdbShard(LmdbEnvironment, Shard):
             else:
                 self._release()
                 return present if present is None or len(present) <= PLAIN else unseal(present, self._spec.path)
-        return self._write(ops.add, key, value)
+        return self._write(operations.add, key, value)
 
     def modify(self, key: bytes, change: Callable[[bytes | None], bytes | None]) -> None:
         if 1 < len(key) <= MAX_KEY:
@@ -119,65 +81,43 @@ class LmdbShard(LmdbEnvironment, Shard):
             else:
                 self._release()
                 return
-        self._write(ops.modify, key, change)
-
-    def long_keys(self, key: bytes) -> LongKeys:
-        if self._long is None:
-            raise ElementTooLongError(
-                f"an element of {len(key)} bytes when serialized: rack.set_small holds 1 to {MAX_KEY} (and not"
-                " the bytes 00 and 01); use rack.set for others"
-            )
-        return self._long
+        self._write(operations.modify, key, change)
 
     def delete(self, key: bytes) -> bool:
-        return self._write(ops.delete, key)
+        return self._write(operations.delete, key)
 
     def pop(self, key: bytes) -> bytes | None:
-        return self._write(ops.pop, key)
+        return self._write(operations.pop, key)
 
     def pop_first(self) -> Pair | None:
-        return self._write(ops.pop_first)
+        return self._write(operations.pop_first)
 
     # Many keys
 
-    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        return self._read(ops.get_many, keys)
-
     def put_many(self, pairs: list[Pair]) -> None:
         self._make_room(pairs)
-        self._write(ops.put_many, pairs)
+        self._write(operations.put_many, pairs)
 
     def add_many(self, pairs: list[Pair]) -> list[bool]:
         self._make_room(pairs)
-        return self._write(ops.add_many, pairs)
+        return self._write(operations.add_many, pairs)
 
     def _make_room(self, pairs: list[Pair]) -> None:
         """Grow the map once for all pairs: a transaction that meets its end has to be done again."""
         step = 1 + len(pairs) // 512  # a sample will do: what it misses is only done again
         need = int(1.5 * step * sum(map(len, chain.from_iterable(pairs[::step])))) + 16 * len(pairs)
         with self._lock:
-            room = self._read(ops.room)
+            room = self._read(operations.room)
             if need > room and not self._spec.readonly:
                 self._grow(need - room)
 
     def delete_many(self, keys: list[bytes]) -> int:
-        return self._write(ops.delete_many, keys)
+        return self._write(operations.delete_many, keys)
 
     # The whole shard
 
-    def scan(
-        self, start: bytes, stop: bytes | None, reverse: bool, values: bool, limit: int = BLOCK_ITEMS
-    ) -> list[Any]:
-        return self._read(ops.scan, start, stop, reverse, values, limit)
-
-    def count(self) -> int:
-        return self._read(ops.count)
-
     def clear(self) -> None:
-        self._write(ops.clear)
-
-    def version(self) -> int:
-        return self._read(ops.version)
+        self._write(operations.clear)
 
     def examine(self, timeout: float | None = None) -> Examined:
         from rack.shard.lmdb.examine import examine_open  # few processes need it
@@ -200,11 +140,13 @@ class LmdbShard(LmdbEnvironment, Shard):
     def remake(cls, spec: ShardSpec, path: str) -> bool | None:
         if not journalfiles.has_base(spec.path):
             return None
-        return journalfiles.remake(spec, path)
+        from rack.shard.lmdb.examine import examine_file
+
+        return journalfiles.remake(spec, path, examine_file)
 
     def sync(self) -> None:
         with self._lock:
-            self._read(ops.version)  # reopens, adopts what others have grown, or raises, as any operation would
+            self._read(operations.version)  # reopens, adopts what others have grown, or raises, as any operation would
             if self._journalled is None:
                 self._env.sync(True)
         if self._journalled is not None:
@@ -254,12 +196,12 @@ class LmdbShard(LmdbEnvironment, Shard):
                 )
             _verify_after_power_failure(spec.path)
 
-    def snapshot(self) -> SnapshotShard:
-        from rack.shard.lmdb.snapshot import LmdbSnapshot  # which is an LmdbShard
+    def snapshot(self) -> Snapshot:
+        from rack.shard.lmdb.snapshot import LmdbSnapshot
 
         return LmdbSnapshot.take(self)
 
-    def hold(self) -> AbstractContextManager[SnapshotShard]:
+    def hold(self) -> AbstractContextManager[Snapshot]:
         from rack.shard.lmdb.snapshot import LmdbSnapshot
 
         return LmdbSnapshot.take_held(self)
