@@ -1,10 +1,10 @@
-"""How Sphinx builds the documentation: ``sphinx-build -W --keep-going -n docs docs/_build/html``. It needs no network."""
+"""How Sphinx makes these pages: ``python3 -m sphinx -W --keep-going -n docs docs/_build/html``. It needs no network."""
 
 import rack
 
 project = "Rack"
 author = "the authors of Rack"
-copyright = author  # noqa: A001 - Sphinx calls it so
+copyright = author
 version = release = rack.__version__
 
 extensions = ["sphinx.ext.autodoc", "sphinx_click"]
