@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from rack import PersistentDict, PersistentSet, set_small
-from rack.care.repair import Report, repair
+from rack.care.outcome import Report
+from rack.care.repair import repair
 from rack.shard import shard_class
 from tests.conformance.raw import RAW
 from tests.damage import PAGE, damage, in_child
