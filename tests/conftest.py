@@ -1,4 +1,4 @@
-"""What all tests share: options, and a doctest namespace. Tests that start processes use :mod:`tests.processes`."""
+"""What all tests share: options, and a doctest namespace. For processes: :mod:`tests.support.processes`."""
 
 from __future__ import annotations
 
