@@ -105,7 +105,7 @@ def test_a_second_signal_does_not_wait_except_in_a_worker_where_it_is_the_same_o
         with guard.held():
             os.kill(os.getpid(), signal.SIGTERM)
             done.append("first")
-            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGINT)
             done.append("second")
 
     with guard, pytest.raises(Stopped) as stopped:
@@ -208,13 +208,15 @@ def test_a_killed_worker_is_one_clear_error(tmp_path: Path) -> None:
     assert error.count(b"\n") == 1
 
 
-def test_signals_that_were_ignored_stay_ignored(tmp_path: Path) -> None:
-    with running(
-        "dedup", tmp_path / "s", stdin=subprocess.PIPE, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    ) as process:
+@WORKERS
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_that_were_ignored_stay_ignored(tmp_path: Path, workers: int, signum: signal.Signals) -> None:
+    """As a shell's ``&`` and ``nohup`` start it; a Ctrl-C at that terminal goes to its workers too."""
+    args = ("dedup", tmp_path / "s", "--workers", workers)
+    with running(*args, stdin=subprocess.PIPE, preexec_fn=lambda: signal.signal(signum, signal.SIG_IGN)) as process:
         pipe_of(process.stdin).write(b"a\n")
         assert pipe_of(process.stdout).read(2) == b"a\n"
-        os.kill(process.pid, signal.SIGHUP)
+        os.killpg(process.pid, signum)
         pipe_of(process.stdin).write(b"b\n")
         assert pipe_of(process.stdout).read(2) == b"b\n"
         pipe_of(process.stdin).close()
