@@ -16,8 +16,8 @@ from rack.errors import StoreFullError
 from rack.shard.lmdb.journal import base_path, generations, journal_path
 from rack.shard.lmdb.journaled import JournalledShard
 from tests.care.test_repair import CONTENT, GONE, overwrite, repaired, shard
-from tests.shard.lmdb.test_journal import everysec, fail_power, stop_keeper
 from tests.support.damage import PAGE, damage, in_child
+from tests.support.everysec import everysec, fail_power, stop_keeper
 from tests.support.processes import assert_sound
 
 LATE = {f"late{number}": number for number in range(300)}
