@@ -69,6 +69,24 @@ def test_all_that_was_acknowledged_is_right_and_a_part_of_it_before_the_bound_on
         story.past().check_prefix(_content(b=2), early)
 
 
+def test_what_a_writer_was_noting_when_it_was_killed_was_not_begun_or_not_acknowledged(
+    story: _Story, tmp_path: Path
+) -> None:
+    story.set(0, a=1)
+    begun = (tmp_path / "0").stat().st_size
+    story.set(0, a=2)
+    log = (tmp_path / "0").read_bytes()
+    acknowledged = log.index(b"\n", begun)
+    for length in range(begun, len(log)):
+        (tmp_path / "0").write_bytes(log[:length])
+        story.past().check_prefix(_content(a=1), NEVER)
+        if length > acknowledged:
+            story.past().check_prefix(_content(a=2), NEVER)
+        else:
+            with pytest.raises(LostError):
+                story.past().check_prefix(_content(a=2), NEVER)
+
+
 def test_what_was_begun_may_be_there_or_not_but_as_a_whole(story: _Story) -> None:
     story.set(0, a=1, b=1)
     story.begin(0, "update", {"a": [0, 2, 0, 20], "b": [0, 2, 0, 20]})
