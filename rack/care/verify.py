@@ -21,7 +21,7 @@ from rack.store import registry
 from rack.store.boot import Record, read_stamps
 from rack.store.lock import StoreLock
 from rack.store.manifest import Manifest, Request, manifest_path, shard_path, unfinished_path
-from rack.system.workers import check_workers, fan_out
+from rack.system.fanout import check_workers, fan_out
 
 _LISTED = 20  # findings of one kind in one shard; the others are counted
 
