@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any, Generic, Self, TypeVar, overload
 
@@ -307,6 +306,8 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
 
         Without a name it is anonymous, in the directory for temporary files.
         """
+        import tempfile
+
         beside = os.path.join(tempfile.gettempdir(), "rack")
         return cls._produce(name, beside, options, lambda made: made.update((key, value) for key in keys))
 

@@ -9,8 +9,6 @@ from typing import Any, Self
 from rack.errors import NotOpenError
 from rack.shard.base import Shard
 from rack.store import files, registry
-from rack.store.backup import write_backup
-from rack.store.instant import OpenSnapshot
 from rack.store.manifest import Request, absolute_path
 from rack.store.opening import Mode
 from rack.store.registry import OpenStore
@@ -57,6 +55,9 @@ class Snapshotting:
         if self._is_snapshot:
             made = self.open()
         else:
+            with registry.guard():
+                from rack.store.instant import OpenSnapshot
+
             cls: Any = type(self)
             made = cls(self._path, **{**self._arguments, "flag": "r", "timeout": None})
             made.name, made._request, made._is_snapshot = self.name, self._request, True
@@ -73,6 +74,10 @@ class Snapshotting:
         :raises StoreExistsError: there is a store at ``path``.
         :raises StoreNotFoundError, StoreFullError: no directory, no space. There is no backup, nor part of one.
         """
+        with registry.guard():
+            from rack.store.backup import write_backup
+            from rack.store.instant import OpenSnapshot
+
         target = absolute_path(path)
         if self._is_snapshot:
             write_backup(self._open_store(), target)

@@ -7,15 +7,10 @@ being made or removed; if nobody has the store's lock, whoever did that was kill
 
 from __future__ import annotations
 
-import hashlib
-import json
 import marshal
 import os
-import shlex
-import uuid
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from rack.codec.keys import CANONICAL, KeyCodec, resolve_codec
 from rack.codec.serdes import MARSHAL, PRESETS, Serdes
@@ -32,11 +27,12 @@ _HASH_PROBE = b"rack"
 
 def sha256(data: bytes) -> bytes:
     """The default ``hash``: SHA-256 (FIPS 180-4)."""
+    import hashlib
+
     return hashlib.sha256(data).digest()
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """What a container asks of its store. None: whatever the store has, or the default for a new one."""
 
     kind: str
@@ -49,8 +45,7 @@ class Request:
     opaque: bool = False  # whatever the serdes and the hash are: stored bytes are not to be understood
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(NamedTuple):
     """The content of a manifest file. ``probes`` tell serializers and hashes of the user apart (bytes in hex)."""
 
     kind: str
@@ -61,7 +56,7 @@ class Manifest:
     hash: str
     layout: str
     probes: dict[str, list[str]]
-    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    id: str
     format: int = FORMAT
 
     @classmethod
@@ -82,6 +77,7 @@ class Manifest:
             hash="sha256" if hash is sha256 else getattr(hash, "__qualname__", type(hash).__qualname__),
             layout=request.layout or "direct",
             probes=probes,
+            id=new_id(),
         )
 
     @classmethod
@@ -103,6 +99,8 @@ class Manifest:
 
     @classmethod
     def _read_file(cls, file: str) -> Manifest:
+        import json
+
         try:
             with open(file, "rb") as stream:
                 data = stream.read(1 << 20)
@@ -132,8 +130,10 @@ class Manifest:
 
     def begin(self, path: str) -> None:
         """Put down, on the disk, that the store is being made. Whoever has the lock may remove it while it is so."""
+        import json
+
         with open(unfinished_path(path), "w") as stream:
-            json.dump(asdict(self), stream, indent=2)
+            json.dump(self._asdict(), stream, indent=2)
             stream.write("\n")
             stream.flush()
             os.fsync(stream.fileno())
@@ -245,7 +245,14 @@ def absolute_path(name: str | os.PathLike[str]) -> str:
     return os.path.abspath(path)
 
 
+def new_id() -> str:
+    """Return an id for a new store: 128 random bits, in hex."""
+    return os.urandom(16).hex()
+
+
 def _advice(file: str) -> str:
+    import shlex
+
     name = shlex.quote(file.rpartition(".")[0])
     return f"restore it from a copy, or make a new store of the shards: `rack repair {name}`"
 

@@ -20,7 +20,6 @@ from rack.errors import (
 from rack.shard import shard_class
 from rack.shard.base import Shard
 from rack.shard.proxy import FrozenShard, GuardedShard
-from rack.shard.timed import TimedShard
 from rack.store import files, opening
 from rack.store.boot import Record, leave, present_stamps, synced
 from rack.store.keeper import Keeper
@@ -66,6 +65,8 @@ class OpenStore:
         if mode.flag == "r" != self.mode.flag:
             shards = [FrozenShard(shard) for shard in shards]
         if mode.timeout is not None:
+            from rack.shard.timed import TimedShard
+
             shards = [TimedShard(shard, mode.timeout) for shard in shards]
         return self._store if shards is self.shards and mode.memory is None else Store(shards, mode.memory)
 
@@ -274,7 +275,11 @@ def _release_orphans() -> None:
 
 
 def guard() -> contextlib.AbstractContextManager[Any]:
-    """Return the registry's lock, for what else happens when a container opens or closes. Not held across a fork."""
+    """Return the registry's lock, for what else happens when a container opens or closes. Not held across a fork.
+
+    Also for imports that wait until an operation needs them: a child that is forked while another thread imports a
+    module waits for ever when it imports that itself.
+    """
     return _lock
 
 

@@ -14,7 +14,7 @@ from itertools import chain
 
 from rack.errors import CorruptShardError
 from rack.shard.base import Examined, Pair, Salvaged, ShardSpec, Snapshot
-from rack.shard.lmdb import datafile, journalfiles, operations, pages, walk
+from rack.shard.lmdb import datafile, journalfiles, operations
 from rack.shard.lmdb.journaled import Journalling
 from rack.shard.lmdb.opening import MAX_KEY
 from rack.shard.lmdb.reader import LmdbReader
@@ -211,6 +211,8 @@ SHARD = LmdbShard
 
 
 def _verify_after_power_failure(path: str) -> None:
+    from rack.shard.lmdb import pages, walk  # few processes need them
+
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         for found in walk.walk(fd, pages.newest(pages.read_metas(fd)), values=True):
