@@ -17,6 +17,7 @@ from rack.errors import DeserializationError, NotOpenError, SerializationError
 from rack.set import PersistentSet
 from rack.shard.spans import ALL, BACKWARD, Span
 from rack.store.sharded import Store
+from rack.system.imports import importing
 from rack.views.dicts import PersistentItems, PersistentKeys, PersistentValues
 from rack.views.shards import DictShard
 
@@ -306,7 +307,8 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
 
         Without a name it is anonymous, in the directory for temporary files.
         """
-        import tempfile
+        with importing:
+            import tempfile
 
         beside = os.path.join(tempfile.gettempdir(), "rack")
         return cls._produce(name, beside, options, lambda made: made.update((key, value) for key in keys))

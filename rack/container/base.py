@@ -15,6 +15,7 @@ from rack.shard.spans import ALL, Span
 from rack.store import registry
 from rack.store.sharded import Store
 from rack.system.fanout import fan_out
+from rack.system.imports import importing
 
 T = TypeVar("T")
 
@@ -170,7 +171,7 @@ class Container(Handle):
         :returns: the number of entries.
         :raises CorruptShardError, DeserializationError: with what is wrong. :raises WorkerError: a worker was killed.
         """
-        with registry.guard():
+        with importing:
             from rack.care.entries import check_shard
 
         return sum(fan_out(check_shard, (self,), range(len(self._store.shards)), workers))

@@ -13,6 +13,7 @@ from rack.store.manifest import Request, absolute_path
 from rack.store.opening import Mode
 from rack.store.registry import OpenStore
 from rack.store.sharded import Store
+from rack.system.imports import importing
 
 
 class Snapshotting:
@@ -55,7 +56,7 @@ class Snapshotting:
         if self._is_snapshot:
             made = self.open()
         else:
-            with registry.guard():
+            with importing:
                 from rack.store.instant import OpenSnapshot
 
             cls: Any = type(self)
@@ -74,7 +75,7 @@ class Snapshotting:
         :raises StoreExistsError: there is a store at ``path``.
         :raises StoreNotFoundError, StoreFullError: no directory, no space. There is no backup, nor part of one.
         """
-        with registry.guard():
+        with importing:
             from rack.store.backup import write_backup
             from rack.store.instant import OpenSnapshot
 

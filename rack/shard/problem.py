@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rack.errors import CorruptShardError
+from rack.system.imports import importing
 
 #: Every kind of problem, as ``rack verify --json`` names it.
 KINDS = {
@@ -58,7 +59,8 @@ def identity_problem(expected: str, found: object) -> Problem | None:
 
 def corrupt(path: str, message: str, errno: int | None = None) -> CorruptShardError:
     """Return the error for the shard at ``path``; says what to do. ``message`` goes on from the shard's name."""
-    import shlex
+    with importing:
+        import shlex
 
     name = shlex.quote(path.rpartition("-")[0])
     advice = f"`rack verify {name}` tells all that is wrong, `rack repair {name}` saves what can be read"

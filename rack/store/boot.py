@@ -30,6 +30,7 @@ from rack.store.manifest import Manifest, Request, manifest_path, record_path, s
 from rack.system.boot import boot_id
 from rack.system.disk import path_error, sync_file, sync_paths
 from rack.system.flock import holders, pause
+from rack.system.imports import importing
 
 DURABILITIES = ("process", "everysec", "always")
 _BLOCK = 128
@@ -44,7 +45,8 @@ class Record(NamedTuple):
 
     @classmethod
     def read(cls, path: str) -> Record:
-        import json
+        with importing:
+            import json
 
         try:
             with open(record_path(path), "rb") as file:
@@ -60,7 +62,8 @@ class Record(NamedTuple):
 
     def write(self, path: str, stamps: Iterable[int] = ()) -> None:
         """Write the record, and have it on the disk unless it says that the store is clean: that may be late."""
-        import json
+        with importing:
+            import json
 
         block = json.dumps(self._asdict()).encode().ljust(_BLOCK)
         fd = os.open(record_path(path), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)

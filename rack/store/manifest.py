@@ -18,6 +18,7 @@ from rack.errors import ManifestError, MismatchError
 from rack.shard import DEFAULT_ENGINE, ENGINES, shard_class
 from rack.shard.base import ShardSpec
 from rack.system.disk import path_error, sync_directory
+from rack.system.imports import importing
 
 FORMAT = 1
 DEFAULT_SHARDS = 16
@@ -25,11 +26,17 @@ MAX_SHARDS = 9999
 _HASH_PROBE = b"rack"
 
 
+_sha256: Any = None
+
+
 def sha256(data: bytes) -> bytes:
     """The default ``hash``: SHA-256 (FIPS 180-4)."""
-    import hashlib
-
-    return hashlib.sha256(data).digest()
+    global _sha256
+    if _sha256 is None:
+        with importing:
+            import hashlib
+        _sha256 = hashlib.sha256
+    return _sha256(data).digest()  # type: ignore[no-any-return]
 
 
 class Request(NamedTuple):
@@ -99,7 +106,8 @@ class Manifest(NamedTuple):
 
     @classmethod
     def _read_file(cls, file: str) -> Manifest:
-        import json
+        with importing:
+            import json
 
         try:
             with open(file, "rb") as stream:
@@ -130,7 +138,8 @@ class Manifest(NamedTuple):
 
     def begin(self, path: str) -> None:
         """Put down, on the disk, that the store is being made. Whoever has the lock may remove it while it is so."""
-        import json
+        with importing:
+            import json
 
         with open(unfinished_path(path), "w") as stream:
             json.dump(self._asdict(), stream, indent=2)
@@ -251,7 +260,8 @@ def new_id() -> str:
 
 
 def _advice(file: str) -> str:
-    import shlex
+    with importing:
+        import shlex
 
     name = shlex.quote(file.rpartition(".")[0])
     return f"restore it from a copy, or make a new store of the shards: `rack repair {name}`"

@@ -27,6 +27,7 @@ from rack.store.manifest import Manifest, Request, manifest_path
 from rack.store.opening import Entry, Mode
 from rack.store.sharded import Store
 from rack.system.boot import boot_id
+from rack.system.imports import importing
 
 
 class OpenStore:
@@ -65,7 +66,8 @@ class OpenStore:
         if mode.flag == "r" != self.mode.flag:
             shards = [FrozenShard(shard) for shard in shards]
         if mode.timeout is not None:
-            from rack.shard.timed import TimedShard
+            with importing:
+                from rack.shard.timed import TimedShard
 
             shards = [TimedShard(shard, mode.timeout) for shard in shards]
         return self._store if shards is self.shards and mode.memory is None else Store(shards, mode.memory)
@@ -275,11 +277,7 @@ def _release_orphans() -> None:
 
 
 def guard() -> contextlib.AbstractContextManager[Any]:
-    """Return the registry's lock, for what else happens when a container opens or closes. Not held across a fork.
-
-    Also for imports that wait until an operation needs them: a child that is forked while another thread imports a
-    module waits for ever when it imports that itself.
-    """
+    """Return the registry's lock, for what else happens when a container opens or closes. Not held across a fork."""
     return _lock
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any, TypeVar
 
+from rack.system.imports import importing
+
 Result = TypeVar("Result")
 
 
@@ -33,7 +35,8 @@ def fan_out(
     shareable = _are_shareable(shared)
     count = min(workers, len(tasks))
     if count > 1 and shareable:
-        from rack.system.workers import Crew, may_have_children  # with multiprocessing, which takes 10 ms to import
+        with importing:
+            from rack.system.workers import Crew, may_have_children  # with multiprocessing, which takes 10 ms to import
 
         if may_have_children():
             with Crew(count, function, shared) as crew:

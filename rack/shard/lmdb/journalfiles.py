@@ -27,6 +27,7 @@ from rack.shard.lmdb.journal import (
 )
 from rack.shard.problem import Problem
 from rack.system.disk import beginning_with, sync_directory, sync_path
+from rack.system.imports import importing
 
 
 def start(spec: ShardSpec) -> None:
@@ -176,7 +177,8 @@ def remove(shard: str, below: int | None = None) -> None:
 
 
 def _copy(source: str, target: str) -> None:
-    from shutil import copyfile  # which few processes need
+    with importing:
+        from shutil import copyfile  # which few processes need
 
     copyfile(source, target)
 
