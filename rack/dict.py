@@ -308,9 +308,9 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
         Without a name it is anonymous, in the directory for temporary files.
         """
         with importing:
-            import tempfile
+            from tempfile import gettempdir
 
-        beside = os.path.join(tempfile.gettempdir(), "rack")
+            beside = os.path.join(gettempdir(), "rack")  # which has a lock of its own, the first time
         return cls._produce(name, beside, options, lambda made: made.update((key, value) for key in keys))
 
     def _make_set(self, name: Name, fill: Callable[[Any], object]) -> PersistentSet[Any]:

@@ -54,7 +54,7 @@ def repair(
     of presets as ``serdes`` and ``key_serdes`` say what the store is; what is not given is guessed from the shards.
 
     :param to: the new store's name; by default that of the old one and ``-repaired``.
-    :returns: a ``rack.care.repair.Report``: ``sound``, ``kept``, ``shards``, ``problems`` and more.
+    :returns: a ``rack.care.outcome.Report``: ``sound``, ``kept``, ``shards``, ``problems`` and more.
     :raises StoreNotFoundError: there is nothing to repair.
     :raises StoreExistsError: there is a store of the new name.
     :raises StoreInUseError: another process has the damaged store open.
