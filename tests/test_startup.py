@@ -73,7 +73,7 @@ class Watch:
         frame = sys._getframe(1)
         while "importlib" in frame.f_code.co_filename:
             frame = frame.f_back
-        importers.setdefault(name, f"{frame.f_globals.get('__name__')}, line {frame.f_lineno}")
+        importers[name] = f"{frame.f_globals.get('__name__')}, line {frame.f_lineno}"
 
 exec(sys.argv[1])
 there = set(sys.modules)
