@@ -16,7 +16,7 @@ import pytest
 from rack import DeserializationError, PersistentDict, RackError, SerializationError
 from rack.errors import WorkerError
 from rack.system import workers as rack_workers
-from rack.system.workers import fan_out
+from rack.system.fanout import fan_out
 from tests.support.processes import Crew, assert_sound, run, run_script, tell
 from tests.support.processes import end_sound as end_sound
 from tests.support.processes import engine as engine
