@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import rack
-from tests.processes import engine as engine
+from tests.support.processes import engine as engine
 
 ROOT = Path(rack.__file__).parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT.parent)}

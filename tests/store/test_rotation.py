@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rack.store.rotation import rotated
-from tests.processes import Crew
+from tests.support.processes import Crew
 
 
 def test_a_rotation_has_everything_once_in_order() -> None:
