@@ -43,7 +43,7 @@ class ShardReport:
 
 @dataclass
 class Report:
-    """What :func:`rack.care.repair.repair` has done."""
+    """What :func:`rack.repair` has done."""
 
     name: str
     to: str

@@ -82,6 +82,16 @@ def test_a_sound_store_is_copied(path: Path) -> None:
     assert_sound(PersistentDict(path))
 
 
+def test_a_backup_is_repaired_as_its_source_is(path: Path) -> None:
+    with PersistentDict[str, Any](path, flag="w") as store:
+        store.backup(path.with_name("backup"))
+        source_id = store._manifest.id.encode()
+    assert not [file for file in path.parent.glob("backup*") if source_id in file.read_bytes()]
+    report, content = repaired(path.with_name("backup"))
+    assert report.sound
+    assert content == CONTENT
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_store_is_repaired(kind: str, tmp_path: Path, engine: str) -> None:
     cls, options, _ = KINDS[kind]

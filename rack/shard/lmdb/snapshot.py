@@ -19,8 +19,7 @@ import lmdb
 
 from rack.errors import ReadOnlyError
 from rack.shard.base import ShardSpec
-from rack.shard.lmdb import datafile, operations
-from rack.shard.lmdb.datafile import IDENTITY
+from rack.shard.lmdb import datafile, operations, pages
 from rack.shard.lmdb.opening import identity, translated
 from rack.shard.lmdb.reader import LmdbReader
 from rack.shard.lmdb.transactions import Result
@@ -109,13 +108,10 @@ class LmdbSnapshot(SnapshotShard, LmdbReader):
         self._write_copy(spec.path)
         with open(spec.path, "r+b") as file:
             size = os.fstat(file.fileno()).st_size
-            room = datafile.rounded(size + 16 * datafile.PAGE)  # for the identity
-            datafile.extend(file.fileno(), size, room, spec.path)
-        try:
-            with datafile.open_alone(spec.path) as env, env.begin(write=True) as txn:
-                txn.put(IDENTITY, identity(spec))
-        except lmdb.Error as error:
-            raise translated(error, spec.path) from error
+            datafile.extend(file.fileno(), size, datafile.rounded(size), spec.path)
+            # In its place, which no transaction does: that would leave the source's identity in a free page, and a
+            # repair goes by any that it finds. It is as long, and that of the first key.
+            os.pwrite(file.fileno(), identity(spec), pages.first_value_at(file.fileno()))
         sync_path(spec.path)
 
     def _write_copy(self, path: str) -> None:
