@@ -16,7 +16,7 @@ from rack.algebra.operand import Operand, Report, Stored, alike, container_of, k
 from rack.container.base import Container
 from rack.container.handle import Name
 from rack.shard.base import Shard
-from rack.system.workers import check_workers, fan_out
+from rack.system.fanout import check_workers, fan_out
 
 Join = Callable[[Sequence[Keys]], Blocks]
 Progress = Callable[[int], object]

@@ -13,6 +13,7 @@ from typing import Any
 
 from rack.errors import CorruptShardError, DeserializationError, StoreNotFoundError
 from rack.shard import ENGINES, shard_class
+from rack.system.imports import importing
 
 
 class LegacyStore:
@@ -54,7 +55,9 @@ def find(name: str) -> LegacyStore:
     if len(found) > 1:
         raise StoreNotFoundError(f"Rack 0.1 has two stores {name!r}; name one of them: {' or '.join(found)}")
     engine = engines[os.path.splitext(found[0])[1]]
-    file = import_module(f"{ENGINES[engine]}.legacy").LegacyFile(found[0])
+    with importing:
+        module = import_module(f"{ENGINES[engine]}.legacy")
+    file = module.LegacyFile(found[0])
     if file.kind is None:
         raise CorruptShardError(f"{found[0]} is not a store of Rack 0.1: it has other tables")
     return LegacyStore(found[0], file.kind, file)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from itertools import groupby
-from uuid import uuid4
 
 from rack.care.entries import Entries, Knowledge
 from rack.care.guess import guess_manifest, read_identity, shard_files
@@ -22,7 +21,7 @@ from rack.shard.problem import Problem
 from rack.store import files, registry
 from rack.store.boot import Record
 from rack.store.lock import StoreLock
-from rack.store.manifest import Manifest, Request, digest_of, manifest_path, sha256, shard_path
+from rack.store.manifest import Manifest, Request, digest_of, manifest_path, new_id, sha256, shard_path
 from rack.store.registry import OpenStore
 from rack.system.disk import path_error
 
@@ -55,6 +54,7 @@ def repair(
     of presets as ``serdes`` and ``key_serdes`` say what the store is; what is not given is guessed from the shards.
 
     :param to: the new store's name; by default that of the old one and ``-repaired``.
+    :returns: a ``rack.care.outcome.Report``: ``sound``, ``kept``, ``shards``, ``problems`` and more.
     :raises StoreNotFoundError: there is nothing to repair.
     :raises StoreExistsError: there is a store of the new name.
     :raises StoreInUseError: another process has the damaged store open.
@@ -122,11 +122,11 @@ def _manifest(path: str, kind: str | None, serdes: object, key_serdes: object, r
 
 def _new_manifest(manifest: Manifest, knowledge: Knowledge) -> tuple[Manifest, Request]:
     """Return the manifest of the new store: as the old one's, but for a hash that is not at hand."""
-    new = replace(manifest, id=uuid4().hex)
+    new = manifest._replace(id=new_id())
     if knowledge.hash is not unknown_hash:
         return new, Request(manifest.kind, hash=knowledge.hash)
     probe = [manifest.probes["hash"][0], digest_of(sha256).hex()]
-    return replace(new, hash="sha256", probes=new.probes | {"hash": probe}), Request(manifest.kind)
+    return new._replace(hash="sha256", probes=new.probes | {"hash": probe}), Request(manifest.kind)
 
 
 class _Repair:
@@ -209,7 +209,7 @@ class _Repair:
         return found if found.found or self._is_stale else None
 
     def _salvaged(self, spec: ShardSpec, path: str) -> Salvaged:
-        return self._engine.salvage(replace(spec, path=path))
+        return self._engine.salvage(spec._replace(path=path))
 
     def _sources(self) -> dict[int, str]:
         """Return in which file each shard is: by its name, or by what it says of itself if the names are wrong."""

@@ -21,7 +21,7 @@ from rack.store import registry
 from rack.store.boot import Record, read_stamps
 from rack.store.lock import StoreLock
 from rack.store.manifest import Manifest, Request, manifest_path, shard_path, unfinished_path
-from rack.system.workers import check_workers, fan_out
+from rack.system.fanout import check_workers, fan_out
 
 _LISTED = 20  # findings of one kind in one shard; the others are counted
 
@@ -123,16 +123,16 @@ def verify(
     What functions of one's own have made is checked if they are given; else the report says what was not checked.
     Pickled values are read without importing or running anything, unless ``serdes`` is given.
 
+    :returns: a ``rack.care.verify.Report``: ``sound``, ``entries``, ``findings`` and more.
     :raises StoreNotFoundError: there is no such store.
     :raises MismatchError: an argument is not what the store was made with.
     :raises RackError: the store cannot be examined.
     :raises WorkerError: a worker was killed.
 
-    >>> from rack import PersistentDict
-    >>> from rack.care.verify import verify
-    >>> with PersistentDict(tmp / "ages") as ages:
+    >>> import rack
+    >>> with rack.PersistentDict(tmp / "ages") as ages:
     ...     ages["ann"] = 31
-    >>> report = verify(tmp / "ages")
+    >>> report = rack.verify(tmp / "ages")
     >>> report.sound, report.entries, report.findings
     (True, 1, [])
     """

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any, Self, TypeVar
 
-from rack.care.entries import check_shard
 from rack.codec.serdes import unserializable
 from rack.container.batch import Batches
 from rack.container.handle import Handle, Name
@@ -15,6 +14,8 @@ from rack.errors import DeserializationError, NotOpenError, SerializationError
 from rack.shard.spans import ALL, Span
 from rack.store import registry
 from rack.store.sharded import Store
+from rack.system.fanout import fan_out
+from rack.system.imports import importing
 
 T = TypeVar("T")
 
@@ -170,7 +171,8 @@ class Container(Handle):
         :returns: the number of entries.
         :raises CorruptShardError, DeserializationError: with what is wrong. :raises WorkerError: a worker was killed.
         """
-        from rack.system.workers import fan_out
+        with importing:
+            from rack.care.entries import check_shard
 
         return sum(fan_out(check_shard, (self,), range(len(self._store.shards)), workers))
 

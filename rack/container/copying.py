@@ -9,7 +9,7 @@ from typing import Any
 from rack.container.base import Container
 from rack.container.handle import Name
 from rack.shard.spans import ALL, blocks
-from rack.system.workers import check_workers, fan_out
+from rack.system.fanout import check_workers, fan_out
 
 Report = Callable[[int], object]
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from itertools import chain
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from rack.shard.problem import Problem, corrupt
 
@@ -34,8 +33,7 @@ def unknown_hash(data: bytes) -> bytes:
     raise TypeError("the store has a hash= of its own, which was not given")
 
 
-@dataclass(frozen=True, slots=True)
-class ShardSpec:
+class ShardSpec(NamedTuple):
     """Where a shard is and what it has to be."""
 
     path: str

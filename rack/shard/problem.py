@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
-from dataclasses import dataclass
-
 from rack.errors import CorruptShardError
+from rack.system.imports import importing
 
 #: Every kind of problem, as ``rack verify --json`` names it.
 KINDS = {
@@ -25,12 +23,20 @@ KINDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that is wrong with a shard. ``message`` goes on from the shard's name."""
+    """Something that is wrong with a shard. ``message`` goes on from the shard's name.
 
-    kind: str
-    message: str
+    No tuple: where shards are examined, tuples are entries.
+    """
+
+    __slots__ = ("kind", "message")
+
+    def __init__(self, kind: str, message: str) -> None:
+        self.kind = kind
+        self.message = message
+
+    def __repr__(self) -> str:
+        return f"Problem({self.kind!r}, {self.message!r})"
 
 
 def identity_problem(expected: str, found: object) -> Problem | None:
@@ -53,6 +59,9 @@ def identity_problem(expected: str, found: object) -> Problem | None:
 
 def corrupt(path: str, message: str, errno: int | None = None) -> CorruptShardError:
     """Return the error for the shard at ``path``; says what to do. ``message`` goes on from the shard's name."""
+    with importing:
+        import shlex
+
     name = shlex.quote(path.rpartition("-")[0])
     advice = f"`rack verify {name}` tells all that is wrong, `rack repair {name}` saves what can be read"
     if errno is None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import uuid
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -55,7 +54,7 @@ class SnapshotShard(ReadOnlyShard, Snapshot):
         with self._lock:
             if self._detached or self._end is not None:
                 return
-            path = f"{self._spec.path}-snapshot-{uuid.uuid4().hex[:12]}"
+            path = f"{self._spec.path}-snapshot-{os.urandom(6).hex()}"
             try:
                 self._move_to(path)
                 self._detached = True

@@ -16,13 +16,12 @@ they were on the disk last (8 bytes each): a shard that still has it was not wri
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import struct
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 from rack.errors import LockTimeoutError, MismatchError
 from rack.shard import shard_class
@@ -31,14 +30,14 @@ from rack.store.manifest import Manifest, Request, manifest_path, record_path, s
 from rack.system.boot import boot_id
 from rack.system.disk import path_error, sync_file, sync_paths
 from rack.system.flock import holders, pause
+from rack.system.imports import importing
 
 DURABILITIES = ("process", "everysec", "always")
 _BLOCK = 128
 _UNKNOWN = "unknown"  # of a record that is missing or damaged
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """``boot``: that under which the store is in use, "" if it is clean; ``durability``: the least it is used with."""
 
     boot: str
@@ -46,6 +45,9 @@ class Record:
 
     @classmethod
     def read(cls, path: str) -> Record:
+        with importing:
+            import json
+
         try:
             with open(record_path(path), "rb") as file:
                 content = json.loads(file.read(_BLOCK))
@@ -60,7 +62,10 @@ class Record:
 
     def write(self, path: str, stamps: Iterable[int] = ()) -> None:
         """Write the record, and have it on the disk unless it says that the store is clean: that may be late."""
-        block = json.dumps(asdict(self)).encode().ljust(_BLOCK)
+        with importing:
+            import json
+
+        block = json.dumps(self._asdict()).encode().ljust(_BLOCK)
         fd = os.open(record_path(path), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             os.pwrite(fd, block + b"".join(stamp.to_bytes(8, "little") for stamp in stamps), 0)

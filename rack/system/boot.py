@@ -6,6 +6,8 @@ import functools
 import sys
 from contextlib import suppress
 
+from rack.system.imports import importing
+
 
 @functools.cache
 def boot_id() -> str:
@@ -14,7 +16,8 @@ def boot_id() -> str:
         with suppress(OSError), open("/proc/sys/kernel/random/boot_id") as file:
             return file.read().strip()
         return "untold"
-    import ctypes
+    with importing:
+        import ctypes
 
     value = ctypes.create_string_buffer(64)
     size = ctypes.c_size_t(len(value))

@@ -9,9 +9,9 @@ import errno
 import fcntl
 import os
 import sys
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from queue import SimpleQueue
 from threading import Thread
 
 from rack.errors import RackError, ReadOnlyError, StoreFullError, StoreNotFoundError, StorePathError
@@ -43,15 +43,11 @@ def sync_path(path: str) -> None:
 def sync_paths(paths: Sequence[str]) -> None:
     """Return when all the files are on the disk. They are synced at once: the disk takes several for little more."""
     errors: list[BaseException] = []
-    waiting = SimpleQueue[str | None]()
-    for path in paths:
-        waiting.put(path)
+    waiting = deque(paths)
     threads = [Thread(target=_sync_waiting, args=(waiting, errors)) for _ in paths[1:_THREADS]]
     for thread in threads:
-        waiting.put(None)
         with suppress(RuntimeError):  # the interpreter is shutting down
             thread.start()
-    waiting.put(None)
     _sync_waiting(waiting, errors)
     for thread in threads:
         if thread.ident is not None:
@@ -60,12 +56,24 @@ def sync_paths(paths: Sequence[str]) -> None:
         raise errors[0]
 
 
-def _sync_waiting(waiting: SimpleQueue[str | None], errors: list[BaseException]) -> None:
-    while (path := waiting.get()) is not None:
+def _sync_waiting(waiting: deque[str], errors: list[BaseException]) -> None:
+    while True:
+        try:
+            path = waiting.popleft()
+        except IndexError:
+            return
         try:
             sync_path(path)
         except OSError as error:
             errors.append(error)
+
+
+def beginning_with(path: str) -> list[str]:
+    """Return the paths of all files that begin with ``path``; of a directory that cannot be read, none."""
+    directory, beginning = os.path.split(path)
+    with suppress(OSError):
+        return [os.path.join(directory, name) for name in os.listdir(directory) if name.startswith(beginning)]
+    return []
 
 
 def sync_directory(path: str) -> None:

@@ -1,6 +1,6 @@
-"""``workers=N``: the parts of one operation, a shard each say, done by processes.
+"""The processes that share the parts of one operation (``workers=N``).
 
-Workers are forked where that is safe: on Linux, and while no thread but this one, and Rack's own, may hold a lock that
+They are forked where that is safe: on Linux, and while no thread but this one, and Rack's own, may hold a lock that
 the child would wait for. They start in milliseconds then, and inherit everything. Else they are new interpreters, to
 which everything is pickled; they know nothing of the main module.
 
@@ -20,15 +20,12 @@ import time
 import traceback
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from itertools import chain
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.spawn import get_executable
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 from rack.errors import SerializationError, WorkerError
-
-Result = TypeVar("Result")
 
 _PATIENCE = 10.0  # seconds that a worker which is told to end may take
 _REPORT_EVERY = 0.1  # seconds
@@ -36,48 +33,9 @@ _LOOK_EVERY = 1.0  # seconds between looks whether the workers are alive
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def fan_out(
-    function: Callable[..., Result],
-    shared: tuple[Any, ...],
-    tasks: Iterable[Any],
-    workers: int,
-    progress: Callable[[Any], object] | None = None,
-) -> list[Result]:
-    """Return ``function(*shared, task, report)`` for each task, in their order; done by ``workers`` processes.
-
-    With one worker, in a process that may not have children (a worker of ``multiprocessing.Pool``), or where something
-    takes part that only this process can use, it is done here. ``function`` belongs to a module; ``shared`` is handed
-    to each worker once. What has a method ``_is_shareable`` in it, or in a list in it, is asked first: it makes itself
-    ready for use by other processes and tells whether they can use it. ``report(n)`` tells that ``n`` more entries,
-    say, are done; that is passed on to ``progress``, here.
-
-    When it raises, no worker is left, and what they have written until then is written.
-
-    :raises WorkerError: a worker was killed.
-    """
-    check_workers(workers)
-    tasks = list(tasks)
-    shareable = _are_shareable(shared)
-    count = min(workers, len(tasks))
-    if count < 2 or multiprocessing.current_process().daemon or not shareable:
-        report = progress or (lambda done: None)
-        return [function(*shared, task, report) for task in tasks]
-    with _Crew(count, function, shared) as crew:
-        return crew.run(tasks, progress)
-
-
-def check_workers(workers: int) -> None:
-    if not isinstance(workers, int) or isinstance(workers, bool):
-        raise TypeError(f"workers={workers!r}: must be a whole number")
-    if workers < 1:
-        raise ValueError(f"workers={workers}: must be at least 1")
-
-
-def _are_shareable(shared: tuple[Any, ...]) -> bool:
-    """Ask all that take part, so that each is ready: not only up to the first that says no."""
-    parts = chain.from_iterable(each if isinstance(each, list) else [each] for each in shared)
-    answers = [part._is_shareable() for part in parts if hasattr(part, "_is_shareable")]
-    return all(answers)
+def may_have_children() -> bool:
+    """Return whether this process may start others: a worker of ``multiprocessing.Pool`` may not."""
+    return not multiprocessing.current_process().daemon
 
 
 class _Interpreter:
@@ -112,7 +70,7 @@ class _Interpreter:
 _START = "import json, sys; sys.path[:] = json.loads(sys.argv[2]); from rack.system.workers import _serve; _serve()"
 
 
-class _Crew:
+class Crew:
     """Worker processes that wait for tasks; at the end of the ``with`` block none is left."""
 
     def __init__(self, count: int, function: Callable[..., Any], shared: tuple[Any, ...]) -> None:
@@ -145,7 +103,7 @@ class _Crew:
         process.start()
         return process
 
-    def __enter__(self) -> _Crew:
+    def __enter__(self) -> Crew:
         return self
 
     def __exit__(self, *exc_info: object) -> None:

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from rack import NotOpenError, PersistentDict, PersistentSet, RackError, SerializationError, UnorderedKeysError
 from rack.shard import spans
 from rack.store import merge
+from tests.codec.test_ordered import begins, binary, keys, place_of, text
 from tests.conformance.container_suite import ContainerSuite, both, put
 from tests.conformance.model import Place
-from tests.test_keys_ordered import begins, binary, keys, place_of, text
 
 # Few letters, so that keys are near each other and begin alike; some keys are too long for an LMDB key.
 letters = st.text(st.sampled_from("ab\0\u00ff\ud800\uffff\U0010ffff"), max_size=4)

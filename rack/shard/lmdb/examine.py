@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import lmdb
@@ -56,7 +55,7 @@ def _has_magic(fd: int) -> bool:
 
 def _examine_in_use(fd: int, spec: ShardSpec) -> Examined:
     """Opens the file with LMDB, which reads its meta pages and no other."""
-    spec = replace(spec, readonly=True)
+    spec = spec._replace(readonly=True)
     for _ in range(_TRIES):
         try:
             env, unregistered = open_env(spec, os.fstat(fd).st_size)

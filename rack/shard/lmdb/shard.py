@@ -14,12 +14,13 @@ from itertools import chain
 
 from rack.errors import CorruptShardError
 from rack.shard.base import Examined, Pair, Salvaged, ShardSpec, Snapshot
-from rack.shard.lmdb import datafile, journalfiles, operations, pages, walk
+from rack.shard.lmdb import datafile, journalfiles, operations
 from rack.shard.lmdb.journaled import Journalling
 from rack.shard.lmdb.opening import MAX_KEY
 from rack.shard.lmdb.reader import LmdbReader
 from rack.shard.lmdb.sealed import PLAIN, seal, unseal
 from rack.shard.problem import corrupt
+from rack.system.imports import importing
 
 
 class LmdbShard(LmdbReader):
@@ -120,19 +121,22 @@ class LmdbShard(LmdbReader):
         self._write(operations.clear)
 
     def examine(self, timeout: float | None = None) -> Examined:
-        from rack.shard.lmdb.examine import examine_open  # few processes need it
+        with importing:
+            from rack.shard.lmdb.examine import examine_open  # few processes need it
 
         return examine_open(self, timeout)
 
     @classmethod
     def examine_file(cls, spec: ShardSpec, alone: bool) -> Examined:
-        from rack.shard.lmdb.examine import examine_file
+        with importing:
+            from rack.shard.lmdb.examine import examine_file
 
         return examine_file(spec, alone)
 
     @classmethod
     def salvage(cls, spec: ShardSpec) -> Salvaged:
-        from rack.shard.lmdb.salvage import salvage
+        with importing:
+            from rack.shard.lmdb.salvage import salvage
 
         return salvage(spec)
 
@@ -140,7 +144,8 @@ class LmdbShard(LmdbReader):
     def remake(cls, spec: ShardSpec, path: str) -> bool | None:
         if not journalfiles.has_base(spec.path):
             return None
-        from rack.shard.lmdb.examine import examine_file
+        with importing:
+            from rack.shard.lmdb.examine import examine_file
 
         return journalfiles.remake(spec, path, examine_file)
 
@@ -197,12 +202,14 @@ class LmdbShard(LmdbReader):
             _verify_after_power_failure(spec.path)
 
     def snapshot(self) -> Snapshot:
-        from rack.shard.lmdb.snapshot import LmdbSnapshot
+        with importing:
+            from rack.shard.lmdb.snapshot import LmdbSnapshot
 
         return LmdbSnapshot.take(self)
 
     def hold(self) -> AbstractContextManager[Snapshot]:
-        from rack.shard.lmdb.snapshot import LmdbSnapshot
+        with importing:
+            from rack.shard.lmdb.snapshot import LmdbSnapshot
 
         return LmdbSnapshot.take_held(self)
 
@@ -211,6 +218,9 @@ SHARD = LmdbShard
 
 
 def _verify_after_power_failure(path: str) -> None:
+    with importing:
+        from rack.shard.lmdb import pages, walk  # few processes need them
+
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         for found in walk.walk(fd, pages.newest(pages.read_metas(fd)), values=True):

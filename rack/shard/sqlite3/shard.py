@@ -17,6 +17,7 @@ from rack.shard.sqlite3 import operations
 from rack.shard.sqlite3.database import identity, translated
 from rack.shard.sqlite3.reader import SqliteReader
 from rack.system.disk import path_error, sync_path
+from rack.system.imports import importing
 
 _TABLES = """
 CREATE TABLE entries (key BLOB PRIMARY KEY NOT NULL, value BLOB NOT NULL) WITHOUT ROWID;
@@ -83,19 +84,22 @@ class SqliteShard(SqliteReader):
         self._write(operations.clear)
 
     def examine(self, timeout: float | None = None) -> Examined:
-        from rack.shard.sqlite3.examine import examine_open  # few processes need it
+        with importing:
+            from rack.shard.sqlite3.examine import examine_open  # few processes need it
 
         return examine_open(self, timeout)
 
     @classmethod
     def examine_file(cls, spec: ShardSpec, alone: bool) -> Examined:
-        from rack.shard.sqlite3.examine import examine_file
+        with importing:
+            from rack.shard.sqlite3.examine import examine_file
 
         return examine_file(spec, alone)
 
     @classmethod
     def salvage(cls, spec: ShardSpec) -> Salvaged:
-        from rack.shard.sqlite3.salvage import salvage
+        with importing:
+            from rack.shard.sqlite3.salvage import salvage
 
         return salvage(spec)
 
@@ -118,12 +122,14 @@ class SqliteShard(SqliteReader):
             self._kept = version
 
     def snapshot(self) -> Snapshot:
-        from rack.shard.sqlite3.snapshot import SqliteSnapshot
+        with importing:
+            from rack.shard.sqlite3.snapshot import SqliteSnapshot
 
         return SqliteSnapshot.take(self)
 
     def hold(self) -> AbstractContextManager[Snapshot]:
-        from rack.shard.sqlite3.snapshot import SqliteSnapshot
+        with importing:
+            from rack.shard.sqlite3.snapshot import SqliteSnapshot
 
         return SqliteSnapshot.take_held(self)
 
