@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from itertools import groupby
 
@@ -63,41 +63,52 @@ def repair(
     target = os.path.abspath(os.fspath(to)) if to is not None else path + "-repaired"
     files.check_absent(target)
     report = Report(os.fspath(name), target if to is None else os.fspath(to))
+    manifest = _manifest(path, kind, serdes, key_serdes, report)
+    values = None if serdes is None else resolve(serdes)
+    keys = None if key_serdes is None else resolve_codec(key_serdes, values or MARSHAL)
+    knowledge = Knowledge.of(manifest, path, Request(manifest.kind, serdes=values, key_serdes=keys, hash=hash))
+    if report.problems and hash is None:  # the manifest would tell
+        knowledge = replace(knowledge, hash=unknown_hash)
+    report.not_checked += knowledge.lacks
+    new, request = _new_manifest(manifest, knowledge)
+    source = files.anonymous_path(target)
+    try:
+        made = registry.make(source, new, request)
+    except BaseException:
+        files.erase_anonymous(source)
+        raise
+    try:
+        with _held(path):
+            record = Record.read(path)
+            if record.is_of_earlier_boot():
+                report.problems.append(
+                    f"{name} was in use when the system stopped: what its shards hold may be of different moments"
+                    ' (if it had durability="everysec", opening it rebuilds it from its journals: try that first)'
+                )
+            _Repair(path, manifest, knowledge, made, report, record, stray, progress).run()
+        made.sync(made.store(made.mode))
+    except BaseException:
+        registry.remove(made)
+        raise
+    registry.release(made)
+    registry.publish(new, source, target)
+    return report
+
+
+@contextmanager
+def _held(path: str) -> Iterator[None]:
+    """Keep the damaged store from being opened while the block runs.
+
+    The registry must not be used meanwhile: a thread of this process that opens the store has the registry's lock, and
+    waits for this one.
+    """
     lock = StoreLock(path, readonly=True)
     try:
         if os.path.lexists(lock.path):
             lock.claim_or_raise("repair the store")
-        manifest = _manifest(path, kind, serdes, key_serdes, report)
-        values = None if serdes is None else resolve(serdes)
-        keys = None if key_serdes is None else resolve_codec(key_serdes, values or MARSHAL)
-        knowledge = Knowledge.of(manifest, path, Request(manifest.kind, serdes=values, key_serdes=keys, hash=hash))
-        if report.problems and hash is None:  # the manifest would tell
-            knowledge = replace(knowledge, hash=unknown_hash)
-        report.not_checked += knowledge.lacks
-        record = Record.read(path)
-        if record.is_of_earlier_boot():
-            report.problems.append(
-                f"{name} was in use when the system stopped: what its shards hold may be of different moments"
-                ' (if it had durability="everysec", opening it rebuilds it from its journals: try that first)'
-            )
-        new, request = _new_manifest(manifest, knowledge)
-        source = files.anonymous_path(target)
-        try:
-            made = registry.make(source, new, request)
-        except BaseException:
-            files.erase_anonymous(source)
-            raise
-        try:
-            _Repair(path, manifest, knowledge, made, report, record, stray, progress).run()
-            made.sync(made.store(made.mode))
-        except BaseException:
-            registry.remove(made)
-            raise
-        registry.release(made)
-        registry.publish(new, source, target)
+        yield
     finally:
         lock.close()
-    return report
 
 
 def _manifest(path: str, kind: str | None, serdes: object, key_serdes: object, report: Report) -> Manifest:

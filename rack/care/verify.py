@@ -191,20 +191,22 @@ class _Examination:
         spec = self.manifest.spec(self.path, number, spec_request, "process", True)
         cls = shard_class(self.manifest.engine)
         try:
-            with registry.borrowed(self.path) as held:
-                if held is not None or not alone:
-                    report.in_use.append(number)
-                if held is not None:
-                    self._take(held.shards[number].examine(), number, report, progress)
-                    return report
-                if alone and self.record.is_of_earlier_boot():
-                    try:
-                        cls.recover(spec, self.record.durability, self.stamps[number])
-                    except CorruptShardError as error:
-                        if self.record.durability == "everysec":
-                            raise  # it has not been rebuilt yet
-                        report.add([Finding(number, "power", str(error))])
-                self._take(cls.examine_file(spec, alone), number, report, progress)
+            if not alone:
+                report.in_use.append(number)
+                with registry.borrowed(self.path) as held:
+                    items = cls.examine_file(spec, False) if held is None else held.shards[number].examine()
+                    self._take(items, number, report, progress)
+                return report
+            # The store's lock is held: the registry must not be used here. A thread of this process that opens the
+            # store has the registry's lock, and waits for the store's.
+            if self.record.is_of_earlier_boot():
+                try:
+                    cls.recover(spec, self.record.durability, self.stamps[number])
+                except CorruptShardError as error:
+                    if self.record.durability == "everysec":
+                        raise  # it has not been rebuilt yet
+                    report.add([Finding(number, "power", str(error))])
+            self._take(cls.examine_file(spec, True), number, report, progress)
         except (RackError, OSError) as error:
             report.unexamined.append(str(error))
         return report
