@@ -11,6 +11,7 @@ from rack.algebra import dicts
 from rack.algebra.sets import each_shard
 from rack.codec.serdes import unserializable
 from rack.container.base import Container
+from rack.container.batch import DictBatch
 from rack.container.copying import copied
 from rack.container.handle import Name
 from rack.container.scan import Scannable
@@ -235,6 +236,30 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
                 self._find_unreadable(load, (data for _, data in block))
                 raise
             yield from pairs
+
+    def batch(self) -> DictBatch[K, V]:
+        """Return what collects writes, to be written together when its ``with`` block ends.
+
+        ``batch[key] = value`` and ``del batch[key]`` (of a key that may be there or not) are held in memory, and are
+        errors at once where a value cannot be stored. Leaving the block writes them: atomic for each shard, not all
+        together. Leaving it by an exception writes nothing more; what had come to about 32 MiB, or 100,000 writes,
+        has been written before. No lock is held while the block runs. The dict itself is used as ever, does not show
+        what the batch holds, and what is set in it inside the block is set at once.
+
+        A batch is used once. Any thread or task may write to it and leave its block; in a forked child it is
+        NotOpenError.
+
+        :raises NotOpenError: when the block ends: the dict was closed meanwhile. What the batch held is not written.
+
+        >>> with PersistentDict(tmp / "ages") as ages:
+        ...     with ages.batch() as batch:
+        ...         batch["ann"] = 31
+        ...         del batch["bob"]
+        ...         before = len(ages)
+        ...     before, dict(ages)
+        (0, {'ann': 31})
+        """
+        return DictBatch(self)
 
     def get_many(self, keys: Iterable[K]) -> dict[K, V]:
         """Return a dict of those keys that are there; reads a transaction a shard for each chunk of keys."""

@@ -9,6 +9,7 @@ from typing import Any, Generic, Self, TypeVar
 from rack.algebra import joins, sets
 from rack.algebra.operand import alike, container_of
 from rack.container.base import CHUNK, Container, chunks
+from rack.container.batch import SetBatch
 from rack.container.copying import copied
 from rack.container.handle import Name
 from rack.container.scan import Scannable
@@ -120,6 +121,19 @@ class PersistentSet(Container, Scannable[T], MutableSet[T], Generic[T]):
 
     def _walk(self, span: Span) -> Iterator[T]:
         return self._keys(span)
+
+    def batch(self) -> SetBatch[T]:
+        """Return what collects ``batch.add(element)`` and ``batch.discard(element)``, without an answer, to be written
+        together when its ``with`` block ends: see :meth:`rack.PersistentDict.batch`.
+
+        >>> with PersistentSet(tmp / "seen") as seen:
+        ...     with seen.batch() as batch:
+        ...         batch.add("a")
+        ...         batch.discard("b")
+        ...     set(seen)
+        {'a'}
+        """
+        return SetBatch(self)
 
     def add_many(self, elements: Iterable[T]) -> int:
         """Add the elements, which are streamed; return how many this call added. A transaction a shard and block."""

@@ -1,19 +1,16 @@
-"""What PersistentDict and PersistentSet share: bulk reads, deletions, batches, verification."""
+"""What PersistentDict and PersistentSet share: bulk reads, deletions, verification."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from itertools import islice
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from rack.care.entries import check_shard
 from rack.codec.serdes import unserializable
-from rack.container.batch import Batches
 from rack.container.handle import Handle, Name
 from rack.errors import DeserializationError, NotOpenError, SerializationError
 from rack.shard.spans import ALL, Span
-from rack.store import registry
 from rack.store.sharded import Store
 
 T = TypeVar("T")
@@ -122,45 +119,13 @@ class Container(Handle):
     def __bool__(self) -> bool:
         return any(shard.count() for shard in self._store.shards)
 
-    @contextmanager
-    def batch(self) -> Iterator[Self]:
-        """Collect this thread's plain writes (``d[key] = value``) and commit them together, a transaction a shard.
-
-        This thread reads what it wrote; others see it when the block ends, also by an exception, or when about 32 MiB
-        have been collected. Operations with an answer (add, discard, pop, incr, ...) are done at once. The writes of
-        one batch are atomic for each shard, not all together. No lock is held while the block runs.
-        """
-        with registry.guard():
-            if self._batches is None:
-                self._batches = Batches(self._store)
-                self._use(self._batches.store)
-            batches = self._batches
-            batches.begin()
-        try:
-            yield self
-        finally:
-            try:
-                batches.flush_outermost()
-            finally:
-                with registry.guard():
-                    if not batches.end() and self._batches is batches:
-                        self._batches = None
-                        if not self.closed:
-                            self._use(batches.plain)
-
     def _is_shareable(self) -> bool:
-        """Return whether worker processes can use the container; what this thread's batch holds is committed first."""
-        self._settle()
+        """Return whether worker processes can use the container."""
         return not self._is_snapshot
 
     def _make_set(self, name: Name, fill: Callable[[Any], object]) -> Any:
         """Return a new, open set that holds keys as this container does, filled by ``fill``."""
         raise NotImplementedError
-
-    def _settle(self) -> None:
-        """Commit what this thread's batch holds, so that other processes see it."""
-        if self._batches is not None:
-            self._batches.settle()
 
     def check(self, *, workers: int = 1) -> int:
         """Verify the store: shards, identities, counts, order, that each key is in its shard and can be read.

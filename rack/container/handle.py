@@ -9,7 +9,6 @@ from typing import Any, ClassVar, NoReturn, Self
 
 from rack.codec.keys import KeyCodec, resolve_codec
 from rack.codec.serdes import MARSHAL, Serdes, SerdesArgument, resolve
-from rack.container.batch import Batches
 from rack.container.snapshot import Snapshotting
 from rack.errors import LockTimeoutError, NotOpenError
 from rack.shard import DEFAULT_ENGINE, ENGINES, shard_class
@@ -74,7 +73,6 @@ class Handle(Snapshotting):
         self._request = self._make_request(hash, serdes, shards, engine, key_serdes)
         self._depth = 0
         self._entered_by_maker = False
-        self._batches: Batches | None = None
         self._held: OpenStore | None = None
         self._finalizer: weakref.finalize[..., Handle] | None = None
         self._set_closed()
@@ -153,7 +151,7 @@ class Handle(Snapshotting):
     def _forget(self) -> None:
         if self._finalizer is not None:
             self._finalizer.detach()
-        self._finalizer = self._held = self._batches = None
+        self._finalizer = self._held = None
         self._depth = 0
         self._entered_by_maker = False
         self._set_closed()
@@ -179,11 +177,8 @@ class Handle(Snapshotting):
         self._load_key = self._codec.loads
         self._dump = self._serdes.dumps
         self._load = self._serdes.loads
-        self._use(held.store(self._mode))
-
-    def _use(self, store: Store) -> None:
-        self._store = store
-        self._route = store.route
+        self._store = held.store(self._mode)
+        self._route = self._store.route
 
     def _set_closed(self) -> None:
         self._store = self._codec = self._serdes = _NOT_OPEN

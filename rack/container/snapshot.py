@@ -38,7 +38,7 @@ class Snapshotting:
 
         Use it in a ``with`` block, in this process and its threads: it is not pickled, and not open in a forked child.
         Writing to it is ReadOnlyError. O(shards), whatever the size; it waits for no writer unless one is busy with
-        every shard, and then holds writers off for a moment. What this thread has in a ``batch()`` is committed first.
+        every shard, and then holds writers off for a moment.
 
         As long as it is open, space of deleted and replaced entries is not used again, in any process. On LMDB it is
         copied to temporary files, shard by shard, when this process has to make a shard larger; on SQLite, as a whole,
