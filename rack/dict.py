@@ -14,6 +14,7 @@ from rack.container.base import Container
 from rack.container.batch import DictBatch
 from rack.container.copying import copied
 from rack.container.handle import Name
+from rack.container.rows import NO_ROW, blame, flattened
 from rack.container.scan import Scannable
 from rack.errors import DeserializationError, NotOpenError, SerializationError
 from rack.set import PersistentSet
@@ -266,22 +267,33 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
         return {key: self._load_value(data) for key, data in self._lookup(keys) if data is not None}
 
     def delete_many(self, keys: Iterable[object]) -> int:
-        """Delete the keys that are there, streaming; return how many this call deleted."""
+        """Delete the keys that are there, streaming; return how many this call deleted. Errors as in update."""
         return self._delete_each(keys)
 
     def update(self, other: Any = (), /, **more: Any) -> None:
-        """Set all pairs of a mapping or of an iterable of pairs, streaming, then the keywords."""
+        """Set all pairs of a mapping or of an iterable of pairs, streaming, then the keywords.
+
+        Where a row cannot be stored, or the iterable raises, all rows before it are set, as in ``dict``; a note of the
+        error (``__notes__``) tells how many they are, and which row was bad. Behind an interrupt (Ctrl-C), or an error
+        of the store, only some of them are.
+
+        >>> with PersistentDict(tmp / "ages") as ages:
+        ...     try:
+        ...         ages.update([("ann", 31), ("bob", object()), ("eve", 7)])
+        ...     except TypeError as error:
+        ...         dict(ages), error.__notes__[0].partition(":")[0]
+        ({'ann': 31}, 'row 2 was bad')
+        """
         self._store.put_all(self._pairs(other))
         if more:
             self._store.put_all(self._pairs(more))
 
     def merge(self, other: Any, resolve: Callable[[K, V, V], V]) -> None:
         """Set the pairs of a mapping or of an iterable of pairs, streaming. For a key that is there already the value
-        becomes ``resolve(key, mine, theirs)``.
+        becomes ``resolve(key, mine, theirs)``. Errors as in :meth:`update`; also those of ``resolve``.
 
         Atomic for each key: no other write between reading and setting it is lost. ``resolve`` runs outside of any lock
-        or transaction, and again when another write came between, so it should do nothing but compute. When it raises,
-        what was merged before stays.
+        or transaction, and again when another write came between, so it should do nothing but compute.
 
         >>> with PersistentDict(tmp / "counts") as counts:
         ...     counts.update({"a": 1, "b": 2})
@@ -294,23 +306,29 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
     def _pairs(self, other: Any) -> Iterator[tuple[bytes, bytes]]:
         """Return what a mapping or an iterable of pairs holds, as bytes."""
         if isinstance(other, PersistentDict) and (other._codec, other._serdes) == (self._codec, self._serdes):
-            return (pair for block in other._store.all_pairs() for pair in block)
+            return flattened(other._store.all_pairs())
         return self._dump_pairs(_pairs_of(other))
 
-    def _dump_pairs(self, pairs: Iterable[Any]) -> Iterator[tuple[bytes, bytes]]:
+    def _dump_pairs(self, rows: Iterable[Any]) -> Iterator[tuple[bytes, bytes]]:
         dump_key, dump = self._dump_key, self._dump
-        for number, pair in enumerate(pairs):
-            try:
-                key, value = pair
-            except (TypeError, ValueError):
-                _bad_pair(pair, number)
-            try:
-                data = dump(value)
-            except NotOpenError:
-                raise
-            except Exception as error:
-                raise unserializable(value, "value", self._serdes.name, error) from error
-            yield dump_key(key), data
+        number, row, no_row = 0, NO_ROW, NO_ROW  # as in rack.container.rows.dumped
+        try:
+            for number, row in enumerate(rows, 1):
+                try:
+                    key, value = row
+                except (TypeError, ValueError):
+                    _bad_pair(row, number - 1)
+                try:
+                    data = dump(value)
+                except NotOpenError:
+                    raise
+                except Exception as error:
+                    raise unserializable(value, "value", self._serdes.name, error) from error
+                yield dump_key(key), data
+                row = no_row
+        except Exception as error:
+            blame(error, number, row)
+            raise
 
     # New dicts
 

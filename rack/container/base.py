@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
 from typing import Any, TypeVar
 
 from rack.care.entries import check_shard
 from rack.codec.serdes import unserializable
 from rack.container.handle import Handle, Name
+from rack.container.rows import chunks, dumped
 from rack.errors import DeserializationError, NotOpenError, SerializationError
 from rack.shard.spans import ALL, Span
 from rack.store.sharded import Store
@@ -72,7 +72,14 @@ class Container(Handle):
             yield from zip(chunk, values, strict=True)
 
     def _delete_each(self, keys: Iterable[object]) -> int:
-        return self._store.delete_all(key for key in self._dump_keys(keys) if key is not None)
+        return self._store.delete_all(key for key in dumped(keys, self._dump_known) if key is not None)
+
+    def _dump_known(self, key: object) -> bytes | None:
+        """Return a key's bytes; None for one that the store cannot hold, and so does not."""
+        try:
+            return self._dump_key(key)
+        except TypeError as error:
+            return self._key_or_none(key, error)
 
     def _dump_keys(self, keys: Iterable[object]) -> Iterator[bytes | None]:
         dump = self._dump_key
@@ -138,9 +145,3 @@ class Container(Handle):
         from rack.system.workers import fan_out
 
         return sum(fan_out(check_shard, (self,), range(len(self._store.shards)), workers))
-
-
-def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    iterator = iter(items)
-    while chunk := list(islice(iterator, size)):
-        yield chunk

@@ -71,10 +71,7 @@ class Batch:
                 self._flush()
 
     def _hold_deletion(self, key: object) -> None:
-        try:
-            key_bytes = self._container._dump_key(key)
-        except TypeError as error:
-            key_bytes = self._container._key_or_none(key, error)  # type: ignore[assignment]
+        key_bytes = self._container._dump_known(key)
         if key_bytes is not None:
             self._hold(key_bytes, None)
 
