@@ -58,14 +58,21 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
         try:
             key_bytes = self._dump_key(key)
         except SerializationError:
-            raise KeyError(key) from None
+            return self._missing(key)
         data = self._route(key_bytes).get(key_bytes)
         if data is None:
-            raise KeyError(key)
+            return self._missing(key)
         try:
             return self._load(data)  # type: ignore[no-any-return]
         except Exception as error:
             raise self._unreadable(data, error) from error
+
+    def _missing(self, key: K) -> V:
+        """What ``d[key]`` gives of a key that is not there: KeyError, or what a subclass says, as with ``dict``."""
+        missing = getattr(type(self), "__missing__", None)
+        if missing is None:
+            raise KeyError(key) from None
+        return missing(self, key)  # type: ignore[no-any-return]
 
     def __setitem__(self, key: K, value: V) -> None:
         key_bytes = self._dump_key(key)
@@ -284,9 +291,13 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
         ...         dict(ages), error.__notes__[0].partition(":")[0]
         ({'ann': 31}, 'row 2 was bad')
         """
-        self._store.put_all(self._pairs(other))
+        self._put(other)
         if more:
-            self._store.put_all(self._pairs(more))
+            self._put(more)
+
+    def _put(self, other: Any) -> None:
+        """As ``update``, whatever a subclass makes of that."""
+        self._store.put_all(self._pairs(other))
 
     def merge(self, other: Any, resolve: Callable[[K, V, V], V]) -> None:
         """Set the pairs of a mapping or of an iterable of pairs, streaming. For a key that is there already the value
@@ -351,7 +362,7 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
         Without a name it is anonymous, in the directory for temporary files.
         """
         beside = os.path.join(tempfile.gettempdir(), "rack")
-        return cls._produce(name, beside, options, lambda made: made.update((key, value) for key in keys))
+        return cls._produce(name, beside, options, lambda made: made._put((key, value) for key in keys))
 
     def _make_set(self, name: Name, fill: Callable[[Any], object]) -> PersistentSet[Any]:
         made: PersistentSet[Any] = self._derived(name, fill, PersistentSet)
@@ -385,8 +396,8 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
             if dicts.alike(self, first) and dicts.alike(self, second):
                 each_shard(dicts.update_shard, (made, [first, second]), self)
             else:
-                made.update(first)
-                made.update(second)
+                made._put(first)
+                made._put(second)
 
         made: PersistentDict[Any, Any] = self._derived(None, fill)
         return made

@@ -182,6 +182,10 @@ class PersistentSet(Container, Scannable[T], MutableSet[T], Generic[T]):
         """
         sets.update(self, others, workers)
 
+    def _put(self, elements: Iterable[T]) -> None:
+        """As ``update``, whatever a subclass makes of that."""
+        self._store.put_all(self._pairs(elements))
+
     def __ior__(self, other: Set[T]) -> Self:  # type: ignore[override,misc]
         if not isinstance(other, Set):
             return NotImplemented
@@ -284,7 +288,7 @@ class PersistentSet(Container, Scannable[T], MutableSet[T], Generic[T]):
         if not isinstance(other, Set):
             return NotImplemented
         missing = (element for element in other if element not in self)
-        made: PersistentSet[Any] = self._derived(None, lambda made: made.update(missing))
+        made: PersistentSet[Any] = self._derived(None, lambda made: made._put(missing))
         return made
 
     # Comparisons

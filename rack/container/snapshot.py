@@ -32,6 +32,8 @@ class Snapshotting:
     _open_store: Callable[[], Any]
     open: Callable[[], Self]
     _attach: Callable[[OpenStore], None]
+    _bare: Callable[..., Self]
+    _extra: Callable[[], Any]
 
     def snapshot(self) -> Self:
         """Return a read-only view of all shards at one instant, opened: a container that never changes.
@@ -57,8 +59,7 @@ class Snapshotting:
         if self._is_snapshot:
             made = self.open()
         else:
-            cls: Any = type(self)
-            made = cls(self._path, **{**self._arguments, "flag": "r", "timeout": None})
+            made = self._bare(self._path, self._extra(), **{**self._arguments, "flag": "r", "timeout": None})
             made.name, made._request, made._is_snapshot = self.name, self._request, True
             made._attach(OpenSnapshot(self._open_store(), self._store, self._mode.timeout))
             made._depth = 1
