@@ -10,8 +10,10 @@ from rack.algebra import dicts
 from rack.algebra.sets import each_shard
 from rack.codec.serdes import unserializable
 from rack.container.base import Container
+from rack.container.batch import DictBatch
 from rack.container.copying import copied
 from rack.container.handle import Name
+from rack.container.rows import NO_ROW, blame, flattened
 from rack.container.scan import Scannable
 from rack.errors import DeserializationError, NotOpenError, SerializationError
 from rack.set import PersistentSet
@@ -56,14 +58,21 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
         try:
             key_bytes = self._dump_key(key)
         except SerializationError:
-            raise KeyError(key) from None
+            return self._missing(key)
         data = self._route(key_bytes).get(key_bytes)
         if data is None:
-            raise KeyError(key)
+            return self._missing(key)
         try:
             return self._load(data)  # type: ignore[no-any-return]
         except Exception as error:
             raise self._unreadable(data, error) from error
+
+    def _missing(self, key: K) -> V:
+        """What ``d[key]`` gives of a key that is not there: KeyError, or what a subclass says, as with ``dict``."""
+        missing = getattr(type(self), "__missing__", None)
+        if missing is None:
+            raise KeyError(key) from None
+        return missing(self, key)  # type: ignore[no-any-return]
 
     def __setitem__(self, key: K, value: V) -> None:
         key_bytes = self._dump_key(key)
@@ -236,27 +245,66 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
                 raise
             yield from pairs
 
+    def batch(self) -> DictBatch[K, V]:
+        """Return what collects writes, to be written together when its ``with`` block ends.
+
+        ``batch[key] = value`` and ``del batch[key]`` (of a key that may be there or not) are held in memory, and are
+        errors at once where a value cannot be stored. Leaving the block writes them: atomic for each shard, not all
+        together. Leaving it by an exception writes nothing more; what had come to about 32 MiB, or 100,000 writes,
+        has been written before. No lock is held while the block runs. The dict itself is used as ever, does not show
+        what the batch holds, and what is set in it inside the block is set at once.
+
+        A batch is used once. Any thread or task may write to it and leave its block; in a forked child it is
+        NotOpenError.
+
+        :raises NotOpenError: when the block ends: the dict was closed meanwhile. What the batch held is not written.
+
+        >>> with PersistentDict(tmp / "ages") as ages:
+        ...     with ages.batch() as batch:
+        ...         batch["ann"] = 31
+        ...         del batch["bob"]
+        ...         before = len(ages)
+        ...     before, dict(ages)
+        (0, {'ann': 31})
+        """
+        return DictBatch(self)
+
     def get_many(self, keys: Iterable[K]) -> dict[K, V]:
         """Return a dict of those keys that are there; reads a transaction a shard for each chunk of keys."""
         return {key: self._load_value(data) for key, data in self._lookup(keys) if data is not None}
 
     def delete_many(self, keys: Iterable[object]) -> int:
-        """Delete the keys that are there, streaming; return how many this call deleted."""
+        """Delete the keys that are there, streaming; return how many this call deleted. Errors as in update."""
         return self._delete_each(keys)
 
     def update(self, other: Any = (), /, **more: Any) -> None:
-        """Set all pairs of a mapping or of an iterable of pairs, streaming, then the keywords."""
-        self._store.put_all(self._pairs(other))
+        """Set all pairs of a mapping or of an iterable of pairs, streaming, then the keywords.
+
+        Where a row cannot be stored, or the iterable raises, all rows before it are set, as in ``dict``; a note of the
+        error (``__notes__``) tells how many they are, and which row was bad. Behind an interrupt (Ctrl-C), or an error
+        of the store, only some of them are.
+
+        >>> with PersistentDict(tmp / "ages") as ages:
+        ...     try:
+        ...         ages.update([("ann", 31), ("bob", object()), ("eve", 7)])
+        ...     except TypeError as error:
+        ...         dict(ages), error.__notes__[0].partition(":")[0]
+        ({'ann': 31}, 'row 2 was bad')
+        """
+        self._put(other)
         if more:
-            self._store.put_all(self._pairs(more))
+            self._put(more)
+
+    def _put(self, other: Any) -> None:
+        """As ``update``, whatever a subclass makes of that."""
+        self._store.put_all(self._pairs(other))
 
     def merge(self, other: Any, resolve: Callable[[K, V, V], V]) -> None:
         """Set the pairs of a mapping or of an iterable of pairs, streaming. For a key that is there already the value
-        becomes ``resolve(key, mine, theirs)``.
+        becomes ``resolve(key, mine, theirs)``. Errors as in :meth:`update`; also those of ``resolve``.
 
         Atomic for each key: no other write between reading and setting it is lost. ``resolve`` runs outside of any lock
-        or transaction, and again when another write came between, so it should do nothing but compute. When it raises,
-        what was merged before stays.
+        or transaction, and again when another write came between, so it should do nothing but compute.
 
         >>> with PersistentDict(tmp / "counts") as counts:
         ...     counts.update({"a": 1, "b": 2})
@@ -269,23 +317,29 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
     def _pairs(self, other: Any) -> Iterator[tuple[bytes, bytes]]:
         """Return what a mapping or an iterable of pairs holds, as bytes."""
         if isinstance(other, PersistentDict) and (other._codec, other._serdes) == (self._codec, self._serdes):
-            return (pair for block in other._store.all_pairs() for pair in block)
+            return flattened(other._store.all_pairs())
         return self._dump_pairs(_pairs_of(other))
 
-    def _dump_pairs(self, pairs: Iterable[Any]) -> Iterator[tuple[bytes, bytes]]:
+    def _dump_pairs(self, rows: Iterable[Any]) -> Iterator[tuple[bytes, bytes]]:
         dump_key, dump = self._dump_key, self._dump
-        for number, pair in enumerate(pairs):
-            try:
-                key, value = pair
-            except (TypeError, ValueError):
-                _bad_pair(pair, number)
-            try:
-                data = dump(value)
-            except NotOpenError:
-                raise
-            except Exception as error:
-                raise unserializable(value, "value", self._serdes.name, error) from error
-            yield dump_key(key), data
+        number, row, no_row = 0, NO_ROW, NO_ROW  # as in rack.container.rows.dumped
+        try:
+            for number, row in enumerate(rows, 1):
+                try:
+                    key, value = row
+                except (TypeError, ValueError):
+                    _bad_pair(row, number - 1)
+                try:
+                    data = dump(value)
+                except NotOpenError:
+                    raise
+                except Exception as error:
+                    raise unserializable(value, "value", self._serdes.name, error) from error
+                yield dump_key(key), data
+                row = no_row
+        except Exception as error:
+            blame(error, number, row)
+            raise
 
     # New dicts
 
@@ -311,7 +365,7 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
             from tempfile import gettempdir
 
             beside = os.path.join(gettempdir(), "rack")  # which has a lock of its own, the first time
-        return cls._produce(name, beside, options, lambda made: made.update((key, value) for key in keys))
+        return cls._produce(name, beside, options, lambda made: made._put((key, value) for key in keys))
 
     def _make_set(self, name: Name, fill: Callable[[Any], object]) -> PersistentSet[Any]:
         made: PersistentSet[Any] = self._derived(name, fill, PersistentSet)
@@ -345,8 +399,8 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
             if dicts.alike(self, first) and dicts.alike(self, second):
                 each_shard(dicts.update_shard, (made, [first, second]), self)
             else:
-                made.update(first)
-                made.update(second)
+                made._put(first)
+                made._put(second)
 
         made: PersistentDict[Any, Any] = self._derived(None, fill)
         return made

@@ -12,7 +12,7 @@ class RackError(Exception):
 
 
 class NotOpenError(RackError, ValueError):
-    """The container was used before it was opened or after it was closed (a closed file raises ValueError too)."""
+    """The container, or a batch, was used before it was opened or after it was closed (as a file's ValueError)."""
 
 
 class ReadOnlyError(RackError, PermissionError):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, MutableSet, Set
-from itertools import compress
+from itertools import compress, repeat
 from typing import Any, Generic, Self, TypeVar
 
 from rack.algebra import joins, sets
 from rack.algebra.operand import alike, container_of
-from rack.container.base import CHUNK, Container, chunks
+from rack.container.base import CHUNK, Container
+from rack.container.batch import SetBatch
 from rack.container.copying import copied
 from rack.container.handle import Name
+from rack.container.rows import blame, dumped, flattened, pieces
 from rack.container.scan import Scannable
 from rack.errors import SerializationError
 from rack.shard.spans import BACKWARD, Span
@@ -121,8 +123,24 @@ class PersistentSet(Container, Scannable[T], MutableSet[T], Generic[T]):
     def _walk(self, span: Span) -> Iterator[T]:
         return self._keys(span)
 
+    def batch(self) -> SetBatch[T]:
+        """Return what collects ``batch.add(element)`` and ``batch.discard(element)``, without an answer, to be written
+        together when its ``with`` block ends: see :meth:`rack.PersistentDict.batch`.
+
+        >>> with PersistentSet(tmp / "seen") as seen:
+        ...     with seen.batch() as batch:
+        ...         batch.add("a")
+        ...         batch.discard("b")
+        ...     set(seen)
+        {'a'}
+        """
+        return SetBatch(self)
+
     def add_many(self, elements: Iterable[T]) -> int:
-        """Add the elements, which are streamed; return how many this call added. A transaction a shard and block."""
+        """Add the elements, which are streamed; return how many this call added. A transaction a shard and block.
+
+        Where one cannot be stored, or the iterable raises: see :meth:`rack.PersistentDict.update`.
+        """
         return self._store.add_all(self._pairs(elements))
 
     def filter_new(self, elements: Iterable[T]) -> Iterator[T]:
@@ -132,24 +150,41 @@ class PersistentSet(Container, Scannable[T], MutableSet[T], Generic[T]):
         yielded once they are committed. Every element is yielded by exactly one of all calls in all processes; one
         that stops early may have added up to as many more.
         """
-        for chunk in chunks(elements, _LIST_CHUNK if isinstance(elements, list | tuple) else CHUNK):
-            added = [False] * len(chunk)
-            failure = None
+        taken = 0
+        for chunk, failure in pieces(elements, _LIST_CHUNK if isinstance(elements, list | tuple) else CHUNK):
+            if failure is not None:
+                blame(failure, taken + len(chunk))
+            add_each, dump = self._store.add_each, self._dump_key
+            pairs: list[tuple[bytes, bytes]] = []
             try:
-                self._store.add_each(list(self._pairs(chunk)), added)
+                pairs.extend((dump(element), b"") for element in chunk)
+            except Exception as error:
+                blame(error, taken + len(pairs) + 1, chunk[len(pairs)])
+                failure = error
+            added = [False] * len(pairs)
+            try:
+                add_each(pairs, added)
             except Exception as error:
                 failure = error  # what was added until then is this call's to yield
             yield from compress(chunk, added)
             if failure is not None:
                 raise failure
+            taken += len(chunk)
 
     def discard_many(self, elements: Iterable[object]) -> int:
-        """Remove the elements that are there, streaming; return how many this call removed."""
+        """Remove the elements that are there, streaming; return how many this call removed. Errors as in add_many."""
         return self._delete_each(elements)
 
     def update(self, *others: Iterable[T], workers: int = 1) -> None:
-        """Add all elements of the others, streaming. ``workers`` processes share the shards of stores of one shape."""
+        """Add all elements of the others, streaming. ``workers`` processes share the shards of stores of one shape.
+
+        Errors as in :meth:`add_many`.
+        """
         sets.update(self, others, workers)
+
+    def _put(self, elements: Iterable[T]) -> None:
+        """As ``update``, whatever a subclass makes of that."""
+        self._store.put_all(self._pairs(elements))
 
     def __ior__(self, other: Set[T]) -> Self:  # type: ignore[override,misc]
         if not isinstance(other, Set):
@@ -159,9 +194,8 @@ class PersistentSet(Container, Scannable[T], MutableSet[T], Generic[T]):
 
     def _pairs(self, elements: Iterable[T]) -> Iterator[tuple[bytes, bytes]]:
         if isinstance(elements, PersistentSet) and elements._codec is self._codec:
-            return ((key, b"") for block in elements._store.all_keys() for key in block)
-        dump = self._dump_key
-        return ((dump(element), b"") for element in elements)
+            return zip(flattened(elements._store.all_keys()), repeat(b""))
+        return zip(dumped(elements, self._dump_key), repeat(b""))
 
     # New sets
 
@@ -254,7 +288,7 @@ class PersistentSet(Container, Scannable[T], MutableSet[T], Generic[T]):
         if not isinstance(other, Set):
             return NotImplemented
         missing = (element for element in other if element not in self)
-        made: PersistentSet[Any] = self._derived(None, lambda made: made.update(missing))
+        made: PersistentSet[Any] = self._derived(None, lambda made: made._put(missing))
         return made
 
     # Comparisons

@@ -10,7 +10,7 @@ from rack.algebra import dicts, operand
 from rack.algebra.joins import aligned
 from rack.algebra.operand import Stored, keys_of
 from rack.algebra.sets import each_shard
-from rack.container.base import chunks
+from rack.container.rows import chunks
 
 Report = Callable[[int], object]
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 from rack.algebra import operand
 from rack.algebra.joins import aligned
-from rack.container.base import chunks
+from rack.container.rows import blame, chunks
 from rack.shard.base import Pair, Shard
 from rack.shard.spans import ALL, blocks
 
@@ -100,38 +101,59 @@ def update_shard(mine: Any, sources: Sequence[Any], number: int, report: Callabl
 
 def merge(mine: Any, pairs: Iterable[Pair], resolve: Callable[[Any, Any, Any], Any]) -> None:
     """Add the pairs; where there is a value already, ``resolve(key, mine, theirs)`` is the new one."""
+    mine._open_store()
+    taken = 0
     for chunk in chunks(pairs, _CHUNK):
         left: dict[bytes, bytes] = {}
         for key, theirs in chunk:
             if key in left:  # once more: it meets what the first one has made
-                _merge_distinct(mine, left, resolve)
+                _merge_distinct(mine, left, resolve, taken)
+                taken += len(left)
                 left = {}
             left[key] = theirs
-        _merge_distinct(mine, left, resolve)
+        _merge_distinct(mine, left, resolve, taken)
+        taken += len(left)
 
 
-def _merge_distinct(mine: Any, pairs: dict[bytes, bytes], resolve: Callable[[Any, Any, Any], Any]) -> None:
+def _merge_distinct(mine: Any, pairs: dict[bytes, bytes], resolve: Callable[[Any, Any, Any], Any], taken: int) -> None:
+    """Merge pairs that come after ``taken`` others. Where ``resolve`` raises, those before it are merged."""
     store = mine._store
+    load_key, load, dump = mine._load_key, mine._load_value, mine._dump_value
     present = dict(zip(pairs, store.get_many(list(pairs)), strict=True))
+    resolved: dict[bytes, bytes] = {}
+    failure = None
+    for at, (key, data) in enumerate(present.items()):
+        if data is None:
+            continue
+        try:
+            resolved[key] = dump(resolve(load_key(key), load(data), load(pairs[key])))
+        except Exception as error:
+            blame(error, taken + at + 1, load_key(key))
+            failure = error
+            pairs = dict(islice(pairs.items(), at))
+            break
     absent = [(key, theirs) for key, theirs in pairs.items() if present[key] is None]
     added = [False] * len(absent)
     store.add_each(absent, added)
     new = {key for (key, _), mine_only in zip(absent, added, strict=True) if mine_only}
-    load_key, load, dump = mine._load_key, mine._load_value, mine._dump_value
     for key, theirs in pairs.items():
         if key in new:
             continue
         shard = store.route(key)
         data = present[key]
+        value = resolved.get(key)
         while True:
             if data is None:  # it went, or came, since we looked
                 data = shard.add(key, theirs)
                 if data is None:
                     break
-            value = dump(resolve(load_key(key), load(data), load(theirs)))
+            if value is None:
+                value = dump(resolve(load_key(key), load(data), load(theirs)))
             if value == data or swap(shard, key, data, value):
                 break
-            data = shard.get(key)
+            data, value = shard.get(key), None
+    if failure is not None:
+        raise failure
 
 
 def swap(shard: Shard, key: bytes, old: bytes, new: bytes) -> bool:

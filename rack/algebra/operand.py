@@ -46,7 +46,6 @@ class Stored(Operand):
     """A store of the same shape."""
 
     def __init__(self, container: Container) -> None:
-        container._settle()
         self.container = container
 
     def _is_shareable(self) -> bool:
@@ -110,7 +109,6 @@ class Foreign(Operand):
     """A store of another shape, in which the keys of ``mine`` are looked up."""
 
     def __init__(self, mine: Container, other: Container) -> None:
-        other._settle()
         self._mine = mine
         self._other = other
 

@@ -70,7 +70,7 @@ def update(mine: Container, others: Sequence[Iterable[Any]], workers: int) -> No
             _change(mine, _add_from, [other for other in group if container_of(other) is not mine], workers)
         else:
             for other in group:
-                mine._store.put_all(mine._pairs(other))  # type: ignore[attr-defined]
+                mine._put(other)  # type: ignore[attr-defined]
 
 
 def difference_update(mine: Container, others: Sequence[Iterable[Any]], workers: int) -> None:

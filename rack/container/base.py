@@ -1,18 +1,15 @@
-"""What PersistentDict and PersistentSet share: bulk reads, deletions, batches, verification."""
+"""What PersistentDict and PersistentSet share: bulk reads, deletions, verification."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from itertools import islice
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from rack.codec.serdes import unserializable
-from rack.container.batch import Batches
 from rack.container.handle import Handle, Name
+from rack.container.rows import chunks, dumped
 from rack.errors import DeserializationError, NotOpenError, SerializationError
 from rack.shard.spans import ALL, Span
-from rack.store import registry
 from rack.store.sharded import Store
 from rack.system.fanout import fan_out
 from rack.system.imports import importing
@@ -76,7 +73,14 @@ class Container(Handle):
             yield from zip(chunk, values, strict=True)
 
     def _delete_each(self, keys: Iterable[object]) -> int:
-        return self._store.delete_all(key for key in self._dump_keys(keys) if key is not None)
+        return self._store.delete_all(key for key in dumped(keys, self._dump_known) if key is not None)
+
+    def _dump_known(self, key: object) -> bytes | None:
+        """Return a key's bytes; None for one that the store cannot hold, and so does not."""
+        try:
+            return self._dump_key(key)
+        except TypeError as error:
+            return self._key_or_none(key, error)
 
     def _dump_keys(self, keys: Iterable[object]) -> Iterator[bytes | None]:
         dump = self._dump_key
@@ -123,45 +127,13 @@ class Container(Handle):
     def __bool__(self) -> bool:
         return any(shard.count() for shard in self._store.shards)
 
-    @contextmanager
-    def batch(self) -> Iterator[Self]:
-        """Collect this thread's plain writes (``d[key] = value``) and commit them together, a transaction a shard.
-
-        This thread reads what it wrote; others see it when the block ends, also by an exception, or when about 32 MiB
-        have been collected. Operations with an answer (add, discard, pop, incr, ...) are done at once. The writes of
-        one batch are atomic for each shard, not all together. No lock is held while the block runs.
-        """
-        with registry.guard():
-            if self._batches is None:
-                self._batches = Batches(self._store)
-                self._use(self._batches.store)
-            batches = self._batches
-            batches.begin()
-        try:
-            yield self
-        finally:
-            try:
-                batches.flush_outermost()
-            finally:
-                with registry.guard():
-                    if not batches.end() and self._batches is batches:
-                        self._batches = None
-                        if not self.closed:
-                            self._use(batches.plain)
-
     def _is_shareable(self) -> bool:
-        """Return whether worker processes can use the container; what this thread's batch holds is committed first."""
-        self._settle()
+        """Return whether worker processes can use the container."""
         return not self._is_snapshot
 
     def _make_set(self, name: Name, fill: Callable[[Any], object]) -> Any:
         """Return a new, open set that holds keys as this container does, filled by ``fill``."""
         raise NotImplementedError
-
-    def _settle(self) -> None:
-        """Commit what this thread's batch holds, so that other processes see it."""
-        if self._batches is not None:
-            self._batches.settle()
 
     def check(self, *, workers: int = 1) -> int:
         """Verify the store: shards, identities, counts, order, that each key is in its shard and can be read.
@@ -175,9 +147,3 @@ class Container(Handle):
             from rack.care.entries import check_shard
 
         return sum(fan_out(check_shard, (self,), range(len(self._store.shards)), workers))
-
-
-def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    iterator = iter(items)
-    while chunk := list(islice(iterator, size)):
-        yield chunk

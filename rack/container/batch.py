@@ -1,158 +1,123 @@
-"""``with d.batch():`` collects a thread's plain writes and commits them together, a transaction a shard.
+"""``with d.batch() as batch:`` collects writes in an object of their own, and writes them together.
 
-Only ``put`` is held back: it has no answer. An operation whose answer must be exact (add, delete, pop, modify) is
-done at once, after what the batch holds for its shard when that touches the key; operations on the whole shard come
-after what it holds. No transaction and no lock is held while the ``with`` block runs.
+The container itself is never in a mode: what is written to it inside the block is written at once, by whomever. So
+it does not matter which thread or task enters the block, and which leaves it.
 """
 
 from __future__ import annotations
 
 import os
-import weakref
-from collections.abc import Callable
-from threading import get_ident
-from typing import Any
+from threading import RLock
+from typing import Any, Generic, NoReturn, Self, TypeVar
 
-from rack.shard.base import Shard
-from rack.shard.proxy import Result, ShardProxy
-from rack.store.sharded import Store
+from rack.container.base import Container
+from rack.errors import NotOpenError
 
-_BUFFER_BYTES = 32 << 20
-_PAIR_OVERHEAD = 170
+K = TypeVar("K")
+V = TypeVar("V")
+T = TypeVar("T")
+
+# What a batch holds at most. As it is written a transaction a shard, and all of it may be for one, their number is
+# bounded too: each may change a page of its own, and a transaction of LMDB has 131,071.
+_BYTES = 32 << 20
+_WRITES = 100_000
+_WRITE_OVERHEAD = 170  # bytes that a write takes beside its own
+_ABSENT: Any = object()
 
 
-class Batches:
-    """The batches under way on one container, at most one a thread; ``store`` is what the container uses meanwhile."""
+class Batch:
+    """Base of both kinds. Threads may share one: each write is in it, or has been written, as a whole."""
 
-    def __init__(self, store: Store) -> None:
-        self.plain = store
-        self._shards = [_BatchShard(shard, self) for shard in store.shards]
-        self.store = Store(self._shards, store.memory)
-        self._depth: dict[int, int] = {}
-        self._size: dict[int, int] = {}
-        _alive.add(self)
+    def __init__(self, container: Container) -> None:
+        self._container = container
+        self._held: dict[bytes, bytes | None] = {}  # None: to be deleted
+        self._size = 0
+        self._entered_by = 0  # process
+        self._is_over = False
+        self._lock = RLock()  # a signal handler may write to it while it is flushed
 
-    def begin(self) -> None:
-        thread = get_ident()
-        self._depth[thread] = self._depth.get(thread, 0) + 1
-        self._size.setdefault(thread, 0)
+    def __enter__(self) -> Self:
+        """Begin. :raises NotOpenError: the container is closed, or the batch was used before."""
+        if self._entered_by:
+            raise NotOpenError("a batch can be used once: make another one with batch()")
+        self._container._open_store()
+        self._entered_by = os.getpid()
+        return self
 
-    def end(self) -> bool:
-        """Leave a batch that has been flushed; return whether any batch is left."""
-        thread = get_ident()
-        self._depth[thread] -= 1
-        if not self._depth[thread]:
-            del self._depth[thread], self._size[thread]
-            for shard in self._shards:
-                shard.held.pop(thread, None)
-        return bool(self._depth)
+    def __exit__(self, exc_type: object, exc: object, traceback: object) -> None:
+        """Write what is held, unless the block raised; in a forked child it is for the parent to write."""
+        if self._entered_by != os.getpid():  # nor may its lock be waited for, which some thread had at the fork
+            return
+        with self._lock:
+            self._is_over = True
+            try:
+                if exc_type is None:
+                    self._flush()
+            finally:
+                self._held = {}
 
-    def held(self, shard: _BatchShard) -> dict[bytes, bytes] | None:
-        """Return what this thread's batch holds for the shard, or None if the thread has no batch."""
-        thread = get_ident()
-        if thread not in self._depth:
-            return None
-        return shard.held.setdefault(thread, {})
+    def __repr__(self) -> str:
+        return f"<batch of {len(self._held):,} writes to {self._container!r}>"
 
-    def note(self, size: int) -> None:
-        thread = get_ident()
-        self._size[thread] += size
-        if self._size[thread] >= _BUFFER_BYTES:
-            self.flush()
+    def _hold(self, key: bytes, value: bytes | None) -> None:
+        if self._entered_by != os.getpid():
+            self._refuse()
+        with self._lock:
+            if self._is_over:
+                self._refuse()
+            self._held[key] = value
+            self._size += _WRITE_OVERHEAD + len(key) + (0 if value is None else len(value))
+            if self._size >= _BYTES or len(self._held) >= _WRITES:
+                self._flush()
 
-    def flush_outermost(self) -> None:
-        """Commit what this thread's batch holds, unless it is inside another one."""
-        if self._depth[get_ident()] == 1:
-            self.flush()
+    def _hold_deletion(self, key: object) -> None:
+        key_bytes = self._container._dump_known(key)
+        if key_bytes is not None:
+            self._hold(key_bytes, None)
 
-    def settle(self) -> None:
-        """Commit what this thread's batch holds, if it has one."""
-        if get_ident() in self._depth:
-            self.flush()
+    def _flush(self) -> None:
+        """Write what is held. What could not be written stays; what an interrupt comes behind is written again."""
+        held = self._held
+        if held:
+            for written in self._container._store.change_each(held.items()):
+                for key, value in written:
+                    if held.get(key, _ABSENT) is value:  # and not another one that came meanwhile
+                        del held[key]
+        self._size = 0
 
-    def flush(self) -> None:
-        """Commit what this thread's batch holds."""
-        thread = get_ident()
-        held = [shard.held[thread] for shard in self._shards if thread in shard.held]
-        self.plain.put_all(pair for pairs in held for pair in pairs.items())
-        for pairs in held:
-            pairs.clear()
-        self._size[thread] = 0
+    def _refuse(self) -> NoReturn:
+        if not self._entered_by:
+            raise NotOpenError("the batch has not begun: write to it inside of `with d.batch() as batch:`")
+        if self._entered_by == os.getpid():
+            raise NotOpenError("the batch is over: its `with` block was left")
+        raise NotOpenError("the batch is of the process that this one was forked from, which writes it")
 
-    def after_fork_in_child(self) -> None:
-        """What was held at the fork is for the parent to write, and the batches of other threads are theirs.
 
-        At once, not at the next use: a new thread may have the identity of one that is not here.
+class DictBatch(Batch, Generic[K, V]):
+    """What :meth:`rack.PersistentDict.batch` gives."""
+
+    def __setitem__(self, key: K, value: V) -> None:
+        """Set ``d[key] = value`` when the batch is written.
+
+        :raises SerializationError: at once, as for ``d[key] = value``. :raises NotOpenError: not inside of its block.
         """
-        thread = get_ident()
-        self._depth = {thread: self._depth[thread]} if thread in self._depth else {}
-        self._size = dict.fromkeys(self._depth, 0)
-        for shard in self._shards:
-            shard.held.clear()
+        self._hold(self._container._dump_key(key), self._container._dump_value(value))
+
+    def __delitem__(self, key: K) -> None:
+        """Delete the key, if it is there when the batch is written: a key that is not is no error."""
+        self._hold_deletion(key)
 
 
-_alive: weakref.WeakSet[Batches] = weakref.WeakSet()
+class SetBatch(Batch, Generic[T]):
+    """What :meth:`rack.PersistentSet.batch` gives."""
 
+    def add(self, element: T) -> None:
+        """Add the element when the batch is written.
 
-def _after_fork_in_child() -> None:
-    for batches in list(_alive):
-        batches.after_fork_in_child()
+        :raises SerializationError: at once, as of ``s.add``. :raises NotOpenError: not inside of its block.
+        """
+        self._hold(self._container._dump_key(element), b"")
 
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-class _BatchShard(ShardProxy):
-    def __init__(self, inner: Shard, batches: Batches) -> None:
-        super().__init__(inner)
-        self._batches = batches
-        self.held: dict[int, dict[bytes, bytes]] = {}
-
-    def put(self, key: bytes, value: bytes) -> None:
-        held = self._batches.held(self)
-        if held is None:
-            self._inner.put(key, value)
-        else:
-            held[key] = value
-            self._batches.note(len(key) + len(value) + _PAIR_OVERHEAD)
-
-    def get(self, key: bytes) -> bytes | None:
-        held = self._batches.held(self)
-        return held[key] if held and key in held else self._inner.get(key)
-
-    def contains(self, key: bytes) -> bool:
-        held = self._batches.held(self)
-        return (held is not None and key in held) or self._inner.contains(key)
-
-    def add(self, key: bytes, value: bytes) -> bytes | None:
-        self._settle(key)
-        return self._inner.add(key, value)
-
-    def delete(self, key: bytes) -> bool:
-        self._settle(key)
-        return self._inner.delete(key)
-
-    def pop(self, key: bytes) -> bytes | None:
-        self._settle(key)
-        return self._inner.pop(key)
-
-    def modify(self, key: bytes, change: Callable[[bytes | None], bytes | None]) -> None:
-        self._settle(key)
-        self._inner.modify(key, change)
-
-    def _settle(self, key: bytes) -> None:
-        """Commit what is held for the shard if the key is in it."""
-        held = self._batches.held(self)
-        if held and key in held:
-            self._commit(held)
-
-    def _commit(self, held: dict[bytes, bytes]) -> None:
-        if held:
-            Store([self._inner]).put_all(held.items())
-            held.clear()
-
-    def _forward(self, method: Callable[..., Result], *args: Any) -> Result:
-        held = self._batches.held(self)
-        if held:
-            self._commit(held)
-        return method(*args)
+    def discard(self, element: object) -> None:
+        """Remove the element, if it is there when the batch is written."""
+        self._hold_deletion(element)

@@ -29,7 +29,7 @@ def copied(
 def _copy_shard(source: Any, made: Any, number: int, report: Report) -> None:
     if (source._codec, source._serdes) != (made._codec, made._serdes):
         part = source.shards()[number]
-        made.update(_told(part.items() if source._kind == "dict" else part, report))
+        made._put(_told(part.items() if source._kind == "dict" else part, report))
         return
     found = blocks(source._store.shards[number], ALL, values=True)
     if len(source._store.shards) != len(made._store.shards):

@@ -9,7 +9,6 @@ from typing import Any, ClassVar, NoReturn, Self
 
 from rack.codec.keys import KeyCodec, resolve_codec
 from rack.codec.serdes import MARSHAL, Serdes, SerdesArgument, resolve
-from rack.container.batch import Batches
 from rack.container.snapshot import Snapshotting
 from rack.errors import LockTimeoutError, NotOpenError
 from rack.shard import DEFAULT_ENGINE, ENGINES, shard_class
@@ -19,8 +18,10 @@ from rack.store.manifest import MAX_SHARDS, Manifest, Request, absolute_path, di
 from rack.store.opening import Mode
 from rack.store.registry import OpenStore
 from rack.store.sharded import Store
+from rack.system.imports import importing
 
 Name = str | os.PathLike[str] | None
+Extra = tuple[dict[str, Any], dict[str, Any]]  # what subclasses have put into a container: attributes, slots
 
 
 class Handle(Snapshotting):
@@ -38,6 +39,8 @@ class Handle(Snapshotting):
     _load_key: Callable[[bytes], Any]
     _dump: Callable[[Any], bytes]
     _load: Callable[[bytes], Any]
+    _held: OpenStore | None
+    _finalizer: weakref.finalize[..., Handle] | None
 
     _kind: ClassVar[str]
     _default_engine: ClassVar[str | None] = None
@@ -74,9 +77,8 @@ class Handle(Snapshotting):
         self._request = self._make_request(hash, serdes, shards, engine, key_serdes)
         self._depth = 0
         self._entered_by_maker = False
-        self._batches: Batches | None = None
-        self._held: OpenStore | None = None
-        self._finalizer: weakref.finalize[..., Handle] | None = None
+        self._held = None
+        self._finalizer = None
         self._set_closed()
 
     def _make_request(
@@ -153,7 +155,7 @@ class Handle(Snapshotting):
     def _forget(self) -> None:
         if self._finalizer is not None:
             self._finalizer.detach()
-        self._finalizer = self._held = self._batches = None
+        self._finalizer = self._held = None
         self._depth = 0
         self._entered_by_maker = False
         self._set_closed()
@@ -179,19 +181,17 @@ class Handle(Snapshotting):
         self._load_key = self._codec.loads
         self._dump = self._serdes.dumps
         self._load = self._serdes.loads
-        self._use(held.store(self._mode))
+        self._store = held.store(self._mode)
+        self._route = self._store.route
 
-    def _use(self, store: Store) -> None:
-        self._store = store
-        self._route = store.route
-
-    def _set_closed(self) -> None:
-        self._store = self._codec = self._serdes = _NOT_OPEN
-        self._route = self._dump_key = self._load_key = self._dump = self._load = _not_open
+    def _set_closed(self, reason: Exception | None = None) -> None:
+        closed: Any = _NOT_OPEN if reason is None else _NotOpen(reason)
+        self._store = self._codec = self._serdes = closed
+        self._route = self._dump_key = self._load_key = self._dump = self._load = closed
 
     def _open_store(self) -> Any:
         if self._held is None:
-            _not_open()
+            self._load(b"")  # tells why
         return self._held
 
     @property
@@ -215,28 +215,69 @@ class Handle(Snapshotting):
         what = ", snapshot" if self._is_snapshot else ""
         return f"<{type(self).__name__} {self.name!r}, {manifest.engine}, {manifest.shards} shards{what}>"
 
-    def __deepcopy__(self, memo: object) -> Any:
-        return self.copy()  # type: ignore[attr-defined]
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        with importing:
+            from copy import deepcopy
+
+        made = memo[id(self)] = self.__copy__()  # type: ignore[attr-defined]
+        made._put_extra(deepcopy(self._extra(), memo))
+        return made
+
+    # Subclasses may have constructors of their own: what is made here of an object is made without them, and has what
+    # they have put into it.
+
+    @classmethod
+    def _bare(cls, path: str, extra: Extra, **arguments: Any) -> Self:
+        """Return a container of this class with what a subclass has put into another one."""
+        made = object.__new__(cls)
+        made._put_extra(extra)
+        Handle.__init__(made, path, **arguments)
+        return made
+
+    def _extra(self) -> Extra:
+        """Return the attributes that a subclass has put into the object, and the slots."""
+        state = object.__getstate__(self)
+        attributes, slots = state if isinstance(state, tuple) else (state, {})
+        return {name: value for name, value in attributes.items() if name not in _OWN}, slots
+
+    def _put_extra(self, extra: Extra) -> None:
+        attributes, slots = extra
+        vars(self).update(attributes)
+        for name, value in slots.items():
+            object.__setattr__(self, name, value)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return object.__new__, (type(self),), self.__getstate__()
 
     def __getstate__(self) -> dict[str, Any]:
         self._check_sendable()
-        return {"path": self._path, "name": self.name, "arguments": self._arguments, "open": not self.closed}
+        return {
+            "path": self._path,
+            "name": self.name,
+            "arguments": self._arguments,
+            "open": not self.closed,
+            "extra": self._extra(),
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # A worker must not make the store anew; nor at all, if the handle was open and so the store is there.
         arguments = dict(state["arguments"])
         if arguments["flag"] in "cn":
             arguments["flag"] = "w" if state["open"] else "c"
-        self.__init__(state["path"], **arguments)  # type: ignore[misc]
+        self._put_extra(state["extra"])
+        Handle.__init__(self, state["path"], **arguments)
         self.name = state["name"]
         if state["open"]:
-            self.open()
+            try:
+                self.open()
+            except Exception as error:
+                # What raises while a task's arguments are unpickled ends a worker of multiprocessing.Pool, which then
+                # waits for the task for ever. So the first use tells.
+                self._set_closed(error)
 
     def sync(self) -> None:
         """Return when everything written so far, by any process, is on the disk."""
-        if self._held is None:
-            _not_open()
-        self._held.sync(self._store)
+        self._open_store().sync(self._store)
 
     # Containers made by operations
 
@@ -251,10 +292,19 @@ class Handle(Snapshotting):
         if arguments["key_serdes"] is None and "serdes" not in options:
             arguments["key_serdes"] = self._codec.preset
         arguments |= {"shards": self._manifest.shards, "engine": self._manifest.engine, **options}
-        return (like or type(self))._produce(name, self._path, arguments, fill)
+        if like is not None:
+            return like._produce(name, self._path, arguments, fill)
+        return self._produce(name, self._path, arguments, fill, self._extra())
 
     @classmethod
-    def _produce(cls, name: Name, beside: str, arguments: dict[str, Any], fill: Callable[[Any], object]) -> Self:
+    def _produce(
+        cls,
+        name: Name,
+        beside: str,
+        arguments: dict[str, Any],
+        fill: Callable[[Any], object],
+        extra: Extra = ({}, {}),
+    ) -> Self:
         """Make a container and fill it; without a name it is anonymous and lies beside another.
 
         One with a name is anonymous until it is full, so that nobody ever finds half of it.
@@ -262,7 +312,7 @@ class Handle(Snapshotting):
         target = None if name is None else absolute_path(name)
         if target is not None:
             files.check_absent(target)
-        made = cls(files.anonymous_path(target or beside), flag="n", **arguments)
+        made = cls._bare(files.anonymous_path(target or beside), extra, flag="n", **arguments)
         # Nobody misses it after a power failure until it has its name.
         made._mode = Mode("n", "process", None, made._mode.memory)
         try:
@@ -295,18 +345,28 @@ class Handle(Snapshotting):
         self._attach(registry.acquire(target, self._request, self._mode))
 
 
+#: The attributes of every container, which are the annotated ones; and what `typing` puts into generic objects.
+_OWN = frozenset((*Handle.__annotations__, *Snapshotting.__annotations__, "_is_snapshot", "__orig_class__"))
+
+
 def _collected(held: OpenStore, anonymous: bool, pid: int) -> None:
     """Give back the store of a container that was collected or open at exit; its maker deletes an anonymous one."""
     registry.orphan(held, anonymous and pid == os.getpid())
 
 
-def _not_open(*args: object) -> NoReturn:
-    raise NotOpenError("the container is not open; use it in a `with` block, or between open() and close()")
-
-
 class _NotOpen:
+    """Stands for all that an open container has, and raises."""
+
+    def __init__(self, reason: Exception | None = None) -> None:
+        self._reason = reason
+
+    def __call__(self, *args: object) -> NoReturn:
+        if self._reason is not None:
+            raise self._reason.with_traceback(None)
+        raise NotOpenError("the container is not open; use it in a `with` block, or between open() and close()")
+
     def __getattr__(self, name: str) -> NoReturn:
-        _not_open()
+        self()
 
 
-_NOT_OPEN: Any = _NotOpen()
+_NOT_OPEN = _NotOpen()

@@ -31,13 +31,15 @@ class Snapshotting:
     _open_store: Callable[[], Any]
     open: Callable[[], Self]
     _attach: Callable[[OpenStore], None]
+    _bare: Callable[..., Self]
+    _extra: Callable[[], Any]
 
     def snapshot(self) -> Self:
         """Return a read-only view of all shards at one instant, opened: a container that never changes.
 
         Use it in a ``with`` block, in this process and its threads: it is not pickled, and not open in a forked child.
         Writing to it is ReadOnlyError. O(shards), whatever the size; it waits for no writer unless one is busy with
-        every shard, and then holds writers off for a moment. What this thread has in a ``batch()`` is committed first.
+        every shard, and then holds writers off for a moment.
 
         As long as it is open, space of deleted and replaced entries is not used again, in any process. On LMDB it is
         copied to temporary files, shard by shard, when this process has to make a shard larger; on SQLite, as a whole,
@@ -59,8 +61,7 @@ class Snapshotting:
             with importing:
                 from rack.store.instant import OpenSnapshot
 
-            cls: Any = type(self)
-            made = cls(self._path, **{**self._arguments, "flag": "r", "timeout": None})
+            made = self._bare(self._path, self._extra(), **{**self._arguments, "flag": "r", "timeout": None})
             made.name, made._request, made._is_snapshot = self.name, self._request, True
             made._attach(OpenSnapshot(self._open_store(), self._store, self._mode.timeout))
             made._depth = 1

@@ -121,6 +121,10 @@ class Shard(ABC):
     def delete_many(self, keys: list[bytes]) -> int:
         """Return how many of the keys were there."""
 
+    @abstractmethod
+    def change_many(self, pairs: list[Pair], keys: list[bytes]) -> None:
+        """Store ``pairs`` and delete ``keys``, both in order; no key is in both, nor twice in one of them."""
+
     # The whole shard
 
     @abstractmethod

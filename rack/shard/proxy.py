@@ -66,6 +66,9 @@ class ShardProxy(Shard):
     def delete_many(self, keys: list[bytes]) -> int:
         return self._forward(self._inner.delete_many, keys)
 
+    def change_many(self, pairs: list[Pair], keys: list[bytes]) -> None:
+        self._forward(self._inner.change_many, pairs, keys)
+
     def scan(
         self, start: bytes, stop: bytes | None, reverse: bool, values: bool, limit: int = BLOCK_ITEMS
     ) -> list[Any]:
@@ -134,7 +137,7 @@ class ReadOnlyShard(Shard):
         raise ReadOnlyError(errno.EACCES, self._refusal)
 
     put = add = delete = pop = pop_first = modify = _refuse  # type: ignore[assignment]
-    put_many = add_many = delete_many = clear = _refuse  # type: ignore[assignment]
+    put_many = add_many = delete_many = change_many = clear = _refuse  # type: ignore[assignment]
 
 
 class FrozenShard(ReadOnlyShard, ShardProxy):

@@ -51,24 +51,42 @@ class Bulk(Generic[Result]):
         self._transaction_pairs = _PAIRS
 
     def run(self, pairs: Iterable[Pair]) -> Iterator[Result]:
-        """Take in all pairs and write them; yield what the writes return. A later pair wins over an earlier one."""
+        """Take in all pairs and write them; yield what the writes return. A later pair wins over an earlier one.
+
+        An exception of ``pairs`` is raised once those that came before it are written; not so an interrupt (a
+        BaseException such as KeyboardInterrupt), which has to end this soon.
+        """
         append_to = router([fresh.append for fresh in self._fresh])
         number_of = router(range(len(self._fresh)))
         size = 0
-        for pair in pairs:
-            key, value = pair
-            append_to(key)(pair)
-            size += len(key) + len(value) + _OBJECT_BYTES
-            if size >= self._fresh_bytes:
-                if len(value) >= self._fresh_bytes:  # not packed: marshal holds no 2 GiB
-                    yield from self._flush(number_of(key))
-                self._pack()
-                size = 0
-                while (fullest := self._over_budget()) is not None:
-                    self._transaction_pairs = _PAIRS_OVERFLOWING
-                    yield from self._flush(fullest)
+        failure = None
+        is_writing = False
+        try:
+            for pair in pairs:
+                key, value = pair
+                append_to(key)(pair)
+                size += len(key) + len(value) + _OBJECT_BYTES
+                if size >= self._fresh_bytes:
+                    is_writing = True
+                    if len(value) >= self._fresh_bytes:  # not packed: marshal holds no 2 GiB
+                        yield from self._flush(number_of(key))
+                    self._pack()
+                    size = 0
+                    while (fullest := self._over_budget()) is not None:
+                        self._transaction_pairs = _PAIRS_OVERFLOWING
+                        yield from self._flush(fullest)
+                    is_writing = False
+        except Exception as error:
+            if is_writing:
+                raise
+            failure = error
         for number in rotated(range(len(self._fresh))):
             yield from self._flush(number)
+        if failure is not None:
+            try:
+                raise failure
+            finally:
+                del failure  # whose traceback has this frame
 
     def _pack(self) -> None:
         for number, fresh in enumerate(self._fresh):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import itemgetter
 from typing import TypeVar
 
 from rack.shard.base import Pair, Shard
@@ -14,6 +15,7 @@ from rack.store.rotation import rotated
 from rack.store.router import router
 
 Result = TypeVar("Result")
+Change = tuple[bytes, bytes | None]  # a key, and its new value; None: it is deleted
 
 
 class Store:
@@ -91,6 +93,21 @@ class Store:
         """Delete the keys, streaming; return how many were there."""
         pairs = ((key, b"") for key in keys)
         return sum(self._bulk(pairs, lambda shard, block: shard.delete_many([key for key, _ in block])))
+
+    def change_each(self, changes: Iterable[Change]) -> Iterator[list[Change]]:
+        """Put the pairs, and delete the keys whose value is None; a transaction a shard. No key is there twice.
+
+        Yield what has been written, shard by shard.
+        """
+        route = self.route
+        by_shard: defaultdict[Shard, list[Change]] = defaultdict(list)
+        for change in sorted(changes, key=itemgetter(0)):
+            by_shard[route(change[0])].append(change)
+        for shard in rotated(self.shards):
+            if changed := by_shard[shard]:
+                pairs = [(key, value) for key, value in changed if value is not None]
+                shard.change_many(pairs, [key for key, value in changed if value is None])
+                yield changed
 
     def _bulk(self, pairs: Iterable[Pair], write: Callable[[Shard, list[Pair]], Result]) -> Iterator[Result]:
         """Have ``write`` write the pairs, each shard's sorted and a good many at a time."""

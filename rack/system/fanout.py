@@ -22,8 +22,8 @@ def fan_out(
 
     With one worker, in a process that may not have children (a worker of ``multiprocessing.Pool``), or where something
     takes part that only this process can use, it is done here. ``function`` belongs to a module; ``shared`` is handed
-    to each worker once. What has a method ``_is_shareable`` in it, or in a list in it, is asked first: it makes itself
-    ready for use by other processes and tells whether they can use it. ``report(n)`` tells that ``n`` more entries,
+    to each worker once. What has a method ``_is_shareable`` in it, or in a list in it, is asked first whether other
+    processes can use it. ``report(n)`` tells that ``n`` more entries,
     say, are done; that is passed on to ``progress``, here.
 
     When it raises, no worker is left, and what they have written until then is written.
@@ -53,7 +53,5 @@ def check_workers(workers: int) -> None:
 
 
 def _are_shareable(shared: tuple[Any, ...]) -> bool:
-    """Ask all that take part, so that each is ready: not only up to the first that says no."""
     parts = chain.from_iterable(each if isinstance(each, list) else [each] for each in shared)
-    answers = [part._is_shareable() for part in parts if hasattr(part, "_is_shareable")]
-    return all(answers)
+    return all(part._is_shareable() for part in parts if hasattr(part, "_is_shareable"))

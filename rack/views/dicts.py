@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, MappingView, Set, ValuesView
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 from rack.algebra import dicts, joins, operand, sets
@@ -20,6 +21,11 @@ class _View(MappingView, Scannable[T]):
     """What all views share. They are of a dict, or of one of its shards."""
 
     _mapping: Any
+
+    @property
+    def mapping(self) -> MappingProxyType[Any, Any]:
+        """What it is a view of, to be read."""
+        return MappingProxyType(self._mapping)
 
     @property
     def _key_codec(self) -> KeyCodec:

@@ -14,6 +14,7 @@ from rack.views.dicts import PersistentItems, PersistentKeys, PersistentValues
 K = TypeVar("K")
 V = TypeVar("V")
 E = TypeVar("E")
+_MISSING: Any = object()
 
 
 class ShardView(Generic[K, E], Scannable[E]):
@@ -90,8 +91,8 @@ class DictShard(ShardView[K, tuple[K, V]], Generic[K, V]):
     """A shard of a PersistentDict."""
 
     def __getitem__(self, key: K) -> V:
-        value: V = self.store[key]
-        if not self._has(key):
+        value: V = self.store.get(key, _MISSING)
+        if value is _MISSING or not self._has(key):
             raise KeyError(key)
         return value
 

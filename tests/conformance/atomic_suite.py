@@ -1,4 +1,4 @@
-"""What PersistentDict promises beyond ``dict``: what is atomic on a key, bulk operations, batches, errors by name."""
+"""What PersistentDict promises beyond ``dict``: what is atomic on a key, bulk operations, errors by name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from rack import DeserializationError, PersistentDict, SerializationError
 from tests.conformance.container_suite import ContainerSuite
 from tests.conformance.dict_suite import ABSENT, MODEL, UNHASHABLE
-from tests.conformance.model import KEYS, Place, dumped, same
+from tests.conformance.model import KEYS, Place, dumped
 
 
 class AtomicSuite(ContainerSuite):
@@ -76,44 +76,6 @@ class AtomicSuite(ContainerSuite):
         for key in UNHASHABLE:
             with pytest.raises(TypeError, match="unhashable"):
                 d.get_many([key])
-
-    def test_a_batch_answers_as_a_dict_and_is_written_when_it_ends(self, d: Any, place: Place) -> None:
-        model, witness = dict(MODEL), place.dict().open()
-        with d.batch():
-            for at, key in enumerate([*KEYS[::2], *ABSENT]):
-                d[key] = model[key] = at
-                assert d[key] == at
-            assert "x" not in witness
-            assert all(key in d for key in ABSENT)
-            for key in ("x", "a", 7, "long" * 301):
-                same(lambda k=key: model.pop(k), lambda k=key: d.pop(k), key)
-                assert key not in d
-            d[7] = model[7] = 1
-            assert (d.incr(7), d.add(7, 0), d.setdefault("x", "s"), d.compare_and_set("x", "s", "t")) == (
-                2,
-                False,
-                "s",
-                True,
-            )
-            model |= {7: 2, "x": "t"}
-            del d["b"], model["b"]
-            d.update({"u": 1, "w": 2})
-            model.update({"u": 1, "w": 2})
-            d["u"] = model["u"] = 3
-            assert len(d) == len(model)
-            assert dict(d.items()) == model
-            d["last"] = model["last"] = 1
-            assert d.get_many(["last", "u"]) == {"last": 1, "u": 3}
-            d["very last"] = model["very last"] = 1
-        witness.close()
-        assert place.stored(d) == model
-
-    def test_clearing_in_a_batch_clears_what_it_holds(self, d: Any) -> None:
-        with d.batch():
-            d["held"] = 1
-            d.clear()
-            d["after"] = 2
-        assert dict(d.items()) == {"after": 2}
 
     # Errors
 

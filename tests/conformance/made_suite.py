@@ -1,12 +1,10 @@
-"""What both containers promise about copies and anonymous stores, batches, and many keys at once."""
+"""What both containers promise about copies and anonymous stores, and many keys at once."""
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import subprocess
 import sys
-from threading import Thread
 
 import pytest
 
@@ -80,36 +78,6 @@ class MadeSuite(ContainerSuite):
         other = getattr(place, kind)("other").open()
         assert list(other) == ["precious"]
         assert list(container) == ["a"]
-
-    # Batches
-
-    @both
-    def test_batches_nest_and_are_read_by_their_own_thread_only(self, place: Place, kind: str) -> None:
-        container, witness = opened(place, kind, ["a"]), getattr(place, kind)().open()
-        seen: list[bool] = []
-        with container.batch() as entered:
-            assert entered is container
-            with container.batch():
-                put(container, "b")
-            put(container, "c")
-            assert "b" in container
-            assert "c" in container
-            for look in (lambda: seen.append("c" in container), lambda: seen.append("c" in witness)):
-                thread = Thread(target=look)
-                thread.start()
-                thread.join()
-            assert seen == [kind == "set"] * 2, "an add is done at once, a plain write when the batch ends"
-            assert sorted(container) == ["a", "b", "c"]
-            assert len(container) == 3
-        assert sorted(witness) == ["a", "b", "c"]
-
-    @both
-    def test_an_exception_in_a_batch_keeps_what_was_written(self, place: Place, kind: str) -> None:
-        container = opened(place, kind, ["a"])
-        with contextlib.suppress(ZeroDivisionError), container.batch():
-            put(container, "b")
-            put(container, 1 // 0)
-        assert sorted(place.stored(container)) == ["a", "b"]
 
     # Many at once
 

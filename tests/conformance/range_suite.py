@@ -121,16 +121,6 @@ class RangeSuite(ContainerSuite):
         assert seen == sorted(set(seen))
 
     @both
-    def test_a_scan_sees_a_batch_of_its_thread(self, place: Place, kind: str) -> None:
-        container = getattr(place, kind)(key_serdes="str").open()
-        put(container, "b")
-        with container.batch():
-            put(container, "a")
-            put(container, "c")
-            assert [key[0] for key in container.scan("a", "c")] == ["a", "b"]
-            assert [key[0] for key in container.scan(reverse=True, limit=2)] == ["c", "b"]
-
-    @both
     @pytest.mark.parametrize("serdes", [None, "pickle", "json"])
     def test_a_store_whose_bytes_are_in_no_order_says_how_to_get_one(
         self, place: Place, kind: str, serdes: str | None

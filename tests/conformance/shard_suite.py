@@ -26,7 +26,7 @@ operations = st.lists(
     st.one_of(
         st.tuples(st.sampled_from(["put", "add", "modify"]), st.sampled_from(EDGE_KEYS), st.sampled_from(VALUES)),
         st.tuples(st.sampled_from(["get", "contains", "delete", "pop"]), st.sampled_from(EDGE_KEYS)),
-        st.tuples(st.sampled_from(["get_many", "delete_many", "add_many", "put_many"]), pairs_of_keys),
+        st.tuples(st.sampled_from(["get_many", "delete_many", "add_many", "put_many", "change_many"]), pairs_of_keys),
         st.tuples(st.sampled_from(["pop_first", "count", "clear"])),
     ),
     max_size=40,
@@ -81,6 +81,9 @@ class ShardSuite(ScanSuite, ShardLifeSuite):
         assert shard.delete(key)
         shard.put(key, b"8")
         assert shard.delete_many([key, key]) == 1
+        shard.change_many([(key, b"9")], [])
+        assert bench.stored() == {key: b"9"}
+        bench.shard.change_many([], [key])
         assert bench.stored() == {}
 
     def test_all_keys_live_side_by_side(self, bench: Bench) -> None:
@@ -138,6 +141,7 @@ class ShardSuite(ScanSuite, ShardLifeSuite):
         assert bench.shard.add_many([]) == []
         assert bench.shard.delete_many([]) == 0
         bench.shard.put_many([])
+        bench.shard.change_many([], [])
         assert bench.stored() == {}
 
     def test_bulk_operations_larger_than_the_file_grow_it(self, bench: Bench) -> None:
@@ -149,6 +153,18 @@ class ShardSuite(ScanSuite, ShardLifeSuite):
         assert bench.stored() == expected | more
         assert bench.shard.delete_many(sorted(expected)) == 20_000
         assert bench.stored() == more
+        bench.shard.change_many(sorted(expected.items()), sorted(more))
+        assert bench.stored() == expected
+
+    def test_changes_that_cannot_all_be_made_are_not_made_at_all(self, bench: Bench) -> None:
+        before = {b"a": b"1", b"b": b"2", b"long" * 200: b"3"}
+        bench.shard.put_many(sorted(before.items()))
+        no_bytes: Any = [1, 2]
+        with pytest.raises(Exception, match="list"):
+            bench.shard.change_many([(b"b", b"x"), (b"c", b"y"), (b"d", no_bytes)], [b"a", b"long" * 200])
+        assert bench.stored() == before
+        bench.shard.change_many([(b"b", b"x"), (b"c", b"y")], [b"a", b"long" * 200])
+        assert bench.stored() == {b"b": b"x", b"c": b"y"}
 
     @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
     @given(plan=operations)
@@ -196,6 +212,7 @@ class ShardSuite(ScanSuite, ShardLifeSuite):
             lambda: shard.delete_many([b"d"]),
             lambda: shard.delete(b"l" * 600),
             lambda: shard.put(b"e", b"1"),
+            lambda: shard.change_many([(b"f", b"1")], [b"e"]),
             lambda: shard.clear(),
         ]
         seen = [shard.version()]
@@ -210,10 +227,18 @@ class ShardSuite(ScanSuite, ShardLifeSuite):
 def run_on_shard(shard: Any, operation: str, args: list[Any]) -> Any:
     if operation == "modify":
         return shard.modify(args[0], lambda old: (old or b"-")[:4] + args[1])
+    if operation == "change_many":
+        return shard.change_many(*halves(args[0]))
     if operation in ("add_many", "put_many"):
         pairs = [(key, b"%d" % at) for at, key in enumerate(args[0])]
         return shard.add_many(pairs) if operation == "add_many" else shard.put_many(sorted(pairs, key=itemgetter(0)))
     return getattr(shard, operation)(*args)
+
+
+def halves(keys: list[bytes]) -> tuple[list[tuple[bytes, bytes]], list[bytes]]:
+    """Return what change_many is to do with some keys: every other one is stored, the others are deleted."""
+    keys = sorted(set(keys))
+    return [(key, b"%d" % at) for at, key in enumerate(keys[::2])], keys[1::2]
 
 
 def run_on_dict(model: dict[bytes, bytes], operation: str, args: list[Any]) -> Any:
@@ -244,6 +269,11 @@ def run_on_dict(model: dict[bytes, bytes], operation: str, args: list[Any]) -> A
             return added
         case "put_many":
             model.update((key, b"%d" % at) for at, key in enumerate(args[0]))
+        case "change_many":
+            pairs, keys = halves(args[0])
+            model.update(pairs)
+            for key in keys:
+                model.pop(key, None)
         case "pop_first":
             return (key := min(model), model.pop(key)) if model else None
         case "count":

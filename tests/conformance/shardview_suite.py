@@ -60,15 +60,12 @@ class ShardViewSuite(ContainerSuite):
         assert len({part.get("absent") for part in d.shards()}) == 1
 
     @both
-    def test_a_view_is_live_and_sees_a_batch(self, place: Place, kind: str) -> None:
+    def test_a_view_is_live(self, place: Place, kind: str) -> None:
         container = opened(place, kind, [1, 2])
         parts = container.shards()
         put(container, 3)
         assert sum(map(len, parts)) == 3
-        with container.batch():
-            put(container, 4)
-            assert sum(map(len, parts)) == 4
-            assert sorted(key for part in parts for key in part) == [1, 2, 3, 4]
+        assert sorted(key for part in parts for key in part) == [1, 2, 3]
         container.clear()
         assert sum(map(len, parts)) == 0
 

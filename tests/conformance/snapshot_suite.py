@@ -170,19 +170,6 @@ class SnapshotSuite(ContainerSuite):
         assert leftovers(place) == []
 
     @both
-    def test_a_snapshot_has_what_this_thread_holds_in_a_batch(self, place: Place, kind: str) -> None:
-        container = opened(place, kind, ["a"])
-        with container.batch():
-            for number in range(100):
-                put(container, number)
-            with container.snapshot() as snapshot:
-                assert len(snapshot) == 101
-                container.backup(place.directory / "other")
-            put(container, "later")
-        with type(container)(place.directory / "other") as backup:
-            assert len(backup) == 101
-
-    @both
     def test_a_reader_and_a_handle_with_a_timeout_take_snapshots(self, place: Place, kind: str) -> None:
         container = opened(place, kind, MANY)
         before = content(container)

@@ -119,9 +119,9 @@ def _large_values(path: Path) -> None:
         store.update((number, bytes(100_000)) for number in range(2000))  # 200 MB
         assert sum(len(value) for value in store.values()) == 200_000_000
         assert sum(1 for _ in store.items()) == 2000
-        with store.batch():
+        with store.batch() as batch:
             for number in range(2000):
-                store[number] = bytes(100_000)
+                batch[number] = bytes(100_000)
         with store.copy() as copy:
             assert len(copy) == 2000
         assert store.delete_many(range(1000)) == 1000

@@ -90,11 +90,19 @@ class Model(RuleBasedStateMachine):
         assert self.spawned.poll(30), "the spawned process does not answer"
         assert self.spawned.recv() == self.expect(kind, name, args), name
 
-    @rule(which=handle_number, called=st.lists(calls["dict"], max_size=8))
-    def operate_in_a_batch(self, which: int, called: list[Any]) -> None:
-        with self.handles["dict"][which].batch() as batch:
-            for name, args in called:
-                assert outcome(OPERATIONS["dict"][name].actual, batch, args) == self.expect("dict", name, args), name
+    @rule(which=handle_number, changes=st.lists(st.tuples(keys, st.none() | st.sampled_from(VALUES)), max_size=8))
+    def write_a_batch(self, which: int, changes: list[tuple[Any, Any]]) -> None:
+        with self.handles["dict"][which].batch() as d, self.handles["set"][which].batch() as s:
+            for key, value in changes:
+                if value is None:
+                    del d[key]
+                    s.discard(key)
+                    self.models["dict"].pop(key, None)
+                    self.models["set"].discard(key)
+                else:
+                    d[key] = self.models["dict"][key] = value
+                    s.add(key)
+                    self.models["set"].add(key)
 
     @rule(which=handle_number)
     def pop_anything(self, which: int) -> None:

@@ -43,8 +43,8 @@ def test_processes_whose_clocks_jump_lose_nothing_and_wait_as_long_as_they_shoul
                 for _ in range(20):
                     store.incr("count")
                 store[f"{number} {turn}"] = bytes(10_000)
-                with store.batch():
-                    store[f"batch {number} {turn}"] = turn
+                with store.batch() as batch:
+                    batch[f"batch {number} {turn}"] = turn
                 with store.copy() as copy:
                     assert f"{number} {turn}" in copy
 

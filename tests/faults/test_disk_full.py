@@ -141,9 +141,9 @@ def assert_each_key_is_as_before_or_as_after(found: dict[str, bytes], after: dic
 
 
 def _batch(store: Dict) -> None:
-    with store.batch():
+    with store.batch() as batch:
         for key, value in BULK.items():
-            store[key] = value
+            batch[key] = value
 
 
 def _without(*keys: str) -> dict[str, bytes]:

@@ -37,13 +37,20 @@ OTHER: dict[type, Any] = {PersistentDict: dict.fromkeys(OTHERS, 2), PersistentSe
 
 
 def _in_a_batch(d: Any, other: Any) -> None:
-    with d.batch():
+    with d.batch() as batch:
         for key in OTHERS:
-            d[key] = 3
-        assert d["i"] == 3
-        d.setdefault("m", 4)
-        d.pop("k", None)
-        d["k"] = 3
+            batch[key] = 3
+        del batch["a"]
+        del batch["k"]
+        del batch["absent"]
+
+
+def _in_a_batch_of_a_set(s: Any, other: Any) -> None:
+    with s.batch() as batch:
+        for key in OTHERS:
+            batch.add(key)
+        batch.discard("a")
+        batch.discard("k")
 
 
 def _change_while_iterating(d: Any, other: Any) -> None:
@@ -98,6 +105,7 @@ MORE: dict[type, dict[str, Function]] = {
         "disjoint keys": lambda d, other: d.keys().isdisjoint(other.keys()),
     },
     PersistentSet: {
+        "batch with writes": _in_a_batch_of_a_set,
         "update with many": lambda s, other: s.update(OTHERS, other),
         "add_many of many": lambda s, other: s.add_many(OTHERS),
         "discard_many of many": lambda s, other: s.discard_many(OTHERS),

@@ -216,9 +216,9 @@ class Writer:
         tags = self._many()
 
         def put() -> None:
-            with self._store.batch():
+            with self._store.batch() as batch:
                 for name, tag in tags.items():
-                    self._store[name] = value(*tag)
+                    batch[name] = value(*tag)
 
         self._do("batch", dict(tags), put)
 

@@ -65,9 +65,9 @@ def _batch(store: Store, generation: int, acknowledge: Acknowledge) -> None:
     number = 0
     while True:
         end = number + 1 + number % 300
-        with store.batch():
+        with store.batch() as batch:
             for n in range(number, end):
-                store[_key(generation, n)] = _value(n)
+                batch[_key(generation, n)] = _value(n)
         number = end
         acknowledge(number)
 

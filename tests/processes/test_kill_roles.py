@@ -40,9 +40,9 @@ def _fork(store: Dict, name: str, acknowledge: Acknowledge) -> None:
 def _batch(store: Dict, name: str, acknowledge: Acknowledge) -> None:
     number = 0
     while True:
-        with store.batch():
+        with store.batch() as batch:
             for at in range(number, number + 100):
-                store[f"{name} {at}"] = at
+                batch[f"{name} {at}"] = at
         number += 100
         acknowledge(number)
 

@@ -195,8 +195,9 @@ def test_a_store_that_was_to_be_deleted_is_not_taken_for_a_broken_one(
 def _use(path: Path, durability: str) -> None:
     with Store(path, durability=durability) as store:
         store["one"] = 1
-        with store.batch():
-            store.update((f"batch {number}", number) for number in range(100))
+        with store.batch() as batch:
+            for number in range(100):
+                batch[f"batch {number}"] = number
         store.update((f"bulk {number}" * 20, number) for number in range(2000))  # the files grow
         store.delete_many(str(number) for number in range(100))
         store.sync()

@@ -166,8 +166,9 @@ def test_every_write_that_times_out_says_so_and_never_happens(path: Path) -> Non
         for write in DICT_WRITES.values():
             with in_time():
                 write(store)
-        with in_time(), store.batch():
-            store["late"] = 1
+        with in_time(), store.batch() as batch:
+            batch["late"] = 1
+            del batch["a"]
     assert_in_the_end(path, BEFORE | {"held": 1})
 
 

@@ -95,38 +95,6 @@ def test_one_winner_among_threads(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("engine")
-def test_each_thread_has_a_batch_of_its_own(tmp_path: Path) -> None:
-    with PersistentDict[str, str](tmp_path / "store", shards=2) as store:
-        barrier = threading.Barrier(2)
-
-        def work(me: str, other: str) -> None:
-            for turn in range(50):
-                with store.batch():
-                    store[f"{me} {turn}"] = me
-                    assert store[f"{me} {turn}"] == me
-                    barrier.wait(30)
-                    assert store.get(f"{other} {turn}") is None
-                    barrier.wait(30)  # before the other leaves its batch
-                barrier.wait(30)
-                assert store[f"{other} {turn}"] == other
-
-        run_threads(lambda: work("one", "two"), lambda: work("two", "one"))
-        assert len(store) == 100
-    assert_sound(store)
-
-
-def test_threads_that_write_while_another_is_in_a_batch_are_not_in_it(tmp_path: Path) -> None:
-    with PersistentDict[str, int](tmp_path / "store", shards=2) as store:
-        with store.batch():
-            store["mine"] = 1
-            run_threads(lambda: store.update(a=1), lambda: store.__setitem__("b", 2))
-            with PersistentDict[str, int](tmp_path / "store") as other:
-                assert dict(other) == {"a": 1, "b": 2}
-        assert dict(store) == {"a": 1, "b": 2, "mine": 1}
-    assert_sound(store)
-
-
-@pytest.mark.usefixtures("engine")
 def test_threads_that_open_and_close_one_handle_at_once_leave_it_closed(tmp_path: Path) -> None:
     for _ in range(20):
         store = PersistentDict[str, int](tmp_path / "store", shards=8)

@@ -140,6 +140,11 @@ def delete_many(shard: LmdbEnvironment, txn: Any, keys: list[bytes]) -> int:
     return sum(delete(shard, txn, key) for key in keys)
 
 
+def change_many(shard: LmdbEnvironment, txn: Any, pairs: list[Pair], keys: list[bytes]) -> None:
+    delete_many(shard, txn, keys)  # first: the pages that it empties are used again
+    put_many(shard, txn, pairs)
+
+
 def scan(
     shard: LmdbEnvironment, txn: Any, start: bytes, stop: bytes | None, reverse: bool, values: bool, limit: int
 ) -> list[Any]:

@@ -115,6 +115,10 @@ class LmdbShard(LmdbReader):
     def delete_many(self, keys: list[bytes]) -> int:
         return self._write(operations.delete_many, keys)
 
+    def change_many(self, pairs: list[Pair], keys: list[bytes]) -> None:
+        self._make_room(pairs)
+        self._write(operations.change_many, pairs, keys)
+
     # The whole shard
 
     def clear(self) -> None:

@@ -104,6 +104,11 @@ def delete_many(connection: sqlite3.Connection, keys: list[bytes]) -> int:
     return connection.executemany(_DELETE, [(key,) for key in keys]).rowcount if keys else 0
 
 
+def change_many(connection: sqlite3.Connection, pairs: list[Pair], keys: list[bytes]) -> None:
+    delete_many(connection, keys)
+    put_many(connection, pairs)
+
+
 def scan(
     connection: sqlite3.Connection, start: bytes, stop: bytes | None, reverse: bool, values: bool, limit: int
 ) -> list[Any]:
