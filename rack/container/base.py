@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any, TypeVar
 
 from rack.care.entries import check_shard
 from rack.codec.serdes import unserializable
 from rack.container.handle import Handle, Name
-from rack.container.rows import chunks, dumped
+from rack.container.rows import dumped
 from rack.errors import DeserializationError, NotOpenError, SerializationError
 from rack.shard.spans import ALL, Span
 from rack.store.sharded import Store
@@ -61,7 +62,8 @@ class Container(Handle):
 
     def _lookup(self, keys: Iterable[T]) -> Iterator[tuple[T, bytes | None]]:
         """Yield each key with its stored value, or None; a transaction a shard for each chunk of keys."""
-        for chunk in chunks(keys, CHUNK):
+        iterator = iter(keys)
+        while chunk := list(islice(iterator, CHUNK)):
             dumped = list(self._dump_keys(chunk))
             values: Iterable[bytes | None]
             if None in dumped:
