@@ -74,7 +74,8 @@ class Container(Handle):
             yield from zip(chunk, values, strict=True)
 
     def _delete_each(self, keys: Iterable[object]) -> int:
-        return self._store.delete_all(key for key in dumped(keys, self._dump_known) if key is not None)
+        dump: Callable[[object], bytes | None] = self._dump_key
+        return self._store.delete_all(key for key in dumped(keys, dump, self._key_or_none) if key is not None)
 
     def _dump_known(self, key: object) -> bytes | None:
         """Return a key's bytes; None for one that the store cannot hold, and so does not."""
