@@ -259,7 +259,7 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
 
         :raises NotOpenError: when the block ends: the dict was closed meanwhile. What the batch held is not written.
 
-        >>> with PersistentDict(tmp / "ages") as ages:
+        >>> with PersistentDict(tmp / "batched") as ages:
         ...     with ages.batch() as batch:
         ...         batch["ann"] = 31
         ...         del batch["bob"]
@@ -284,7 +284,7 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
         error (``__notes__``) tells how many they are, and which row was bad. Behind an interrupt (Ctrl-C), or an error
         of the store, only some of them are.
 
-        >>> with PersistentDict(tmp / "ages") as ages:
+        >>> with PersistentDict(tmp / "imported") as ages:
         ...     try:
         ...         ages.update([("ann", 31), ("bob", object()), ("eve", 7)])
         ...     except TypeError as error:

@@ -127,7 +127,7 @@ class PersistentSet(Container, Scannable[T], MutableSet[T], Generic[T]):
         """Return what collects ``batch.add(element)`` and ``batch.discard(element)``, without an answer, to be written
         together when its ``with`` block ends: see :meth:`rack.PersistentDict.batch`.
 
-        >>> with PersistentSet(tmp / "seen") as seen:
+        >>> with PersistentSet(tmp / "batched") as seen:
         ...     with seen.batch() as batch:
         ...         batch.add("a")
         ...         batch.discard("b")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any, TypeVar
 
 from rack.codec.serdes import unserializable
 from rack.container.handle import Handle, Name
-from rack.container.rows import chunks, dumped
+from rack.container.rows import dumped
 from rack.errors import DeserializationError, NotOpenError, SerializationError
 from rack.shard.spans import ALL, Span
 from rack.store.sharded import Store
@@ -62,7 +63,8 @@ class Container(Handle):
 
     def _lookup(self, keys: Iterable[T]) -> Iterator[tuple[T, bytes | None]]:
         """Yield each key with its stored value, or None; a transaction a shard for each chunk of keys."""
-        for chunk in chunks(keys, CHUNK):
+        iterator = iter(keys)
+        while chunk := list(islice(iterator, CHUNK)):
             dumped = list(self._dump_keys(chunk))
             values: Iterable[bytes | None]
             if None in dumped:
@@ -73,7 +75,8 @@ class Container(Handle):
             yield from zip(chunk, values, strict=True)
 
     def _delete_each(self, keys: Iterable[object]) -> int:
-        return self._store.delete_all(key for key in dumped(keys, self._dump_known) if key is not None)
+        dump: Callable[[object], bytes | None] = self._dump_key
+        return self._store.delete_all(key for key in dumped(keys, dump, self._key_or_none) if key is not None)
 
     def _dump_known(self, key: object) -> bytes | None:
         """Return a key's bytes; None for one that the store cannot hold, and so does not."""

@@ -24,6 +24,16 @@ _WRITES = 100_000
 _WRITE_OVERHEAD = 170  # bytes that a write takes beside its own
 _ABSENT: Any = object()
 
+_forks = 0  # that this process comes from; quicker to ask than its number
+
+
+def _after_fork_in_child() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
 
 class Batch:
     """Base of both kinds. Threads may share one: each write is in it, or has been written, as a whole."""
@@ -32,21 +42,21 @@ class Batch:
         self._container = container
         self._held: dict[bytes, bytes | None] = {}  # None: to be deleted
         self._size = 0
-        self._entered_by = 0  # process
+        self._entered_by: int | None = None  # process, as _forks
         self._is_over = False
         self._lock = RLock()  # a signal handler may write to it while it is flushed
 
     def __enter__(self) -> Self:
         """Begin. :raises NotOpenError: the container is closed, or the batch was used before."""
-        if self._entered_by:
+        if self._entered_by is not None:
             raise NotOpenError("a batch can be used once: make another one with batch()")
         self._container._open_store()
-        self._entered_by = os.getpid()
+        self._entered_by = _forks
         return self
 
     def __exit__(self, exc_type: object, exc: object, traceback: object) -> None:
         """Write what is held, unless the block raised; in a forked child it is for the parent to write."""
-        if self._entered_by != os.getpid():  # nor may its lock be waited for, which some thread had at the fork
+        if self._entered_by != _forks:  # nor may its lock be waited for, which some thread had at the fork
             return
         with self._lock:
             self._is_over = True
@@ -60,7 +70,7 @@ class Batch:
         return f"<batch of {len(self._held):,} writes to {self._container!r}>"
 
     def _hold(self, key: bytes, value: bytes | None) -> None:
-        if self._entered_by != os.getpid():
+        if self._entered_by != _forks:
             self._refuse()
         with self._lock:
             if self._is_over:
@@ -86,9 +96,9 @@ class Batch:
         self._size = 0
 
     def _refuse(self) -> NoReturn:
-        if not self._entered_by:
+        if self._entered_by is None:
             raise NotOpenError("the batch has not begun: write to it inside of `with d.batch() as batch:`")
-        if self._entered_by == os.getpid():
+        if self._entered_by == _forks:
             raise NotOpenError("the batch is over: its `with` block was left")
         raise NotOpenError("the batch is of the process that this one was forked from, which writes it")
 

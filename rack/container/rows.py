@@ -34,12 +34,20 @@ def blame(error: Exception, number: int, row: object = NO_ROW) -> None:
     error.add_note(f"{what}; {before}")
 
 
-def dumped(rows: Iterable[T], dump: Callable[[T], Result]) -> Iterator[Result]:
-    """Yield ``dump(row)`` of each row."""
+def dumped(
+    rows: Iterable[T], dump: Callable[[T], Result], otherwise: Callable[[T, TypeError], Result] | None = None
+) -> Iterator[Result]:
+    """Yield ``dump(row)`` of each row; where that is a TypeError, ``otherwise(row, error)``, if it is given."""
     number, row, no_row = 0, NO_ROW, NO_ROW
     try:
         for number, row in enumerate(rows, 1):  # noqa: B007 - it is for the error
-            yield dump(row)
+            try:
+                result = dump(row)
+            except TypeError as error:
+                if otherwise is None:
+                    raise
+                result = otherwise(row, error)
+            yield result
             row = no_row  # what is raised from here on, until there is another one, is not its fault
     except Exception as error:
         blame(error, number, row)

@@ -150,7 +150,16 @@ def goners(key: str) -> list[str]:
 def public_operations(cls: type) -> list[str]:
     """Return the names of all methods, public and special, that work on the content of a container."""
     plumbing = {"open", "close", "fromkeys", "__enter__", "__exit__", "__init__", "__new__", "__class_getitem__"}
-    plumbing |= {"__repr__", "__getstate__", "__setstate__", "__init_subclass__", "__subclasshook__", "__hash__"}
+    plumbing |= {
+        "__repr__",
+        "__getstate__",
+        "__setstate__",
+        "__reduce__",
+        "__init_subclass__",
+        "__subclasshook__",
+        "__hash__",
+    }
+    plumbing |= {"__reduce__"}
     return sorted(
         name
         for name, member in inspect.getmembers(cls, callable)

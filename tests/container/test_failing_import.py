@@ -271,12 +271,3 @@ def test_an_interrupt_ends_an_import_soon_and_leaves_whole_rows(tmp_path: Path) 
             d.update(failing(pairs(20_000), KeyboardInterrupt()))
         assert set(d.items()) <= set(pairs(20_000))
         assert 0 < len(d) < 20_000
-
-
-def test_reads_of_many_keys_answer_for_those_before_a_bad_one(tmp_path: Path) -> None:
-    with PersistentSet[Any](tmp_path / "s", shards=2) as s:
-        s.update(range(0, 2000, 2))
-        found: list[bool] = []
-        with pytest.raises(_LimitError):
-            found += s.contains_many(failing(range(1500), _LimitError()))
-        assert found == [number % 2 == 0 for number in range(1500)]
