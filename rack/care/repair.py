@@ -85,7 +85,7 @@ def repair(
         try:
             made = registry.make(source, new, request)
         except BaseException:
-            files.erase_anonymous(source)
+            files.discard(new, source)
             raise
         try:
             _Repair(path, manifest, knowledge, made, report, record, stray, progress).run()

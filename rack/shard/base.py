@@ -46,6 +46,7 @@ class ShardSpec:
     durability: str  # "process", "everysec" or "always"
     readonly: bool
     timeout: float | None = None  # seconds to wait for other processes where opening must wait; None: for ever
+    find: Callable[[], str] | None = None  # where the file is now; None: always at ``path``
 
 
 def is_last(block: list[Any], limit: int, values: bool) -> bool:
@@ -70,6 +71,8 @@ class Shard(ABC):
     companions: ClassVar[tuple[str, ...]]
     #: Whether it is read without protection from writers, which takes the permission to write some of its files.
     unprotected = False
+    #: Whether that may come to be so: it is read by somebody who may not write.
+    mere_reader = False
     #: Whether ``scan`` is in order of the keys' bytes.
     ordered: ClassVar[bool]
 
@@ -186,6 +189,9 @@ class Shard(ABC):
     @property
     @abstractmethod
     def path(self) -> str: ...
+
+    def refresh(self) -> None:  # noqa: B027
+        """Called before each read while ``unprotected``: the file may have changed since the last one."""
 
     @abstractmethod
     def sync(self) -> None:

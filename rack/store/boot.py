@@ -31,6 +31,7 @@ from rack.store.manifest import Manifest, Request, manifest_path, record_path, s
 from rack.system.boot import boot_id
 from rack.system.disk import path_error, sync_file, sync_paths
 from rack.system.flock import holders, pause
+from rack.system.place import open_beside
 
 DURABILITIES = ("process", "everysec", "always")
 _BLOCK = 128
@@ -61,7 +62,7 @@ class Record:
     def write(self, path: str, stamps: Iterable[int] = ()) -> None:
         """Write the record, and have it on the disk unless it says that the store is clean: that may be late."""
         block = json.dumps(asdict(self)).encode().ljust(_BLOCK)
-        fd = os.open(record_path(path), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        fd = open_beside(record_path(path), os.O_WRONLY, manifest_path(path))
         try:
             os.pwrite(fd, block + b"".join(stamp.to_bytes(8, "little") for stamp in stamps), 0)
             if self.boot:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import glob
 import os
-import uuid
 
 from rack.errors import CorruptShardError, RackError, StoreExistsError
 from rack.shard import shard_class
@@ -14,25 +12,44 @@ from rack.store.boot import Record, present_stamps
 from rack.store.lock import StoreLock
 from rack.store.manifest import Manifest, Request, manifest_path, record_path, shard_path, unfinished_path
 from rack.system.disk import path_error
+from rack.system.place import scratch_path, take_after
 
 
 def create(path: str, manifest: Manifest, request: Request) -> Manifest:
     """Make a store; the caller has its lock exclusively, and there is none."""
     cls = shard_class(manifest.engine)
+    replaced = None
     try:
+        with contextlib.suppress(FileNotFoundError):
+            replaced = os.stat(unfinished_path(path))
         clear(path, manifest)
         manifest.begin(path)
         for number in range(manifest.shards):
             cls.create(manifest.spec(path, number, request, "process", False))
         Record("", "process").write(path, present_stamps(path, manifest))
+        if replaced is not None:
+            _give(manifest.files(path), replaced)
         manifest.finish(path)
     except BaseException as error:
         with contextlib.suppress(OSError):
+            with contextlib.suppress(FileNotFoundError):
+                manifest.take_back(path)
             clear(path, manifest)
         if isinstance(error, OSError) and not isinstance(error, RackError):
             raise path_error(error, error.filename or path) from error
         raise
     return manifest
+
+
+def _give(files: list[str], replaced: os.stat_result) -> None:
+    """Let new files be those of the owner of a store that they replace."""
+    for file in files:
+        with contextlib.suppress(FileNotFoundError):
+            fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                take_after(fd, replaced)
+            finally:
+                os.close(fd)
 
 
 def clear(path: str, manifest: Manifest) -> None:
@@ -103,11 +120,9 @@ def unlink(files: list[str]) -> None:
             os.unlink(file)
 
 
-def anonymous_path(beside: str) -> str:
-    """Return a path for a store without a name, beside its source."""
-    return f"{beside}-anonymous-{uuid.uuid4().hex[:12]}"
+def anonymous_path(beside: str, anywhere: bool = False) -> str:
+    """Return a path for a store without a name, beside its source or target.
 
-
-def erase_anonymous(path: str) -> None:
-    """Delete whatever there is of an anonymous store that could not be made or opened."""
-    unlink(glob.glob(glob.escape(path) + "*"))
+    :param anywhere: in the temporary directory, if it cannot be made there.
+    """
+    return scratch_path(beside, "anonymous", anywhere)

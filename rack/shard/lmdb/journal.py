@@ -33,6 +33,7 @@ from rack.shard.base import ShardSpec
 from rack.shard.lmdb import datafile
 from rack.system.disk import sync_file
 from rack.system.flock import pause
+from rack.system.place import take_after_path
 
 _MAGIC = b"rack-journal-1\n\0"
 _HEADER = struct.Struct("<16s32sIQQ")
@@ -180,6 +181,7 @@ def create(spec: ShardSpec, generation: int) -> None:
     path = final + "-new"
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
     try:
+        take_after_path(path, spec.path)
         datafile.extend(fd, 0, _INITIAL_SIZE, path)
         salt = secrets.randbits(64)
         os.pwrite(fd, _HEADER.pack(_MAGIC, spec.store_id.encode(), spec.number, generation, salt), 0)

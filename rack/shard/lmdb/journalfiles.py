@@ -30,6 +30,7 @@ from rack.shard.lmdb.journal import (
 )
 from rack.shard.problem import Problem
 from rack.system.disk import sync_directory, sync_path
+from rack.system.place import take_after_path
 
 
 def start(spec: ShardSpec) -> None:
@@ -49,6 +50,7 @@ def _begin_generation(spec: ShardSpec, generation: int, source: str) -> None:
     create(spec, generation)
     base = base_path(spec.path, generation)
     shutil.copyfile(source, base + "-new")
+    take_after_path(base + "-new", spec.path)
     sync_path(base + "-new")
     os.rename(base + "-new", base)
     journal = Journal(spec, generation)
@@ -69,6 +71,7 @@ def rebuild(spec: ShardSpec) -> None:
     made = spec.path + "-rebuilt"
     base, journals = _newest(spec.path)
     shutil.copyfile(base, made)
+    take_after_path(made, base)
     replay(spec, made, journals)
     sync_path(made)
     generation = max(generations(spec.path, "base") + generations(spec.path, "journal")) + 1

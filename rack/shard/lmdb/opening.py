@@ -24,6 +24,7 @@ from rack.shard.lmdb import datafile
 from rack.shard.lmdb.datafile import IDENTITY, LONG_TABLE
 from rack.shard.problem import corrupt
 from rack.system.flock import flock_within
+from rack.system.place import file_id, may_make
 
 MAX_KEY = 511  # LMDB's default, which the on-disk format depends on
 MAX_VALUE = 0xFFFFFFFF - 4096
@@ -53,11 +54,11 @@ def open_file(spec: ShardSpec) -> tuple[Any, bool, tuple[int, int]]:
             datafile.extend(fd, size, datafile.grown(size, 1), spec.path)
             size = os.fstat(fd).st_size
         if not spec.readonly:
-            datafile.back_lock_file(spec.path + "-lock")
-        elif not os.path.lexists(spec.path + "-lock"):  # as after a copy of the store: LMDB would make it
-            with contextlib.suppress(ReadOnlyError):  # or not, where it may not
+            datafile.back_lock_file(spec.path + "-lock", status)
+        elif not os.path.lexists(spec.path + "-lock") and may_make(spec.path, status):  # as after a copy of the store
+            with contextlib.suppress(ReadOnlyError):  # a directory that cannot be written to
                 flock_within(spec.timeout, fd, LOCK_EX, spec.path)
-                datafile.back_lock_file(spec.path + "-lock")
+                datafile.back_lock_file(spec.path + "-lock", status)
         while True:
             try:
                 env, unregistered = open_env(spec, size)
@@ -66,7 +67,7 @@ def open_file(spec: ShardSpec) -> tuple[Any, bool, tuple[int, int]]:
                 size = os.fstat(fd).st_size
             except lmdb.Error as error:
                 raise translated(error, spec.path) from error
-    return env, unregistered, datafile.file_id(status)
+    return env, unregistered, file_id(status)
 
 
 def open_env(spec: ShardSpec, size: int) -> tuple[Any, bool]:
@@ -83,19 +84,20 @@ def open_env(spec: ShardSpec, size: int) -> tuple[Any, bool]:
     }
     if not spec.readonly:
         return lmdb.open(spec.path, sync=always, metasync=always, writemap=True, **options), False
-    try:
-        return lmdb.open(spec.path, readonly=True, **options), False
-    except lmdb.Error as error:
-        if error.code not in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise
-        return lmdb.open(spec.path, readonly=True, lock=False, **options), True
+    if os.path.lexists(spec.path + "-lock"):  # else LMDB would make it, for this user and nobody else
+        try:
+            return lmdb.open(spec.path, readonly=True, **options), False
+        except lmdb.Error as error:
+            if error.code not in (errno.EACCES, errno.EROFS, errno.EPERM):
+                raise
+    return lmdb.open(spec.path, readonly=True, lock=False, **options), True
 
 
 def make(spec: ShardSpec) -> None:
     with open(spec.path, "xb"):
         pass
     with datafile.growth_lock(spec.path) as fd:
-        datafile.back_lock_file(spec.path + "-lock")
+        datafile.back_lock_file(spec.path + "-lock", os.fstat(fd))
         env, _ = open_env(spec, datafile.INITIAL_SIZE)
         try:
             page = env.stat()["psize"]

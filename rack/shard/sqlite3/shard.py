@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 
 from rack.shard.base import Examined, Pair, Salvaged, ShardSpec, Snapshot
 from rack.shard.sqlite3 import operations
-from rack.shard.sqlite3.database import identity, translated
+from rack.shard.sqlite3.database import connect, identity, translated
 from rack.shard.sqlite3.reader import SqliteReader
 from rack.system.disk import path_error, sync_path
 
@@ -36,7 +36,7 @@ class SqliteShard(SqliteReader):
             with open(path, "xb"):
                 pass
         try:
-            with contextlib.closing(sqlite3.connect(spec.path, isolation_level=None)) as connection:
+            with contextlib.closing(connect(spec.path, "rw")) as connection:
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = FULL")
                 connection.executescript(_TABLES)
@@ -103,7 +103,7 @@ class SqliteShard(SqliteReader):
         # What is not in the database yet is in the write-ahead log; checkpoints sync what they move. No lock is held:
         # the log is not a file whose descriptors SQLite's locks depend on.
         self._read(operations.version)  # reopens, or raises, as any operation would
-        log = self._spec.path + "-wal"
+        log = self._locate().path + "-wal"
         try:
             sync_path(log)
         except FileNotFoundError:
