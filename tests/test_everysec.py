@@ -24,7 +24,7 @@ from rack.errors import CorruptShardError, MismatchError, StoreFullError
 from rack.set_small import PersistentSet as SmallSet
 from rack.shard.lmdb import journal, journaled, journalfiles
 from tests.damage import in_child
-from tests.processes import Crew, assert_sound, hear, run, tell
+from tests.processes import Crew, as_the_same_files, assert_sound, hear, run, tell
 
 Store = PersistentDict[Any, Any]
 
@@ -43,6 +43,7 @@ def fail_power(path: Path, monkeypatch: pytest.MonkeyPatch, synced: bool = True)
             end = struct.unpack_from("<Q", data, 2056)[0] or len(data)
             data[max(end, 4096) :] = bytes(len(data) - max(end, 4096))
         (place / file.name).write_bytes(data)
+    as_the_same_files(place / path.name)
     monkeypatch.setattr("rack.store.boot.boot_id", lambda: place.name)
     return place / path.name
 

@@ -73,6 +73,8 @@ class Shard(ABC):
     unprotected = False
     #: Whether that may come to be so: it is read by somebody who may not write.
     mere_reader = False
+    #: Whether its stamp may be taken, and tells something, while this process has it open.
+    stamped_when_open: ClassVar[bool] = True
     #: Whether ``scan`` is in order of the keys' bytes.
     ordered: ClassVar[bool]
 
@@ -201,7 +203,7 @@ class Shard(ABC):
 
     @classmethod
     def stamp(cls, path: str) -> int:
-        """Return what is different after each commit to the shard."""
+        """Return what is different after each commit to the shard, or after each time that it was open."""
         return 0
 
     @classmethod

@@ -87,7 +87,7 @@ class OpenStore:
         """Have what is written in ``store``, which is this one as a container uses it, on the disk."""
         stamps = []
         self.path = self._lock.where()
-        if self.mode.flag != "r":
+        if self.mode.flag != "r" and shard_class(self.manifest.engine).stamped_when_open:
             with contextlib.suppress(FileNotFoundError):  # removed: closing tells
                 stamps = present_stamps(self.path, self.manifest)
         store.sync()

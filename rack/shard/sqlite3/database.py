@@ -216,7 +216,7 @@ class SqliteDatabase:
                 return connection
             except sqlite3.OperationalError:
                 connection.close()
-                if _size(path + "-wal"):
+                if file_size(path + "-wal"):
                     raise
         for attempt in range(_TRIES):
             with _undisturbed(path):
@@ -232,7 +232,7 @@ class SqliteDatabase:
                     if _code(error) & 0xFF == sqlite3.SQLITE_CORRUPT or attempt == _TRIES - 1:
                         raise
             time.sleep(0.002)
-        if _size(path + "-wal"):
+        if file_size(path + "-wal"):
             raise ReadOnlyError(
                 errno.EACCES,
                 "the shard was copied while it was in use, or its -shm was removed: its log can be read by who may"
@@ -246,6 +246,8 @@ class SqliteDatabase:
     def _disconnect(self, timeout: float | None = None) -> None:
         if self._queue >= 0 and self._connection is not None:
             flock_within(timeout, self._queue, LOCK_EX, self._spec.path + "-lock")
+        if self._connection is not None and self._connection.total_changes and not self._spec.readonly:
+            _raise_change_counter(self._connection)
         connection, self._connection = self._connection, None
         queue, self._queue = self._queue, -1
         try:
@@ -337,6 +339,22 @@ def _undisturbed(path: str) -> Iterator[None]:
         yield
 
 
+def change_counter(path: str) -> int:
+    """Return the number that each process that has written to a database raises; not to be called while it is open.
+
+    A descriptor of a database must not be closed in a process that has it open: that would drop SQLite's locks.
+    """
+    with open(path, "rb") as file:
+        return int.from_bytes(file.read(28)[24:], "big")
+
+
+def _raise_change_counter(connection: sqlite3.Connection) -> None:
+    """Have the database's first page written, and with it the counter, which SQLite leaves alone in WAL mode."""
+    with contextlib.suppress(sqlite3.Error):  # no space
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        connection.execute(f"PRAGMA user_version = {(version + 1) & 0x7FFFFFFF}")
+
+
 def files_state(path: str) -> object:
     """Return what changes when the database is written to, or opened for that."""
     try:
@@ -346,7 +364,7 @@ def files_state(path: str) -> object:
     return status.st_ino, status.st_size, status.st_mtime_ns, os.path.exists(path + "-wal")
 
 
-def _size(path: str) -> int:
+def file_size(path: str) -> int:
     try:
         return os.path.getsize(path)
     except FileNotFoundError:
@@ -402,6 +420,6 @@ def header_problem(path: str) -> Problem | None:
     page = int.from_bytes(header[16:18], "big")
     needed = (65536 if page == 1 else page) * int.from_bytes(header[28:32], "big")
     # A checkpoint that was killed, or found no space, may have written the header before the rest, which is in the log.
-    if size < needed and not _size(path + "-wal"):
+    if size < needed and not file_size(path + "-wal"):
         return Problem("structure", f"is truncated: it has {size} bytes and needs {needed}")
     return None

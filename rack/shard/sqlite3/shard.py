@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 
 from rack.shard.base import Examined, Pair, Salvaged, ShardSpec, Snapshot
 from rack.shard.sqlite3 import operations
-from rack.shard.sqlite3.database import connect, identity, translated
+from rack.shard.sqlite3.database import change_counter, connect, file_size, identity, translated
 from rack.shard.sqlite3.reader import SqliteReader
 from rack.system.disk import path_error, sync_path
 
@@ -28,6 +28,7 @@ class SqliteShard(SqliteReader):
     suffix = ".sqlite3"
     companions = ("-lock", "-wal", "-shm")
     ordered = True
+    stamped_when_open = False
     _kept: object = None  # the version that keep() has on the disk
 
     @classmethod
@@ -110,6 +111,10 @@ class SqliteShard(SqliteReader):
             pass
         except OSError as error:
             raise path_error(error, log) from error
+
+    @classmethod
+    def stamp(cls, path: str) -> int:
+        return change_counter(path) << 32 | file_size(path + "-wal")
 
     def keep(self) -> None:
         version = self.version()
