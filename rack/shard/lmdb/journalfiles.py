@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from rack.shard.lmdb.journal import (
     DELETE,
     LONG,
     PUT,
+    SLOTS,
     Journal,
     base_path,
     create,
@@ -69,6 +69,7 @@ def rebuild(spec: ShardSpec) -> None:
     if not has_base(spec.path):
         raise CorruptShardError(f"{spec.path} was in use at a power failure, and the base of its journal is missing")
     made = spec.path + "-rebuilt"
+    _remove_unused(spec)
     base, journals = _newest(spec.path)
     shutil.copyfile(base, made)
     take_after_path(made, base)
@@ -79,6 +80,20 @@ def rebuild(spec: ShardSpec) -> None:
     os.rename(made, spec.path)
     sync_directory(os.path.dirname(spec.path))
     remove(spec.path, below=generation)
+
+
+def _remove_unused(spec: ShardSpec) -> None:
+    """Remove what is before the newest base, and journals of a rebuilding that was killed, in which there is nothing.
+
+    So there are never more generations than there are names.
+    """
+    sync_directory(os.path.dirname(spec.path))
+    newest = generations(spec.path, "base")[-1]
+    remove(spec.path, below=newest)
+    for generation in reversed(generations(spec.path, "journal")):
+        if generation <= newest or any(True for _ in records(spec, generation)):
+            break
+        unlink(journal_path(spec.path, generation))
 
 
 def remake(spec: ShardSpec, path: str, examine_file: Callable[[ShardSpec, bool], Examined]) -> bool:
@@ -155,21 +170,19 @@ def _grow(env: Any, path: str, need: int) -> None:
 
 
 def files(shard: str) -> list[str]:
-    """Return the files of all journals and bases of a shard."""
-    found = [journal_path(shard, generation) for generation in generations(shard, "journal")]
-    found += [base_path(shard, generation) for generation in generations(shard, "base")]
-    return found + _unfinished(shard)
+    """Return the files that journals and bases of a shard may be in, a base before the journal that goes with it."""
+    return [path(shard, slot) for slot in range(SLOTS) for path in (base_path, journal_path)] + _unfinished(shard)
 
 
 def _unfinished(shard: str) -> list[str]:
-    """Return what somebody who was killed has left."""
-    beginning = glob.escape(shard)
-    return [file for end in ("-base-*-new", "-journal-*-new", "-rebuilt") for file in glob.glob(beginning + end)]
+    """Return what somebody who was killed may have left."""
+    unfinished = [path(shard, slot) + "-new" for slot in range(SLOTS) for path in (base_path, journal_path)]
+    return [*unfinished, shard + "-rebuilt"]
 
 
 def remove(shard: str, below: int | None = None) -> None:
     """Remove journals and bases of earlier generations than ``below``, or all, and what is not finished."""
-    for kind, path in (("journal", journal_path), ("base", base_path)):
+    for kind, path in (("base", base_path), ("journal", journal_path)):
         for generation in generations(shard, kind):
             if below is None or generation < below:
                 unlink(path(shard, generation))

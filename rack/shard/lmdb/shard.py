@@ -167,7 +167,7 @@ class LmdbShard(LmdbReader):
 
     @classmethod
     def unsynced_files(cls, path: str) -> list[str]:
-        return [path, *journalfiles.files(path)]
+        return [path, *filter(os.path.exists, journalfiles.files(path))]
 
     @classmethod
     def change_durability(cls, spec: ShardSpec, durability: str) -> None:
