@@ -69,6 +69,10 @@ class Shard(ABC):
     layouts: ClassVar[tuple[str, ...]] = ("direct",)
     #: Files beside the shard's own that belong to it, by suffix.
     companions: ClassVar[tuple[str, ...]]
+    #: How many bytes a path has at most.
+    longest_path: ClassVar[int] = 4095
+    #: How many descriptors an open shard has.
+    descriptors: ClassVar[int] = 4
     #: Whether it is read without protection from writers, which takes the permission to write some of its files.
     unprotected = False
     #: Whether that may come to be so: it is read by somebody who may not write.
@@ -249,6 +253,10 @@ class Shard(ABC):
     def files(cls, path: str) -> list[str]:
         """Return the files that the shard at ``path`` may have."""
         return [path + suffix for suffix in ("", *cls.companions)]
+
+    @classmethod  # noqa: B027
+    def check_usable(cls) -> None:
+        """Raise RackError if the engine does not work in this process."""
 
     @classmethod
     @abstractmethod

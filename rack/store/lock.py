@@ -119,6 +119,12 @@ class StoreLock:
         with contextlib.suppress(OSError):
             self._folder = os.open(folder, _FOLDER)
 
+    def remove(self) -> None:
+        """Remove the file if no other process holds it: of a store that could not be made."""
+        with contextlib.suppress(OSError):
+            if self._fd is not None and self.claim() and self.is_current():
+                os.unlink(self.path)
+
     def close(self) -> None:
         """Release the lock (in a forked child: the child's copy of it)."""
         for fd in (self._fd, self._folder):

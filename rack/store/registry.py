@@ -35,7 +35,7 @@ class OpenStore:
     """A store that is open in this process, and how many containers hold it."""
 
     def __init__(self, path: str, request: Request, mode: Mode, entry: Entry) -> None:
-        manifest, lock, durability = entry
+        manifest, lock, durability, is_new = entry
         self.path = path
         self.manifest = manifest
         self.mode = mode
@@ -54,6 +54,9 @@ class OpenStore:
                 self.shards.append(cls(spec, self._rejoin))
         except BaseException:
             self._close_shards()
+            if is_new and lock.claim():  # nobody else has come in
+                files.unmake(path, manifest)
+                lock.remove()
             self._lock.close()
             raise
         self._store = Store(self.shards)

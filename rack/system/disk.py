@@ -90,4 +90,11 @@ def path_error(error: OSError, path: str) -> RackError:
         return ReadOnlyError(error.errno, f'{error.strerror}; flag="r" opens a store for reading alone', path)
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StoreFullError(error.errno, error.strerror, path)
+    if error.errno == errno.ENAMETOOLONG:
+        name = os.path.basename(path)
+        return StorePathError(
+            error.errno,
+            f"{error.strerror}: {len(os.fsencode(name))} bytes, and a path of {len(os.fsencode(path))}",
+            path,
+        )
     return StorePathError(error.errno, error.strerror, path)

@@ -98,7 +98,7 @@ def open_alone(path: str) -> lmdb.Environment:
     """Open a file that nobody else has or will open, for writing, without a lock file."""
     size = os.path.getsize(path)
     options: dict[str, Any] = {"subdir": False, "lock": False, "max_dbs": 1, "lib_version": 0, "map_size": size}
-    return lmdb.open(path, writemap=True, sync=False, metasync=False, **options)
+    return lmdb.open(os.fsencode(path), writemap=True, sync=False, metasync=False, **options)
 
 
 def back_lock_file(path: str, shard: os.stat_result) -> None:

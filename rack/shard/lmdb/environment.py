@@ -193,7 +193,7 @@ class LmdbEnvironment(ABC):
         """Make a compact copy of the file; takes no lock meanwhile, and must not run while this process forks."""
         while True:
             try:
-                self._env.copy(path, compact=True)
+                self._env.copy(os.fsencode(path), compact=True)
                 return
             except lmdb.MapResizedError:
                 with self._lock:

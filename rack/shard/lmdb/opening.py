@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import sys
 from fcntl import LOCK_EX
 from typing import Any
 
@@ -72,6 +73,7 @@ def open_file(spec: ShardSpec) -> tuple[Any, bool, tuple[int, int]]:
 
 def open_env(spec: ShardSpec, size: int) -> tuple[Any, bool]:
     """Return the environment, and whether it is an unregistered reader's."""
+    check_interpreter()
     always = spec.durability == "always"
     options: dict[str, Any] = {
         "subdir": False,
@@ -83,14 +85,27 @@ def open_env(spec: ShardSpec, size: int) -> tuple[Any, bool]:
         "lib_version": 0,
     }
     if not spec.readonly:
-        return lmdb.open(spec.path, sync=always, metasync=always, writemap=True, **options), False
+        return lmdb.open(os.fsencode(spec.path), sync=always, metasync=always, writemap=True, **options), False
     if os.path.lexists(spec.path + "-lock"):  # else LMDB would make it, for this user and nobody else
         try:
-            return lmdb.open(spec.path, readonly=True, **options), False
+            return lmdb.open(os.fsencode(spec.path), readonly=True, **options), False
         except lmdb.Error as error:
             if error.code not in (errno.EACCES, errno.EROFS, errno.EPERM):
                 raise
-    return lmdb.open(spec.path, readonly=True, lock=False, **options), True
+    return lmdb.open(os.fsencode(spec.path), readonly=True, lock=False, **options), True
+
+
+def check_interpreter() -> None:
+    """Raise RackError where py-lmdb would crash: without the GIL, which is there unless it is forced off."""
+    if not getattr(sys, "_is_gil_enabled", _yes)():
+        raise RackError(
+            "py-lmdb crashes without the GIL, which is forced off here: start Python without PYTHON_GIL=0 and -X gil=0,"
+            ' or use engine="sqlite3"'
+        )
+
+
+def _yes() -> bool:
+    return True
 
 
 def make(spec: ShardSpec) -> None:

@@ -137,7 +137,7 @@ class LmdbSnapshot(SnapshotShard, LmdbReader):
     def _move_to(self, path: str) -> None:
         self._write_copy(path)
         env = lmdb.open(
-            path,
+            os.fsencode(path),
             map_size=os.path.getsize(path),
             subdir=False,
             readonly=True,

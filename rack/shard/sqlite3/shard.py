@@ -26,7 +26,8 @@ CREATE TABLE rack (name TEXT PRIMARY KEY NOT NULL, value NOT NULL) WITHOUT ROWID
 
 class SqliteShard(SqliteReader):
     suffix = ".sqlite3"
-    companions = ("-lock", "-wal", "-shm")
+    companions = ("-lock", "-wal", "-shm", "-journal")  # the last while it is made
+    longest_path = 511
     ordered = True
     stamped_when_open = False
     _kept: object = None  # the version that keep() has on the disk
