@@ -10,6 +10,10 @@ from __future__ import annotations
 class RackError(Exception):
     """Base of every error that is Rack's own."""
 
+    def __str__(self) -> str:
+        # A path need not be UTF-8; what it has of other bytes is escaped, so that the message can be printed.
+        return super().__str__().encode("utf-8", "backslashreplace").decode()
+
 
 class NotOpenError(RackError, ValueError):
     """The container, or a batch, was used before it was opened or after it was closed (as a file's ValueError)."""

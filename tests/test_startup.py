@@ -22,7 +22,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT.parent)}
 #: What `import rack` may import of the standard library. Each module here costs every program that uses Rack.
 STANDARD = """
     __future__ abc bisect collections collections.abc contextlib errno fcntl functools importlib itertools marshal math
-    operator os struct sys threading time typing weakref
+    operator os resource struct sys threading time typing weakref
 """
 #: What rack.codec takes besides: what it no longer imports is to go from here.
 STANDARD += "dataclasses fractions json numbers pickle"
@@ -39,6 +39,7 @@ RACK = """
     rack.shard rack.shard.base rack.shard.problem rack.shard.proxy rack.shard.spans
     rack.codec rack.codec.keys rack.codec.ordered rack.codec.serdes
     rack.system rack.system.boot rack.system.disk rack.system.fanout rack.system.flock rack.system.imports
+    rack.system.place
 """
 
 #: What opening, reading, writing and closing a store may load besides, of the standard library and of Rack.
@@ -49,14 +50,14 @@ TO_USE = {
         rack.shard.lmdb rack.shard.lmdb.datafile rack.shard.lmdb.environment rack.shard.lmdb.journal
         rack.shard.lmdb.journaled rack.shard.lmdb.journalfiles rack.shard.lmdb.longkeys rack.shard.lmdb.opening
         rack.shard.lmdb.operations rack.shard.lmdb.reader rack.shard.lmdb.sealed rack.shard.lmdb.shard
-        rack.shard.lmdb.transactions rack.shard.snapshot
+        rack.shard.lmdb.transactions rack.shard.place rack.shard.snapshot
         """,
     ),
     "sqlite3": (
-        "atexit json resource sqlite3 urllib.parse",
+        "atexit json sqlite3 urllib.parse",
         """
-        rack.shard.snapshot rack.shard.sqlite3 rack.shard.sqlite3.database rack.shard.sqlite3.operations
-        rack.shard.sqlite3.reader rack.shard.sqlite3.shard
+        rack.shard.place rack.shard.snapshot rack.shard.sqlite3 rack.shard.sqlite3.database
+        rack.shard.sqlite3.operations rack.shard.sqlite3.reader rack.shard.sqlite3.shard
         """,
     ),
 }

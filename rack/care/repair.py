@@ -19,7 +19,7 @@ from rack.shard import shard_class
 from rack.shard.base import IN_PLACE, STRAY, Pair, Salvaged, ShardSpec, unknown_hash
 from rack.shard.problem import Problem
 from rack.store import files, registry
-from rack.store.boot import Record
+from rack.store.boot import Record, copy_problem
 from rack.store.lock import StoreLock
 from rack.store.manifest import Manifest, Request, digest_of, manifest_path, new_id, sha256, shard_path
 from rack.store.registry import OpenStore
@@ -75,7 +75,7 @@ def repair(
     try:
         made = registry.make(source, new, request)
     except BaseException:
-        files.erase_anonymous(source)
+        files.discard(new, source)
         raise
     try:
         with _held(path):
@@ -85,6 +85,9 @@ def repair(
                     f"{name} was in use when the system stopped: what its shards hold may be of different moments"
                     ' (if it had durability="everysec", opening it rebuilds it from its journals: try that first)'
                 )
+            copied = copy_problem(path, manifest, record)
+            if copied is not None:
+                report.problems.append(f"{name} {copied}")
             _Repair(path, manifest, knowledge, made, report, record, stray, progress).run()
         made.sync(made.store(made.mode))
     except BaseException:
@@ -160,7 +163,8 @@ class _Repair:
         self._new = made.store(made.mode)
         self._remade = made.path + "-remade"  # of a shard that has a journal, for a while
         self._report = report
-        self._is_stale = record.is_of_earlier_boot()  # what the files of shards hold may be of different moments
+        # Whether what the files of shards hold may be of different moments.
+        self._is_stale = record.is_of_earlier_boot() or copy_problem(path, manifest, record) is not None
         self._is_journalled = record.durability == "everysec"  # else what journals there are may be left over
         self._stray = stray
         self._progress = progress

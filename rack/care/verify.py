@@ -18,7 +18,7 @@ from rack.shard import shard_class
 from rack.shard.base import Examined
 from rack.shard.problem import Problem
 from rack.store import registry
-from rack.store.boot import Record, read_stamps
+from rack.store.boot import Record, copy_problem, read_stamps
 from rack.store.lock import StoreLock
 from rack.store.manifest import Manifest, Request, manifest_path, shard_path, unfinished_path
 from rack.system.fanout import check_workers, fan_out
@@ -233,6 +233,8 @@ def _examined(examination: _Examination, report: Report, workers: int, progress:
     path, shards = examination.path, examination.manifest.shards
     report.not_checked += examination.knowledge.lacks
     report.add(_extra_shards(path, examination.manifest))
+    if (problem := copy_problem(path, examination.manifest, examination.record)) is not None:
+        report.add([Finding(None, "copied", f"{manifest_path(path)} {problem}")])
     done = 0.0
 
     def advance(more: float) -> None:

@@ -312,13 +312,13 @@ class Handle(Snapshotting):
         target = None if name is None else absolute_path(name)
         if target is not None:
             files.check_absent(target)
-        made = cls._bare(files.anonymous_path(target or beside), extra, flag="n", **arguments)
+        made = cls._bare(files.anonymous_path(target or beside, anywhere=target is None), extra, flag="n", **arguments)
         # Nobody misses it after a power failure until it has its name.
         made._mode = Mode("n", "process", None, made._mode.memory)
         try:
             made._attach(registry.acquire(made._path, made._request, made._mode), anonymous=True)
         except BaseException:
-            files.erase_anonymous(made._path)
+            files.discard(Manifest.new(made._request), made._path)
             raise
         made._depth = 1
         made._entered_by_maker = True

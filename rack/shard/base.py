@@ -44,6 +44,7 @@ class ShardSpec(NamedTuple):
     durability: str  # "process", "everysec" or "always"
     readonly: bool
     timeout: float | None = None  # seconds to wait for other processes where opening must wait; None: for ever
+    find: Callable[[], str] | None = None  # where the file is now; None: always at ``path``
 
 
 def is_last(block: list[Any], limit: int, values: bool) -> bool:
@@ -66,8 +67,16 @@ class Shard(ABC):
     layouts: ClassVar[tuple[str, ...]] = ("direct",)
     #: Files beside the shard's own that belong to it, by suffix.
     companions: ClassVar[tuple[str, ...]]
+    #: How many bytes a path has at most.
+    longest_path: ClassVar[int] = 4095
+    #: How many descriptors an open shard has.
+    descriptors: ClassVar[int] = 4
     #: Whether it is read without protection from writers, which takes the permission to write some of its files.
     unprotected = False
+    #: Whether that may come to be so: it is read by somebody who may not write.
+    mere_reader = False
+    #: Whether its stamp may be taken, and tells something, while this process has it open.
+    stamped_when_open: ClassVar[bool] = True
     #: Whether ``scan`` is in order of the keys' bytes.
     ordered: ClassVar[bool]
 
@@ -189,6 +198,9 @@ class Shard(ABC):
     @abstractmethod
     def path(self) -> str: ...
 
+    def refresh(self) -> None:  # noqa: B027
+        """Called before each read while ``unprotected``: the file may have changed since the last one."""
+
     @abstractmethod
     def sync(self) -> None:
         """Have every commit so far on the disk."""
@@ -197,7 +209,7 @@ class Shard(ABC):
 
     @classmethod
     def stamp(cls, path: str) -> int:
-        """Return what is different after each commit to the shard."""
+        """Return what is different after each commit to the shard, or after each time that it was open."""
         return 0
 
     @classmethod
@@ -243,6 +255,10 @@ class Shard(ABC):
     def files(cls, path: str) -> list[str]:
         """Return the files that the shard at ``path`` may have."""
         return [path + suffix for suffix in ("", *cls.companions)]
+
+    @classmethod  # noqa: B027
+    def check_usable(cls) -> None:
+        """Raise RackError if the engine does not work in this process."""
 
     @classmethod
     @abstractmethod

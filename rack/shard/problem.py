@@ -19,6 +19,7 @@ KINDS = {
     "shard": "a key belongs to another shard",
     "key": "a key cannot be read, or is not in its canonical form",
     "value": "a value cannot be read",
+    "copied": "the files are a copy that was made while the store was in use",
     "power": "the store was in use when the system stopped, and what the shard holds cannot be relied on",
 }
 

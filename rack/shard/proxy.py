@@ -154,5 +154,7 @@ class GuardedShard(ShardProxy):
         self._check = check
 
     def _forward(self, method: Callable[..., Result], *args: Any) -> Result:
-        self._check()
+        self._inner.refresh()
+        if self._inner.unprotected:
+            self._check()
         return method(*args)

@@ -23,6 +23,7 @@ from rack.shard.base import Examined, Salvaged, ShardSpec, Snapshot
 from rack.shard.problem import Problem
 from rack.shard.proxy import ReadOnlyShard
 from rack.shard.spans import ALL, blocks
+from rack.system.place import scratch_path
 
 
 class SnapshotShard(ReadOnlyShard, Snapshot):
@@ -54,7 +55,7 @@ class SnapshotShard(ReadOnlyShard, Snapshot):
         with self._lock:
             if self._detached or self._end is not None:
                 return
-            path = f"{self._spec.path}-snapshot-{os.urandom(6).hex()}"
+            path = scratch_path(self._spec.path, "snapshot")
             try:
                 self._move_to(path)
                 self._detached = True
@@ -63,6 +64,15 @@ class SnapshotShard(ReadOnlyShard, Snapshot):
             finally:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(path)
+
+    def settle(self) -> None:
+        """Become independent at once of a database that is read without protection from writers. O(shard).
+
+        :raises SnapshotLostError: it was being written to, or there is no space for the copy.
+        """
+        self.detach()
+        if self._end is not None:
+            raise self._end.with_traceback(None)
 
     def lose(self, reason: str) -> None:
         with self._lock:

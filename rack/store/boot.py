@@ -11,6 +11,9 @@ holds for longer than an opening takes. The last one to close holds the store's 
 
 The file is a block of JSON padded to 128 bytes, so that it changes as a whole; behind it are the shards' stamps of when
 they were on the disk last (8 bytes each): a shard that still has it was not written to since.
+
+The block has the file's own inode. If that is another one, the files are a copy. One of a store that was in use is not
+served: its files are of different moments. One of a clean store is, if its shards are those of the record's stamps.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
-from rack.errors import LockTimeoutError, MismatchError
+from rack.errors import CorruptShardError, LockTimeoutError, MismatchError
 from rack.shard import shard_class
 from rack.store.lock import StoreLock
 from rack.store.manifest import Manifest, Request, manifest_path, record_path, shard_path
@@ -31,6 +34,7 @@ from rack.system.boot import boot_id
 from rack.system.disk import path_error, sync_file, sync_paths
 from rack.system.flock import holders, pause
 from rack.system.imports import importing
+from rack.system.place import open_beside
 
 DURABILITIES = ("process", "everysec", "always")
 _BLOCK = 128
@@ -38,10 +42,14 @@ _UNKNOWN = "unknown"  # of a record that is missing or damaged
 
 
 class Record(NamedTuple):
-    """``boot``: that under which the store is in use, "" if it is clean; ``durability``: the least it is used with."""
+    """``boot``: that under which the store is in use, "" if it is clean; ``durability``: the least it is used with.
+
+    ``is_copy``: it was written for other files than these.
+    """
 
     boot: str
     durability: str
+    is_copy: bool = False
 
     @classmethod
     def read(cls, path: str) -> Record:
@@ -51,7 +59,8 @@ class Record(NamedTuple):
         try:
             with open(record_path(path), "rb") as file:
                 content = json.loads(file.read(_BLOCK))
-            record = cls(content["boot"], content["durability"])
+                is_copy = content["inode"] != os.fstat(file.fileno()).st_ino
+            record = cls(content["boot"], content["durability"], is_copy)
         except (OSError, ValueError, KeyError, TypeError):
             return cls(_UNKNOWN, "process")
         return record if record.durability in DURABILITIES else cls(_UNKNOWN, "process")
@@ -65,9 +74,10 @@ class Record(NamedTuple):
         with importing:
             import json
 
-        block = json.dumps(self._asdict()).encode().ljust(_BLOCK)
-        fd = os.open(record_path(path), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        fd = open_beside(record_path(path), os.O_WRONLY, manifest_path(path))
         try:
+            content = {"boot": self.boot, "durability": self.durability, "inode": os.fstat(fd).st_ino}
+            block = json.dumps(content).encode().ljust(_BLOCK)
             os.pwrite(fd, block + b"".join(stamp.to_bytes(8, "little") for stamp in stamps), 0)
             if self.boot:
                 sync_file(fd)
@@ -134,13 +144,15 @@ def admit(path: str, manifest: Manifest, request: Request, asked: str | None, re
 
     After a power failure the store is recovered first: O(n).
 
-    :raises CorruptShardError: the power failure may have damaged a shard.
+    :raises CorruptShardError: the power failure may have damaged a shard, or the files are a copy of a store in use.
     :raises MismatchError: other processes have the store open with another durability.
     """
     cls = shard_class(manifest.engine)
     specs = [manifest.spec(path, number, request, "process", readonly) for number in range(manifest.shards)]
     record = Record.read(path)
     here = boot_id()
+    if (problem := copy_problem(path, manifest, record)) is not None:
+        raise CorruptShardError(f"{manifest_path(path)} {problem}")
     stamps: list[int] = []
     if record.boot not in ("", here):
         for spec, stamp in zip(specs, read_stamps(path, manifest.shards), strict=True):
@@ -168,6 +180,33 @@ def admit(path: str, manifest: Manifest, request: Request, asked: str | None, re
     if stamps or record != Record(here, least):
         _put_down(path, Record(here, least), stamps)
     return durability
+
+
+def copy_problem(path: str, manifest: Manifest, record: Record) -> str | None:
+    """Return what is wrong if the files are a copy that was made while others wrote; goes on from the store's name."""
+    if not record.is_copy or (not record.boot and _has_stamps(path, manifest)):
+        return None
+    with importing:
+        from shlex import quote
+
+    return (
+        "is of a copy that was made while the store was in use, or after a process that used it was killed: its files"
+        " may be of different moments, and nothing in them tells what is missing. Make the copy with `rack backup"
+        " ORIGINAL COPY`, which needs no pause, or copy the files of a store that was closed; `rack repair"
+        f" {quote(path)}` saves what can be read of this one"
+    )
+
+
+def _has_stamps(path: str, manifest: Manifest) -> bool:
+    """Return whether the shards are as they were when the record was written."""
+    cls = shard_class(manifest.engine)
+    for number, stamp in enumerate(read_stamps(path, manifest.shards)):
+        try:
+            if cls.stamp(shard_path(path, number, cls.suffix)) != stamp:
+                return False
+        except (OSError, struct.error):
+            continue  # it is missing, or is no shard: opening it tells
+    return True
 
 
 def _put_down(path: str, record: Record, stamps: list[int]) -> None:

@@ -5,32 +5,107 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import resource
 
-from rack.errors import CorruptShardError, RackError, StoreExistsError
+from rack.errors import CorruptShardError, RackError, StoreExistsError, StorePathError
 from rack.shard import shard_class
 from rack.store.boot import Record, present_stamps
 from rack.store.lock import StoreLock
 from rack.store.manifest import Manifest, Request, manifest_path, record_path, shard_path, unfinished_path
-from rack.system.disk import beginning_with, path_error
+from rack.system.disk import path_error
+from rack.system.place import scratch_path, take_after
+
+_SPARE_DESCRIPTORS = 16  # for what an operation opens for a moment
+
+
+def check_makeable(path: str, manifest: Manifest) -> None:
+    """Raise StorePathError if a store could not be made for want of length of names, or of descriptors to open it."""
+    cls = shard_class(manifest.engine)
+    cls.check_usable()
+    check_descriptors(manifest)
+    directory, name = os.path.split(path)
+    files = [manifest_path(path), path + ".rack-lock", *cls.files(shard_path(path, 0, cls.suffix))]
+    ending = max(file.removeprefix(path) for file in files if len(file) == max(map(len, files)))
+    for what, limit, size in (
+        ("name", "PC_NAME_MAX", len(os.fsencode(name))),
+        ("path", "PC_PATH_MAX", len(os.fsencode(path))),
+    ):
+        try:
+            most = min(os.pathconf(directory, limit), cls.longest_path)
+        except OSError:  # no such directory, or it is too long itself: making the first file tells
+            continue
+        if size + len(ending) > most:
+            raise StorePathError(
+                errno.ENAMETOOLONG,
+                f"the store's {what} is too long: it has {size} bytes, files of the store get up to {len(ending)} more"
+                f" ({ending!r}), and {most} is the most here",
+                path,
+            )
+
+
+def check_descriptors(manifest: Manifest) -> None:
+    """Raise StorePathError if this process may not have as many descriptors as the store takes when it is open."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    need = manifest.shards * shard_class(manifest.engine).descriptors + _SPARE_DESCRIPTORS
+    if limit == resource.RLIM_INFINITY or 2 * need < limit:
+        return
+    used = limit
+    with contextlib.suppress(OSError):  # there is none left to look with
+        used = len(os.listdir("/dev/fd"))
+    if used + need > limit:
+        raise StorePathError(
+            errno.EMFILE,
+            f"a store of {manifest.shards} shards takes up to {need} descriptors, and this process may have {limit}, of"
+            f" which {used} are in use: raise the limit (`ulimit -n {_round(used + need)}`, or resource.setrlimit), or"
+            " make a store with fewer shards",
+        )
+
+
+def _round(count: int) -> int:
+    return -(-count // 1024) * 1024
 
 
 def create(path: str, manifest: Manifest, request: Request) -> Manifest:
     """Make a store; the caller has its lock exclusively, and there is none."""
     cls = shard_class(manifest.engine)
+    replaced = None
+    check_makeable(path, manifest)
     try:
+        with contextlib.suppress(FileNotFoundError):
+            replaced = os.stat(unfinished_path(path))
         clear(path, manifest)
         manifest.begin(path)
         for number in range(manifest.shards):
             cls.create(manifest.spec(path, number, request, "process", False))
         Record("", "process").write(path, present_stamps(path, manifest))
+        if replaced is not None:
+            _give(manifest.files(path), replaced)
         manifest.finish(path)
     except BaseException as error:
-        with contextlib.suppress(OSError):
-            clear(path, manifest)
+        unmake(path, manifest)
         if isinstance(error, OSError) and not isinstance(error, RackError):
             raise path_error(error, error.filename or path) from error
         raise
     return manifest
+
+
+def unmake(path: str, manifest: Manifest) -> None:
+    """Leave nothing of a store that could not be made, by the caller, who has its lock exclusively."""
+    with contextlib.suppress(OSError):
+        with contextlib.suppress(FileNotFoundError):
+            manifest.take_back(path)
+        clear(path, manifest)
+
+
+def _give(files: list[str], replaced: os.stat_result) -> None:
+    """Let new files be those of the owner of a store that they replace."""
+    for file in files:
+        with contextlib.suppress(FileNotFoundError):
+            fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                take_after(fd, replaced)
+            finally:
+                os.close(fd)
 
 
 def clear(path: str, manifest: Manifest) -> None:
@@ -72,6 +147,7 @@ def publish(manifest: Manifest, source: str, target: str) -> None:
         if not os.path.lexists(manifest_path(target)):
             with contextlib.suppress(OSError):
                 clear(target, manifest)
+            lock.remove()
         raise
     finally:
         lock.close()
@@ -101,11 +177,9 @@ def unlink(files: list[str]) -> None:
             os.unlink(file)
 
 
-def anonymous_path(beside: str) -> str:
-    """Return a path for a store without a name, beside its source."""
-    return f"{beside}-anonymous-{os.urandom(6).hex()}"
+def anonymous_path(beside: str, anywhere: bool = False) -> str:
+    """Return a path for a store without a name, beside its source or target.
 
-
-def erase_anonymous(path: str) -> None:
-    """Delete whatever there is of an anonymous store that could not be made or opened."""
-    unlink(beginning_with(path))
+    :param anywhere: in the temporary directory, if it cannot be made there.
+    """
+    return scratch_path(beside, "anonymous", anywhere)

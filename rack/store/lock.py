@@ -6,29 +6,38 @@ parent's lock alone, and takes a lock of its own; it never unlocks the inherited
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
 import time
 
 from rack.errors import StoreInUseError
+from rack.store.manifest import manifest_path
 from rack.system.disk import path_error
 from rack.system.flock import attempt, flock_within, holders, pause
+from rack.system.place import file_id, open_beside, path_of
+
+_SUFFIX = ".rack-lock"
+_FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class StoreLock:
     """The lock of the store at ``path``. Not thread-safe: the registry's lock is held around its use."""
 
     def __init__(self, path: str, readonly: bool = False) -> None:
-        self.path = path + ".rack-lock"
+        self.path = path + _SUFFIX
         self._readonly = readonly
         self._fd: int | None = None
+        self._folder: int | None = None  # a descriptor of it, while the file is not open in a forked child
 
     def _open(self) -> int | None:
         if self._fd is None:
-            flags = os.O_RDONLY if self._readonly else os.O_RDWR | os.O_CREAT
             try:
-                self._fd = os.open(self.path, flags | os.O_CLOEXEC, 0o666)
+                if self._readonly:
+                    self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+                else:
+                    self._fd = open_beside(self.path, os.O_RDWR, manifest_path(self.path.removesuffix(_SUFFIX)))
             except OSError as error:
                 if self._readonly:
                     return None  # a store on read-only media has no lock file to hold, and nobody who replaces files
@@ -88,8 +97,37 @@ class StoreLock:
             return False
         return os.path.samestat(there, os.fstat(self._fd))
 
+    def where(self) -> str:
+        """Return the path of the store as it is now: its folder may have been renamed, or a link to it switched."""
+        found = None
+        if self._fd is not None:
+            found = None if self.is_current() else path_of(self._fd)
+        elif self._folder is not None and (folder := path_of(self._folder)) is not None:
+            found = os.path.join(folder, os.path.basename(self.path))
+        if found is not None and found.endswith(_SUFFIX):
+            self.path = found
+        return self.path.removesuffix(_SUFFIX)
+
+    def identity(self) -> tuple[int, int] | None:
+        """Return (device, inode) of the file, None if there is none to hold."""
+        return None if self._fd is None else file_id(os.fstat(self._fd))
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: let go of the parent's lock, and keep track of where the store is."""
+        folder = os.path.dirname(self.where())
+        self.close()
+        with contextlib.suppress(OSError):
+            self._folder = os.open(folder, _FOLDER)
+
+    def remove(self) -> None:
+        """Remove the file if no other process holds it: of a store that could not be made."""
+        with contextlib.suppress(OSError):
+            if self._fd is not None and self.claim() and self.is_current():
+                os.unlink(self.path)
+
     def close(self) -> None:
         """Release the lock (in a forked child: the child's copy of it)."""
-        if self._fd is not None:
-            fd, self._fd = self._fd, None
-            os.close(fd)
+        for fd in (self._fd, self._folder):
+            if fd is not None:
+                os.close(fd)
+        self._fd = self._folder = None

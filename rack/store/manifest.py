@@ -218,10 +218,12 @@ class Manifest(NamedTuple):
         durability: str,
         readonly: bool,
         timeout: float | None = None,
+        where: Callable[[], str] | None = None,
     ) -> ShardSpec:
-        """Return what shard ``number`` of the store is."""
+        """Return what shard ``number`` of the store is. ``where`` tells at which path the store is now."""
+        suffix = shard_class(self.engine).suffix
         return ShardSpec(
-            path=shard_path(path, number, shard_class(self.engine).suffix),
+            path=shard_path(path, number, suffix),
             store_id=self.id,
             number=number,
             layout=self.layout,
@@ -229,6 +231,7 @@ class Manifest(NamedTuple):
             durability=durability,
             readonly=readonly,
             timeout=timeout,
+            find=None if where is None else lambda: shard_path(where(), number, suffix),
         )
 
     def shard_files(self, path: str) -> list[str]:

@@ -43,6 +43,7 @@ class Entry(NamedTuple):
     manifest: Manifest
     lock: StoreLock
     durability: str
+    is_new: bool = False
 
 
 def open_or_create(path: str, request: Request, mode: Mode) -> Entry:
@@ -50,11 +51,14 @@ def open_or_create(path: str, request: Request, mode: Mode) -> Entry:
     lock = StoreLock(path, mode.flag == "r")
     try:
         if mode.flag == "n":
+            files.check_makeable(path, Manifest.new(request))
             lock.claim_or_raise("replace the store")
             with contextlib.suppress(FileNotFoundError):
                 Manifest.read(path).take_back(path)
         return _join(path, request, mode, lock)
     except BaseException:
+        if mode.flag != "r" and not os.path.lexists(manifest_path(path)):
+            lock.remove()
         lock.close()
         raise
 
@@ -84,13 +88,11 @@ def _join(path: str, request: Request, mode: Mode, lock: StoreLock) -> Entry:
             raise StoreNotFoundError(errno.ENOENT, 'there is no such store; flag="c" makes one', manifest_path(path))
         if lock.claim() and lock.is_current():
             if not os.path.lexists(manifest_path(path)):
-                made = files.create(path, Manifest.new(request), request)
                 # Who has the lock exclusively does not need the gate, and must not wait for it: it comes first.
-                durability = admit(path, made, request, mode.durability, False, lock)
-                lock.share()  # which lets go of it for a moment
+                made, durability = _made(path, Manifest.new(request), request, mode.durability, lock)
                 with contextlib.suppress(FileNotFoundError):
                     if Manifest.read(path).id == made.id:
-                        return Entry(made, lock, durability)
+                        return Entry(made, lock, durability, True)
         elif time.monotonic() > deadline:
             if mode.timeout is not None:
                 raise LockTimeoutError(f"{lock.path} is locked; waited {mode.timeout} s")
@@ -123,15 +125,29 @@ def enter(
         return Entry(manifest, lock, durability) if lock.is_current() else None
 
 
+def _made(
+    path: str, manifest: Manifest, request: Request, durability: str | None, lock: StoreLock
+) -> tuple[Manifest, str]:
+    """Make a store and be let in, or leave nothing of it; the caller has the lock exclusively, and shares it then."""
+    files.create(path, manifest, request)
+    try:
+        durability = admit(path, manifest, request, durability, False, lock)
+        lock.share()  # which lets go of it for a moment
+    except BaseException:
+        if lock.claim():
+            files.unmake(path, manifest)
+        raise
+    return manifest, durability
+
+
 def make(path: str, manifest: Manifest, request: Request) -> Entry:
     """Make a store with this manifest and come into it."""
     lock = StoreLock(path)
     try:
         lock.claim_or_raise("make the store")
-        files.create(path, manifest, request)
-        durability = admit(path, manifest, request, None, False, lock)
-        lock.share()
+        _, durability = _made(path, manifest, request, None, lock)
     except BaseException:
+        lock.remove()
         lock.close()
         raise
-    return Entry(manifest, lock, durability)
+    return Entry(manifest, lock, durability, True)

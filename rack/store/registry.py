@@ -28,13 +28,14 @@ from rack.store.opening import Entry, Mode
 from rack.store.sharded import Store
 from rack.system.boot import boot_id
 from rack.system.imports import importing
+from rack.system.place import file_id
 
 
 class OpenStore:
     """A store that is open in this process, and how many containers hold it."""
 
     def __init__(self, path: str, request: Request, mode: Mode, entry: Entry) -> None:
-        manifest, lock, durability = entry
+        manifest, lock, durability, is_new = entry
         self.path = path
         self.manifest = manifest
         self.mode = mode
@@ -49,10 +50,13 @@ class OpenStore:
         self.shards: list[Shard] = []
         try:
             for number in range(manifest.shards):
-                spec = manifest.spec(path, number, request, durability, mode.flag == "r", mode.timeout)
+                spec = manifest.spec(path, number, request, durability, mode.flag == "r", mode.timeout, lock.where)
                 self.shards.append(cls(spec, self._rejoin))
         except BaseException:
             self._close_shards()
+            if is_new and lock.claim():  # nobody else has come in
+                files.unmake(path, manifest)
+                lock.remove()
             self._lock.close()
             raise
         self._store = Store(self.shards)
@@ -61,7 +65,7 @@ class OpenStore:
     def store(self, mode: Mode) -> Store:
         """Return the store as a container that opened it with ``mode`` uses it."""
         shards: list[Shard] = self.shards
-        if any(shard.unprotected for shard in shards):
+        if any(shard.unprotected or shard.mere_reader for shard in shards):
             shards = [GuardedShard(shard, self._check_quiet) for shard in shards]
         if mode.flag == "r" != self.mode.flag:
             shards = [FrozenShard(shard) for shard in shards]
@@ -88,7 +92,8 @@ class OpenStore:
     def sync(self, store: Store) -> None:
         """Have what is written in ``store``, which is this one as a container uses it, on the disk."""
         stamps = []
-        if self.mode.flag != "r":
+        self.path = self._lock.where()
+        if self.mode.flag != "r" and shard_class(self.manifest.engine).stamped_when_open:
             with contextlib.suppress(FileNotFoundError):  # removed: closing tells
                 stamps = present_stamps(self.path, self.manifest)
         store.sync()
@@ -96,8 +101,9 @@ class OpenStore:
             synced(self.path, self.manifest, stamps)
 
     def is_current(self) -> bool:
-        """Return whether the files at the path are still this store's."""
+        """Return whether the store's files are still there, wherever its folder is now."""
         try:
+            self.path = self._lock.where()
             return Manifest.read(self.path).id == self.manifest.id
         except (FileNotFoundError, ValueError):
             return False
@@ -112,6 +118,7 @@ class OpenStore:
             if not self._lock_is_inherited:
                 return
             try:
+                self.path = self._lock.where()
                 entry = opening.enter(
                     self.path, self._request, self.mode, self._lock, self.durability, self.manifest.id
                 )
@@ -128,7 +135,7 @@ class OpenStore:
             self._keeper = Keeper(self.shards)
 
     def after_fork_in_child(self) -> None:
-        self._lock.close()
+        self._lock.leave_to_parent()
         self._lock_is_inherited = True
         self._keeper = None
         self._rejoining = Lock()
@@ -163,7 +170,7 @@ class OpenStore:
 
 _lock = RLock()
 _orphans: deque[tuple[OpenStore, bool]] = deque()
-_by_path: dict[str, OpenStore] = {}
+_by_path: dict[object, OpenStore] = {}
 _all: set[OpenStore] = set()  # also those whose files were removed, and are no longer found by path
 
 
@@ -171,18 +178,30 @@ def acquire(path: str, request: Request, mode: Mode) -> OpenStore:
     """Return the store at ``path``, opening or making it as ``mode`` says. Pair with :func:`release`."""
     with _lock:
         _release_orphans()
-        key = os.path.realpath(path)
+        key = _key(path)
         held = _by_path.get(key)
         if held is not None and not held.is_current():
             del _by_path[key]  # its files were removed: its containers keep it, newcomers get what is there now
             held = None
         if held is None:
-            held = _by_path[key] = OpenStore(path, request, mode, opening.open_or_create(path, request, mode))
+            held = OpenStore(path, request, mode, opening.open_or_create(path, request, mode))
+            _by_path[_key(path)] = held
             _all.add(held)
         else:
             _check_shareable(held, request, mode)
         held.users += 1
         return held
+
+
+def _key(path: str) -> object:
+    """Return what tells the store at ``path`` from others, also when its folder has been renamed.
+
+    Who has it open keeps the lock's file, so that its inode is nobody else's.
+    """
+    try:
+        return file_id(os.stat(path + ".rack-lock"))
+    except OSError:
+        return os.path.realpath(path)
 
 
 def _check_shareable(held: OpenStore, request: Request, mode: Mode) -> None:
@@ -230,7 +249,7 @@ def release(held: OpenStore, keep: bool = True) -> None:
 def borrowed(path: str) -> Iterator[OpenStore | None]:
     """Give the store at ``path`` if this process has it open; it is not closed while the block runs."""
     with _lock:
-        held = _by_path.get(os.path.realpath(path))
+        held = _by_path.get(_key(path))
         if held is not None and not held.is_current():
             held = None
         if held is not None:
@@ -285,7 +304,7 @@ def make(path: str, manifest: Manifest, request: Request) -> OpenStore:
     """Make a store with this manifest and open it. Pair with :func:`release`, :func:`remove` or :func:`publish`."""
     with _lock:
         held = OpenStore(path, request, Mode("w", None, None, None), opening.make(path, manifest, request))
-        _by_path[os.path.realpath(path)] = held
+        _by_path[_key(path)] = held
         _all.add(held)
         held.users = 1
         return held

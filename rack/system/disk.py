@@ -68,14 +68,6 @@ def _sync_waiting(waiting: deque[str], errors: list[BaseException]) -> None:
             errors.append(error)
 
 
-def beginning_with(path: str) -> list[str]:
-    """Return the paths of all files that begin with ``path``; of a directory that cannot be read, none."""
-    directory, beginning = os.path.split(path)
-    with suppress(OSError):
-        return [os.path.join(directory, name) for name in os.listdir(directory) if name.startswith(beginning)]
-    return []
-
-
 def sync_directory(path: str) -> None:
     """Return when what was made, renamed and removed in the directory is on the disk."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -98,4 +90,11 @@ def path_error(error: OSError, path: str) -> RackError:
         return ReadOnlyError(error.errno, f'{error.strerror}; flag="r" opens a store for reading alone', path)
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StoreFullError(error.errno, error.strerror, path)
+    if error.errno == errno.ENAMETOOLONG:
+        name = os.path.basename(path)
+        return StorePathError(
+            error.errno,
+            f"{error.strerror}: {len(os.fsencode(name))} bytes, and a path of {len(os.fsencode(path))}",
+            path,
+        )
     return StorePathError(error.errno, error.strerror, path)

@@ -27,7 +27,7 @@ from tests.powerfail import disk
 from tests.powerfail.history import NEVER, Log, LostError, Past
 from tests.powerfail.recorder import Recorder, record
 from tests.powerfail.writers import Plan
-from tests.support.processes import assert_sound
+from tests.support.processes import as_the_same_files, assert_sound
 
 LIMIT = 60.0  # seconds that opening and reading a store may take
 OPERATIONS = 400  # that a run has at least
@@ -220,6 +220,7 @@ def examine(directory: Path, plan: Plan, past: Past, since: float) -> str:
 
     :raises LostError: it serves what it must not, or not what it must.
     """
+    as_the_same_files(directory / "store")
     may_be_refused = plan.engine == "lmdb" and plan.durability == "process" and since < NEVER
     store: PersistentDict[str, Any] = PersistentDict(directory / "store", flag="w", durability=plan.durability)
     try:

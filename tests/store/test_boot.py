@@ -14,7 +14,7 @@ from rack import PersistentDict
 from rack.errors import CorruptShardError, LockTimeoutError
 from rack.store import boot
 from rack.store.boot import Record
-from tests.support.processes import Crew, assert_sound, hear, run, run_script, tell
+from tests.support.processes import Crew, as_the_same_files, assert_sound, hear, run, run_script, tell
 
 
 def after_reboot(path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -24,6 +24,7 @@ def after_reboot(path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for file in path.parent.glob(f"{path.name}*"):
         if not file.name.endswith(".lmdb-lock"):
             shutil.copyfile(file, place / file.name)
+    as_the_same_files(place / path.name)
     monkeypatch.setattr("rack.store.boot.boot_id", lambda: place.name)
     return place / path.name
 

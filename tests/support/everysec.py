@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from rack import PersistentDict
+from tests.support.processes import as_the_same_files
 
 Store = PersistentDict[Any, Any]
 
@@ -33,6 +34,7 @@ def fail_power(path: Path, monkeypatch: pytest.MonkeyPatch, synced: bool = True)
             end = struct.unpack_from("<Q", data, 2056)[0] or len(data)
             data[max(end, 4096) :] = bytes(len(data) - max(end, 4096))
         (place / file.name).write_bytes(data)
+    as_the_same_files(place / path.name)
     monkeypatch.setattr("rack.store.boot.boot_id", lambda: place.name)
     return place / path.name
 

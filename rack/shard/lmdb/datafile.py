@@ -25,6 +25,7 @@ from rack.errors import StoreDeletedError, StoreFullError, StorePathError
 from rack.shard.problem import corrupt
 from rack.system.disk import path_error
 from rack.system.flock import flock_within
+from rack.system.place import file_id, take_after
 
 # Rack's own records in the main database: under the first keys, so that sorted loads can append.
 IDENTITY = b"\0"
@@ -68,10 +69,6 @@ def growth_lock(path: str, inode: tuple[int, int] | None = None, timeout: float 
         os.close(fd)
 
 
-def file_id(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
-
-
 def check_header(fd: int, path: str) -> None:
     """Raise CorruptShardError unless this is an LMDB file that holds every page it refers to."""
     first = os.pread(fd, _META.size, 0)
@@ -101,11 +98,11 @@ def open_alone(path: str) -> lmdb.Environment:
     """Open a file that nobody else has or will open, for writing, without a lock file."""
     size = os.path.getsize(path)
     options: dict[str, Any] = {"subdir": False, "lock": False, "max_dbs": 1, "lib_version": 0, "map_size": size}
-    return lmdb.open(path, writemap=True, sync=False, metasync=False, **options)
+    return lmdb.open(os.fsencode(path), writemap=True, sync=False, metasync=False, **options)
 
 
-def back_lock_file(path: str) -> None:
-    """Make LMDB's lock file with its first page backed by the file system, unless it is there.
+def back_lock_file(path: str, shard: os.stat_result) -> None:
+    """Make LMDB's lock file, with the owner and mode of the shard's and its first page backed, unless it is there.
 
     LMDB makes it with holes and writes to it through a map, which is SIGBUS if there is no space. What is behind the
     first page is touched only when more than 60 processes are inside a transaction at one moment.
@@ -122,6 +119,7 @@ def back_lock_file(path: str) -> None:
     except OSError as error:
         raise path_error(error, path) from error
     try:
+        take_after(fd, shard)
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(fd, 0, PAGE)
     except OSError as error:

@@ -30,6 +30,7 @@ from rack.shard.lmdb.datafile import IDENTITY, LONG_TABLE
 from rack.shard.lmdb.journaled import Journalling
 from rack.shard.lmdb.longkeys import LongKeys
 from rack.shard.lmdb.opening import MAX_KEY, identity, make, open_file, translated, unlink
+from rack.shard.place import located
 from rack.shard.problem import corrupt, identity_problem
 from rack.shard.snapshot import Snapshots
 
@@ -58,7 +59,7 @@ class LmdbEnvironment(ABC):
         self._env: Any = None
         self._main: Any = None
         self._long: LongKeys | None = None
-        self._inode = (0, 0)
+        self._inode: tuple[int, int] | None = None
         self._check_write: Callable[[bool], None] | None = None
         self._journalled = self._new_journalling()
         self._snapshots = Snapshots()
@@ -67,7 +68,7 @@ class LmdbEnvironment(ABC):
             self._open()
 
     def _open(self) -> None:
-        spec = self._spec
+        spec = self._locate()
         env, self._unregistered, self._inode = open_file(spec)
         self._env = env
         try:
@@ -152,8 +153,14 @@ class LmdbEnvironment(ABC):
     def _begin_closed(self, *args: Any) -> Any:
         raise NotOpenError("the container is closed; open it with `with` or open()")
 
+    def _locate(self) -> ShardSpec:
+        """Return the spec, with the path at which the file is now."""
+        self._spec = located(self._spec, self._inode)
+        return self._spec
+
     def _adopt_size(self) -> None:
         """Take over the size that another process has given the file."""
+        self._locate()
         self._snapshots.detach()
         if self._spec.readonly:
             self._env.set_mapsize(os.stat(self._spec.path).st_size)
@@ -163,6 +170,7 @@ class LmdbEnvironment(ABC):
 
     def _grow(self, need: int) -> None:
         """Make room for an operation on ``need`` bytes, unless another process has just made some."""
+        self._locate()
         self._snapshots.detach()  # may take long, so before others wait for the lock
         self._env.reader_check()  # a dead reader keeps pages from being used again
         with datafile.growth_lock(self._spec.path, self._inode) as fd:
@@ -185,7 +193,7 @@ class LmdbEnvironment(ABC):
         """Make a compact copy of the file; takes no lock meanwhile, and must not run while this process forks."""
         while True:
             try:
-                self._env.copy(path, compact=True)
+                self._env.copy(os.fsencode(path), compact=True)
                 return
             except lmdb.MapResizedError:
                 with self._lock:

@@ -11,7 +11,7 @@ import lmdb
 
 from rack.errors import CorruptShardError, LockTimeoutError, RackError, StoreDeletedError
 from rack.shard.base import Examined, Pair, ShardSpec, unknown_hash
-from rack.shard.lmdb import datafile, pages
+from rack.shard.lmdb import pages
 from rack.shard.lmdb.datafile import IDENTITY, LONG_TABLE
 from rack.shard.lmdb.longkeys import stem_of
 from rack.shard.lmdb.opening import identity, open_env, translated
@@ -21,6 +21,7 @@ from rack.shard.lmdb.sealed import unseal
 from rack.shard.lmdb.walk import check_metas, walk
 from rack.shard.problem import Problem, identity_problem
 from rack.system.disk import path_error
+from rack.system.place import file_id
 
 _TRIES = 10_000
 _SURE = 511 - 4 - 255  # how many bytes of a long key are in its record's key, whatever the digest's size is
@@ -99,10 +100,10 @@ def examine_open(shard: LmdbReader, timeout: float | None) -> Examined:
 
 def _opened(shard: LmdbReader) -> int:
     try:
-        fd = os.open(shard.path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(shard._locate().path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         raise StoreDeletedError(f"{shard.path} was removed while the store was open") from None
-    if datafile.file_id(os.fstat(fd)) != shard._inode:
+    if file_id(os.fstat(fd)) != shard._inode:
         os.close(fd)
         raise StoreDeletedError(f"{shard.path} was replaced by another file while the store was open")
     return fd

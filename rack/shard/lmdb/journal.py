@@ -1,6 +1,7 @@
 """The journal of an LMDB shard (durability "everysec"): what its transactions changed, in the order of their commits.
 
-A file ``SHARD-journal-G``, G the generation::
+A file ``SHARD-journal-S``, S the generation modulo 4, of which at most three are there at once. So nobody has to list
+the folder to find them::
 
     0     magic, store id, shard number, generation, salt            (never changes; synced before the file is used)
     2048  end (0: sealed), synced, based: three numbers of 8 bytes   (shared memory of the writers; of no use later)
@@ -17,6 +18,7 @@ record counts instead.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import struct
@@ -29,8 +31,9 @@ from xxhash import xxh3_64_intdigest
 from rack.errors import CorruptShardError, StorePathError
 from rack.shard.base import ShardSpec
 from rack.shard.lmdb import datafile
-from rack.system.disk import beginning_with, sync_file
+from rack.system.disk import sync_file
 from rack.system.flock import pause
+from rack.system.place import take_after_path
 
 _MAGIC = b"rack-journal-1\n\0"
 _HEADER = struct.Struct("<16s32sIQQ")
@@ -49,19 +52,40 @@ LONG = 4
 pack_operation = _OPERATION.pack
 
 
+SLOTS = 4
+
+
 def journal_path(shard: str, generation: int) -> str:
-    return f"{shard}-journal-{generation:06d}"
+    return f"{shard}-journal-{generation % SLOTS}"
 
 
 def base_path(shard: str, generation: int) -> str:
-    return f"{shard}-base-{generation:06d}"
+    return f"{shard}-base-{generation % SLOTS}"
 
 
 def generations(shard: str, kind: str) -> list[int]:
-    """Return the generations of which there is a file of a kind, "journal" or "base", in order."""
-    beginning = f"{shard}-{kind}-"
-    ends = [path[len(beginning) :] for path in beginning_with(beginning)]
-    return sorted(int(end) for end in ends if end.isdigit())
+    """Return the generations of which there is a file of a kind, "journal" or "base", in order.
+
+    A journal tells its own. A base is of the generation of the journal in the same slot, which is made before it and
+    removed after it; if that is missing or damaged, of the last one that can be.
+    """
+    known = {slot: _generation_in(journal_path(shard, slot)) for slot in range(SLOTS)}
+    newest = max(filter(None, known.values()), default=0)
+    return sorted(
+        known[slot] or max(slot, newest - (newest - slot) % SLOTS)
+        for slot in range(SLOTS)
+        if os.path.exists(f"{shard}-{kind}-{slot}")
+    )
+
+
+def _generation_in(path: str) -> int:
+    """Return the generation that a journal says it is of; 0 if there is none, or it is none."""
+    try:
+        with open(path, "rb") as file:
+            magic, _, _, generation, _ = _HEADER.unpack(file.read(_HEADER.size))
+    except (FileNotFoundError, struct.error):
+        return 0
+    return generation if magic == _MAGIC else 0
 
 
 class Journal:
@@ -178,6 +202,7 @@ def create(spec: ShardSpec, generation: int) -> None:
     path = final + "-new"
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
     try:
+        take_after_path(path, spec.path)
         datafile.extend(fd, 0, _INITIAL_SIZE, path)
         salt = int.from_bytes(os.urandom(8))
         os.pwrite(fd, _HEADER.pack(_MAGIC, spec.store_id.encode(), spec.number, generation, salt), 0)
@@ -235,6 +260,9 @@ def _check_header(header: bytes, spec: ShardSpec, generation: int, path: str) ->
     """Return the salt."""
     if len(header) == _HEADER.size:
         magic, store_id, number, found, salt = _HEADER.unpack(header)
-        if (magic, store_id, number, found) == (_MAGIC, spec.store_id.encode(), spec.number, generation):
-            return int(salt)
+        if (magic, store_id, number) == (_MAGIC, spec.store_id.encode(), spec.number):
+            if found > generation:
+                raise FileNotFoundError(errno.ENOENT, "a later journal is in its place", path)
+            if found == generation:
+                return int(salt)
     raise CorruptShardError(f"{path} is not the journal of this shard")

@@ -35,10 +35,12 @@ from rack.shard.lmdb.journal import (
     Journal,
     base_path,
     create,
+    journal_path,
     pack_operation,
 )
 from rack.shard.lmdb.journalfiles import remove, unlink
 from rack.system.disk import sync_directory, sync_file, sync_path
+from rack.system.place import take_after_path
 
 _ROTATE_AT = 4 << 20  # bytes; a journal shorter than this is not worth a base
 
@@ -49,6 +51,8 @@ class Database(Protocol):
     _lock: Any
     _env: Any
     _main: Any
+
+    def _locate(self) -> ShardSpec: ...
 
     def _write(self, body: Callable[..., Any], *args: Any) -> Any: ...
 
@@ -153,6 +157,7 @@ class Journalling:
 
     def open(self) -> None:
         self.close()
+        self._spec = self._shard._locate()
         self._journal = Journal.newest(self._spec)
 
     def close(self) -> None:
@@ -215,7 +220,8 @@ class Journalling:
             journal = self._journal
             if journal is None or not self._is_due(journal):
                 return
-        with self.copying, _maintenance(journal.path) as alone:
+            self._spec = self._shard._locate()
+        with self.copying, _maintenance(journal_path(self._spec.path, journal.generation)) as alone:
             if not alone:
                 return  # another process is at it
             with self._shard._lock:
@@ -248,6 +254,7 @@ class Journalling:
         path = base_path(self._spec.path, journal.generation)
         unlink(path + "-new")  # of somebody who was killed
         self._shard.copy(path + "-new")
+        take_after_path(path + "-new", self._spec.path)
         sync_path(path + "-new")
         self.sync()  # all that the base may hold; nobody else may seal this journal meanwhile, or close it
         os.rename(path + "-new", path)

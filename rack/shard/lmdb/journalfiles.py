@@ -16,6 +16,7 @@ from rack.shard.lmdb.journal import (
     DELETE,
     LONG,
     PUT,
+    SLOTS,
     Journal,
     base_path,
     create,
@@ -26,8 +27,9 @@ from rack.shard.lmdb.journal import (
     records,
 )
 from rack.shard.problem import Problem
-from rack.system.disk import beginning_with, sync_directory, sync_path
+from rack.system.disk import sync_directory, sync_path
 from rack.system.imports import importing
+from rack.system.place import take_after_path
 
 
 def start(spec: ShardSpec) -> None:
@@ -47,6 +49,7 @@ def _begin_generation(spec: ShardSpec, generation: int, source: str) -> None:
     create(spec, generation)
     base = base_path(spec.path, generation)
     _copy(source, base + "-new")
+    take_after_path(base + "-new", spec.path)
     sync_path(base + "-new")
     os.rename(base + "-new", base)
     journal = Journal(spec, generation)
@@ -65,8 +68,10 @@ def rebuild(spec: ShardSpec) -> None:
     if not has_base(spec.path):
         raise CorruptShardError(f"{spec.path} was in use at a power failure, and the base of its journal is missing")
     made = spec.path + "-rebuilt"
+    _remove_unused(spec)
     base, journals = _newest(spec.path)
     _copy(base, made)
+    take_after_path(made, base)
     replay(spec, made, journals)
     sync_path(made)
     generation = max(generations(spec.path, "base") + generations(spec.path, "journal")) + 1
@@ -74,6 +79,20 @@ def rebuild(spec: ShardSpec) -> None:
     os.rename(made, spec.path)
     sync_directory(os.path.dirname(spec.path))
     remove(spec.path, below=generation)
+
+
+def _remove_unused(spec: ShardSpec) -> None:
+    """Remove what is before the newest base, and journals of a rebuilding that was killed, in which there is nothing.
+
+    So there are never more generations than there are names.
+    """
+    sync_directory(os.path.dirname(spec.path))
+    newest = generations(spec.path, "base")[-1]
+    remove(spec.path, below=newest)
+    for generation in reversed(generations(spec.path, "journal")):
+        if generation <= newest or any(True for _ in records(spec, generation)):
+            break
+        unlink(journal_path(spec.path, generation))
 
 
 def remake(spec: ShardSpec, path: str, examine_file: Callable[[ShardSpec, bool], Examined]) -> bool:
@@ -150,25 +169,19 @@ def _grow(env: Any, path: str, need: int) -> None:
 
 
 def files(shard: str) -> list[str]:
-    """Return the files of all journals and bases of a shard."""
-    found = [journal_path(shard, generation) for generation in generations(shard, "journal")]
-    found += [base_path(shard, generation) for generation in generations(shard, "base")]
-    return found + _unfinished(shard)
+    """Return the files that journals and bases of a shard may be in, a base before the journal that goes with it."""
+    return [path(shard, slot) for slot in range(SLOTS) for path in (base_path, journal_path)] + _unfinished(shard)
 
 
 def _unfinished(shard: str) -> list[str]:
-    """Return what somebody who was killed has left."""
-    made = f"{shard}-base-", f"{shard}-journal-"
-    return [
-        file
-        for file in beginning_with(f"{shard}-")
-        if (file.startswith(made) and file.endswith("-new")) or file == f"{shard}-rebuilt"
-    ]
+    """Return what somebody who was killed may have left."""
+    unfinished = [path(shard, slot) + "-new" for slot in range(SLOTS) for path in (base_path, journal_path)]
+    return [*unfinished, shard + "-rebuilt"]
 
 
 def remove(shard: str, below: int | None = None) -> None:
     """Remove journals and bases of earlier generations than ``below``, or all, and what is not finished."""
-    for kind, path in (("journal", journal_path), ("base", base_path)):
+    for kind, path in (("base", base_path), ("journal", journal_path)):
         for generation in generations(shard, kind):
             if below is None or generation < below:
                 unlink(path(shard, generation))

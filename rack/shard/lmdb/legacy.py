@@ -58,7 +58,7 @@ class LegacyFile:
         size = os.path.getsize(self.path)
         options: dict[str, Any] = {"subdir": False, "readonly": True, "lock": False, "max_dbs": 4, "lib_version": 0}
         try:
-            with lmdb.open(self.path, map_size=size, **options) as env, env.begin() as txn:
+            with lmdb.open(os.fsencode(self.path), map_size=size, **options) as env, env.begin() as txn:
                 yield env, txn
         except lmdb.Error as error:
             raise translated(error, self.path) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import sys
 from fcntl import LOCK_EX
 from typing import Any
 
@@ -24,6 +25,7 @@ from rack.shard.lmdb import datafile
 from rack.shard.lmdb.datafile import IDENTITY, LONG_TABLE
 from rack.shard.problem import corrupt
 from rack.system.flock import flock_within
+from rack.system.place import file_id, may_make
 
 MAX_KEY = 511  # LMDB's default, which the on-disk format depends on
 MAX_VALUE = 0xFFFFFFFF - 4096
@@ -53,11 +55,11 @@ def open_file(spec: ShardSpec) -> tuple[Any, bool, tuple[int, int]]:
             datafile.extend(fd, size, datafile.grown(size, 1), spec.path)
             size = os.fstat(fd).st_size
         if not spec.readonly:
-            datafile.back_lock_file(spec.path + "-lock")
-        elif not os.path.lexists(spec.path + "-lock"):  # as after a copy of the store: LMDB would make it
-            with contextlib.suppress(ReadOnlyError):  # or not, where it may not
+            datafile.back_lock_file(spec.path + "-lock", status)
+        elif not os.path.lexists(spec.path + "-lock") and may_make(spec.path, status):  # as after a copy of the store
+            with contextlib.suppress(ReadOnlyError):  # a directory that cannot be written to
                 flock_within(spec.timeout, fd, LOCK_EX, spec.path)
-                datafile.back_lock_file(spec.path + "-lock")
+                datafile.back_lock_file(spec.path + "-lock", status)
         while True:
             try:
                 env, unregistered = open_env(spec, size)
@@ -66,11 +68,12 @@ def open_file(spec: ShardSpec) -> tuple[Any, bool, tuple[int, int]]:
                 size = os.fstat(fd).st_size
             except lmdb.Error as error:
                 raise translated(error, spec.path) from error
-    return env, unregistered, datafile.file_id(status)
+    return env, unregistered, file_id(status)
 
 
 def open_env(spec: ShardSpec, size: int) -> tuple[Any, bool]:
     """Return the environment, and whether it is an unregistered reader's."""
+    check_interpreter()
     always = spec.durability == "always"
     options: dict[str, Any] = {
         "subdir": False,
@@ -82,20 +85,34 @@ def open_env(spec: ShardSpec, size: int) -> tuple[Any, bool]:
         "lib_version": 0,
     }
     if not spec.readonly:
-        return lmdb.open(spec.path, sync=always, metasync=always, writemap=True, **options), False
-    try:
-        return lmdb.open(spec.path, readonly=True, **options), False
-    except lmdb.Error as error:
-        if error.code not in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise
-        return lmdb.open(spec.path, readonly=True, lock=False, **options), True
+        return lmdb.open(os.fsencode(spec.path), sync=always, metasync=always, writemap=True, **options), False
+    if os.path.lexists(spec.path + "-lock"):  # else LMDB would make it, for this user and nobody else
+        try:
+            return lmdb.open(os.fsencode(spec.path), readonly=True, **options), False
+        except lmdb.Error as error:
+            if error.code not in (errno.EACCES, errno.EROFS, errno.EPERM):
+                raise
+    return lmdb.open(os.fsencode(spec.path), readonly=True, lock=False, **options), True
+
+
+def check_interpreter() -> None:
+    """Raise RackError where py-lmdb would crash: without the GIL, which is there unless it is forced off."""
+    if not getattr(sys, "_is_gil_enabled", _yes)():
+        raise RackError(
+            "py-lmdb crashes without the GIL, which is forced off here: start Python without PYTHON_GIL=0 and -X gil=0,"
+            ' or use engine="sqlite3"'
+        )
+
+
+def _yes() -> bool:
+    return True
 
 
 def make(spec: ShardSpec) -> None:
     with open(spec.path, "xb"):
         pass
     with datafile.growth_lock(spec.path) as fd:
-        datafile.back_lock_file(spec.path + "-lock")
+        datafile.back_lock_file(spec.path + "-lock", os.fstat(fd))
         env, _ = open_env(spec, datafile.INITIAL_SIZE)
         try:
             page = env.stat()["psize"]

@@ -16,7 +16,7 @@ from rack.errors import CorruptShardError
 from rack.shard.base import Examined, Pair, Salvaged, ShardSpec, Snapshot
 from rack.shard.lmdb import datafile, journalfiles, operations
 from rack.shard.lmdb.journaled import Journalling
-from rack.shard.lmdb.opening import MAX_KEY
+from rack.shard.lmdb.opening import MAX_KEY, check_interpreter
 from rack.shard.lmdb.reader import LmdbReader
 from rack.shard.lmdb.sealed import PLAIN, seal, unseal
 from rack.shard.problem import corrupt
@@ -28,6 +28,11 @@ class LmdbShard(LmdbReader):
     layouts = ("direct", "small")
     companions = ("-lock",)
     ordered = True
+    descriptors = 3  # with a journal
+
+    @classmethod
+    def check_usable(cls) -> None:
+        check_interpreter()
 
     def _new_journalling(self) -> Journalling | None:
         is_journalled = self._spec.durability == "everysec" and not self._spec.readonly
@@ -176,7 +181,7 @@ class LmdbShard(LmdbReader):
 
     @classmethod
     def unsynced_files(cls, path: str) -> list[str]:
-        return [path, *journalfiles.files(path)]
+        return [path, *filter(os.path.exists, journalfiles.files(path))]
 
     @classmethod
     def change_durability(cls, spec: ShardSpec, durability: str) -> None:

@@ -8,8 +8,8 @@ parent's reader slot alone.
 
 from __future__ import annotations
 
-import errno
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from traceback import clear_frames
@@ -17,7 +17,6 @@ from typing import IO, Any, Self
 
 import lmdb
 
-from rack.errors import ReadOnlyError
 from rack.shard.base import ShardSpec
 from rack.shard.lmdb import datafile, operations, pages
 from rack.shard.lmdb.opening import identity, translated
@@ -25,6 +24,7 @@ from rack.shard.lmdb.reader import LmdbReader
 from rack.shard.lmdb.transactions import Result
 from rack.shard.snapshot import SnapshotShard
 from rack.system.disk import sync_path
+from rack.system.place import is_readonly_medium
 
 
 class LmdbSnapshot(SnapshotShard, LmdbReader):
@@ -33,14 +33,19 @@ class LmdbSnapshot(SnapshotShard, LmdbReader):
     @classmethod
     def take(cls, live: LmdbReader) -> Self:
         with live._lock:
-            _make_ready(live)
-            return cls(live, live._started(live._env.begin if live._unregistered else live._begin))
+            live.version()  # opens it again, in a forked child
+            live._keep_tables()
+            snapshot = cls(live, live._started(live._env.begin if live._unregistered else live._begin))
+        if snapshot._unregistered and not is_readonly_medium(live.path):
+            snapshot.settle()  # writers do not know of it, and use its pages again
+        return snapshot
 
     @classmethod
     @contextmanager
     def take_held(cls, live: LmdbReader) -> Iterator[Self]:
         with live._lock:
-            _make_ready(live)
+            live.version()
+            live._keep_tables()
             txn = live._started(live._begin_write)
             try:
                 yield cls.take(live)
@@ -116,12 +121,19 @@ class LmdbSnapshot(SnapshotShard, LmdbReader):
 
     def _write_copy(self, path: str) -> None:
         with open(path, "xb") as file:
-            self._read(_copy, file)
+            if not self._unregistered:
+                self._read(_copy, file)
+                return
+            # LMDB must not follow pages that a writer may be changing. As bytes they are right if there is no commit.
+            self._check_overtaken(0)
+            with open(self._spec.path, "rb") as source:
+                shutil.copyfileobj(source, file, 1 << 20)
+            self._check_overtaken(0)
 
     def _move_to(self, path: str) -> None:
         self._write_copy(path)
         env = lmdb.open(
-            path,
+            os.fsencode(path),
             map_size=os.path.getsize(path),
             subdir=False,
             readonly=True,
@@ -141,19 +153,6 @@ class LmdbSnapshot(SnapshotShard, LmdbReader):
         if self._detached:
             self._env.close()
         self._env = None
-
-
-def _make_ready(live: LmdbReader) -> None:
-    live.version()  # opens it again, in a forked child
-    path = live._spec.path
-    if live._unregistered and not os.statvfs(path).f_flag & os.ST_RDONLY:
-        raise ReadOnlyError(
-            errno.EACCES,
-            "a snapshot needs the permission to write this file: of other readers writers do not know, and use their"
-            " pages again. `rack copy` needs none",
-            path + "-lock",
-        )
-    live._keep_tables()
 
 
 def _copy(shard: LmdbSnapshot, txn: Any, file: IO[bytes]) -> None:

@@ -17,8 +17,8 @@ import os
 import resource
 import sqlite3
 import time
-from collections.abc import Callable
-from fcntl import LOCK_EX, LOCK_UN, flock
+from collections.abc import Callable, Iterator
+from fcntl import LOCK_EX, LOCK_SH, LOCK_UN, flock
 from threading import RLock
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -35,15 +35,20 @@ from rack.errors import (
     TooLargeError,
 )
 from rack.shard.base import ShardSpec
+from rack.shard.place import located
 from rack.shard.problem import Problem, corrupt, identity_problem
 from rack.shard.snapshot import Snapshots
 from rack.system.flock import flock_within
+from rack.system.place import may_write, open_beside
 
 Result = TypeVar("Result")
 
+_IDENTITY = "SELECT value FROM rack WHERE name = 'identity'"
 _SYNCHRONOUS = {"process": "NORMAL", "everysec": "NORMAL", "always": "FULL"}
 ERRORS = (sqlite3.Error, UnicodeDecodeError)  # the latter when a damaged name is in the message
 _BUSY_SECONDS = 60  # for programs that do not queue, such as the sqlite3 shell; then it is tried again
+_TRIES = 100  # of a reader who meets writers that come and go
+_PATIENCE = 0.1  # seconds that it waits for one of them
 # The log is moved into the database, and both are synced, when it has this many pages (16 MiB). SQLite's default of
 # 1,000 makes a set take 26 us instead of 17: the pages that many commits share are moved once.
 _CHECKPOINT_PAGES = 4000
@@ -61,6 +66,7 @@ class SqliteDatabase:
         self._closed = False
         self._check_write: Callable[[bool], None] | None = None
         self._inode: tuple[int, int] | None = None
+        self._unprotected_state: object = None  # of the files, when they were opened without protection
         self._snapshots = Snapshots()
         with self._lock:
             self._open()
@@ -128,13 +134,18 @@ class SqliteDatabase:
     # The file
 
     def _open(self) -> None:
-        path = self._spec.path
+        path = self._locate().path
         try:
             # Before SQLite has the file open: closing a descriptor of it later would drop SQLite's locks.
             _check_header(path)
-            self._check_inode()
+            status = self._check_inode()
+            self.mere_reader = self._spec.readonly and not may_write(path)
             if not self._spec.readonly:  # who only reads need not wait for a writer
-                self._queue = os.open(path + "-lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+                self._queue = open_beside(path + "-lock", os.O_RDWR, path)
+            if os.geteuid() and (os.geteuid(), os.getegid()) != (status.st_uid, status.st_gid) and may_write(path):
+                # SQLite makes files with the mode of the database's, but leaves owner and group to root.
+                for suffix in ("-wal", "-shm"):
+                    os.close(open_beside(path + suffix, os.O_RDONLY, path))
         except FileNotFoundError as error:
             if isinstance(error, RackError):
                 raise
@@ -157,29 +168,32 @@ class SqliteDatabase:
             if self._queue >= 0:
                 flock(self._queue, LOCK_UN)
 
-    def _check_inode(self) -> None:
+    def _locate(self) -> ShardSpec:
+        """Return the spec, with the path at which the file is now."""
+        self._spec = located(self._spec, self._inode)
+        return self._spec
+
+    def refresh(self) -> None:
+        if self.unprotected and files_state(self._spec.path) != self._unprotected_state:
+            with self._lock:
+                if self._connection is not None:
+                    self._connection.close()
+                    self._connection = None
+                self._open()
+
+    def _check_inode(self) -> os.stat_result:
         status = os.stat(self._spec.path)
         inode = (status.st_dev, status.st_ino)
         if self._inode not in (None, inode):
             raise StoreDeletedError(f"{self._spec.path} was replaced by another file while the store was open")
         self._inode = inode
+        return status
 
     def _connect(self) -> sqlite3.Connection:
-        spec = self._spec
-        connection = connect(spec.path, "ro" if spec.readonly else "rw")
+        spec = self._locate()
+        connection = self._connect_to_read(spec.path) if spec.readonly else connect(spec.path, "rw")
         try:
-            try:
-                row = connection.execute("SELECT value FROM rack WHERE name = 'identity'").fetchone()
-            except sqlite3.OperationalError:
-                # A directory that cannot be written has no place for the shared memory of the log; without a log
-                # there is nothing that needs it.
-                if not spec.readonly or _size(spec.path + "-wal"):
-                    raise
-                connection.close()
-                connection = connect(spec.path, "ro&immutable=1")
-                self.unprotected = True  # SQLite neither locks it nor looks for changes
-                row = connection.execute("SELECT value FROM rack WHERE name = 'identity'").fetchone()
-            check_identity(spec, row)
+            check_identity(spec, connection.execute(_IDENTITY).fetchone())
             connection.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[spec.durability]}")
             connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
         except BaseException:
@@ -187,9 +201,53 @@ class SqliteDatabase:
             raise
         return connection
 
+    def _connect_to_read(self, path: str) -> sqlite3.Connection:
+        """Connect so that who may not write leaves no file: those beside the database would lock out its owner.
+
+        Where there is no log, nothing is needed but the database. Nobody has it open for writing then, and it is read
+        without protection from who opens it later. (So it is in a directory that cannot be written to as well, where
+        there is no place for the log's shared memory.)
+        """
+        if may_write(path):
+            connection = connect(path, "ro")
+            try:
+                connection.execute(_IDENTITY).fetchone()
+                self.unprotected = False
+                return connection
+            except sqlite3.OperationalError:
+                connection.close()
+                if file_size(path + "-wal"):
+                    raise
+        for attempt in range(_TRIES):
+            with _undisturbed(path):
+                if not (os.path.exists(path + "-wal") and os.path.exists(path + "-shm")):
+                    break
+                connection = connect(path, "ro&readonly_shm=1")
+                try:
+                    connection.execute(_IDENTITY).fetchone()
+                    self.unprotected = False
+                    return connection
+                except sqlite3.OperationalError as error:  # they have just been removed, or are just being made
+                    connection.close()
+                    if _code(error) & 0xFF == sqlite3.SQLITE_CORRUPT or attempt == _TRIES - 1:
+                        raise
+            time.sleep(0.002)
+        if file_size(path + "-wal"):
+            raise ReadOnlyError(
+                errno.EACCES,
+                "the shard was copied while it was in use, or its -shm was removed: its log can be read by who may"
+                " write to the directory, and is there until the store is opened for writing",
+                path,
+            )
+        self._unprotected_state = files_state(path)
+        self.unprotected = True  # SQLite neither locks it nor looks for changes
+        return connect(path, "ro&immutable=1")
+
     def _disconnect(self, timeout: float | None = None) -> None:
         if self._queue >= 0 and self._connection is not None:
             flock_within(timeout, self._queue, LOCK_EX, self._spec.path + "-lock")
+        if self._connection is not None and self._connection.total_changes and not self._spec.readonly:
+            _raise_change_counter(self._connection)
         connection, self._connection = self._connection, None
         queue, self._queue = self._queue, -1
         try:
@@ -236,7 +294,7 @@ class SqliteDatabase:
 
 def connect(path: str, mode: str) -> sqlite3.Connection:
     return sqlite3.connect(
-        f"file:{quote(path)}?mode={mode}",
+        f"file:{quote(os.fsencode(path))}?mode={mode}",
         uri=True,
         timeout=_BUSY_SECONDS,
         isolation_level=None,
@@ -270,7 +328,43 @@ def _code(error: Exception) -> int:
     return getattr(error, "sqlite_errorcode", None) or sqlite3.SQLITE_ERROR
 
 
-def _size(path: str) -> int:
+@contextlib.contextmanager
+def _undisturbed(path: str) -> Iterator[None]:
+    """Be in the writers' queue, so that nobody opens or closes the database meanwhile; not if that takes long."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            fd = os.open(path + "-lock", os.O_RDONLY | os.O_CLOEXEC)
+            stack.callback(os.close, fd)
+            flock_within(_PATIENCE, fd, LOCK_SH, path + "-lock")
+        yield
+
+
+def change_counter(path: str) -> int:
+    """Return the number that each process that has written to a database raises; not to be called while it is open.
+
+    A descriptor of a database must not be closed in a process that has it open: that would drop SQLite's locks.
+    """
+    with open(path, "rb") as file:
+        return int.from_bytes(file.read(28)[24:], "big")
+
+
+def _raise_change_counter(connection: sqlite3.Connection) -> None:
+    """Have the database's first page written, and with it the counter, which SQLite leaves alone in WAL mode."""
+    with contextlib.suppress(sqlite3.Error):  # no space
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        connection.execute(f"PRAGMA user_version = {(version + 1) & 0x7FFFFFFF}")
+
+
+def files_state(path: str) -> object:
+    """Return what changes when the database is written to, or opened for that."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns, os.path.exists(path + "-wal")
+
+
+def file_size(path: str) -> int:
     try:
         return os.path.getsize(path)
     except FileNotFoundError:
@@ -326,6 +420,6 @@ def header_problem(path: str) -> Problem | None:
     page = int.from_bytes(header[16:18], "big")
     needed = (65536 if page == 1 else page) * int.from_bytes(header[28:32], "big")
     # A checkpoint that was killed, or found no space, may have written the header before the rest, which is in the log.
-    if size < needed and not _size(path + "-wal"):
+    if size < needed and not file_size(path + "-wal"):
         return Problem("structure", f"is truncated: it has {size} bytes and needs {needed}")
     return None

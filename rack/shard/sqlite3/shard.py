@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 
 from rack.shard.base import Examined, Pair, Salvaged, ShardSpec, Snapshot
 from rack.shard.sqlite3 import operations
-from rack.shard.sqlite3.database import identity, translated
+from rack.shard.sqlite3.database import change_counter, connect, file_size, identity, translated
 from rack.shard.sqlite3.reader import SqliteReader
 from rack.system.disk import path_error, sync_path
 from rack.system.imports import importing
@@ -27,8 +27,10 @@ CREATE TABLE rack (name TEXT PRIMARY KEY NOT NULL, value NOT NULL) WITHOUT ROWID
 
 class SqliteShard(SqliteReader):
     suffix = ".sqlite3"
-    companions = ("-lock", "-wal", "-shm")
+    companions = ("-lock", "-wal", "-shm", "-journal")  # the last while it is made
+    longest_path = 511
     ordered = True
+    stamped_when_open = False
     _kept: object = None  # the version that keep() has on the disk
 
     @classmethod
@@ -37,7 +39,7 @@ class SqliteShard(SqliteReader):
             with open(path, "xb"):
                 pass
         try:
-            with contextlib.closing(sqlite3.connect(spec.path, isolation_level=None)) as connection:
+            with contextlib.closing(connect(spec.path, "rw")) as connection:
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = FULL")
                 connection.executescript(_TABLES)
@@ -110,13 +112,17 @@ class SqliteShard(SqliteReader):
         # What is not in the database yet is in the write-ahead log; checkpoints sync what they move. No lock is held:
         # the log is not a file whose descriptors SQLite's locks depend on.
         self._read(operations.version)  # reopens, or raises, as any operation would
-        log = self._spec.path + "-wal"
+        log = self._locate().path + "-wal"
         try:
             sync_path(log)
         except FileNotFoundError:
             pass
         except OSError as error:
             raise path_error(error, log) from error
+
+    @classmethod
+    def stamp(cls, path: str) -> int:
+        return change_counter(path) << 32 | file_size(path + "-wal")
 
     def keep(self) -> None:
         version = self.version()

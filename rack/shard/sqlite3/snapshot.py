@@ -17,9 +17,10 @@ from typing import Self
 from rack.errors import ReadOnlyError
 from rack.shard.base import ShardSpec
 from rack.shard.snapshot import SnapshotShard
-from rack.shard.sqlite3.database import connect, identity, roll_back, translated
+from rack.shard.sqlite3.database import connect, files_state, identity, roll_back, translated
 from rack.shard.sqlite3.reader import SqliteReader
 from rack.system.disk import sync_path
+from rack.system.place import is_readonly_medium
 
 
 class SqliteSnapshot(SnapshotShard, SqliteReader):
@@ -32,7 +33,10 @@ class SqliteSnapshot(SnapshotShard, SqliteReader):
     @classmethod
     def take(cls, live: SqliteReader) -> Self:
         # The live connection stays open meanwhile: nobody meets the work of a first opener or a last closer.
-        return live._read(lambda _: cls(live))
+        snapshot = live._read(lambda _: cls(live))
+        if live.unprotected and not is_readonly_medium(live.path):
+            snapshot.settle()
+        return snapshot
 
     @classmethod
     @contextmanager
@@ -52,6 +56,7 @@ class SqliteSnapshot(SnapshotShard, SqliteReader):
     def __init__(self, live: SqliteReader) -> None:
         self._spec = live._spec
         self._connection = live._connect()
+        self._is_unlocked = live.unprotected  # nothing keeps what it reads from being written to
         try:
             _begin(self._connection)
         except BaseException:
@@ -84,7 +89,10 @@ class SqliteSnapshot(SnapshotShard, SqliteReader):
             self._read(lambda connection: connection.backup(copy))
 
     def _move_to(self, path: str) -> None:
+        before = files_state(self._spec.path)
         self._write_copy(path)
+        if self._is_unlocked and files_state(self._spec.path) != before:
+            raise OSError("it was being written to")
         copy = connect(path, "ro&immutable=1")
         _begin(copy)
         assert self._connection is not None
