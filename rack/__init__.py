@@ -8,6 +8,7 @@ True
 
 from __future__ import annotations
 
+from rack.codec.canonical import register_key
 from rack.dict import PersistentDict
 from rack.errors import (
     CorruptShardError,
@@ -59,4 +60,5 @@ __all__ = [
     "UnorderedKeysError",
     "WorkerError",
     "__version__",
+    "register_key",
 ]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, NoReturn, Self
 
 from rack.codec.keys import KeyCodec, resolve_codec
-from rack.codec.serdes import MARSHAL, Serdes, SerdesArgument, resolve
+from rack.codec.serdes import MARSHAL, Serdes, SerdesArgument, picklable, resolve
 from rack.container.batch import Batches
 from rack.container.snapshot import Snapshotting
 from rack.errors import LockTimeoutError, NotOpenError
@@ -37,6 +37,7 @@ class Handle(Snapshotting):
     _dump_key: Callable[[Any], bytes]
     _load_key: Callable[[bytes], Any]
     _dump: Callable[[Any], bytes]
+    _dump_scalar: Callable[[Any], bytes]  # does as _dump does, for values whose type is in SCALARS
     _load: Callable[[bytes], Any]
 
     _kind: ClassVar[str]
@@ -177,6 +178,7 @@ class Handle(Snapshotting):
         self._dump_key = self._codec.dumps
         self._load_key = self._codec.loads
         self._dump = self._serdes.dumps
+        self._dump_scalar = self._serdes.dump_scalar
         self._load = self._serdes.loads
         self._use(held.store(self._mode))
 
@@ -186,7 +188,7 @@ class Handle(Snapshotting):
 
     def _set_closed(self) -> None:
         self._store = self._codec = self._serdes = _NOT_OPEN
-        self._route = self._dump_key = self._load_key = self._dump = self._load = _not_open
+        self._route = self._dump_key = self._load_key = self._dump = self._dump_scalar = self._load = _not_open
 
     def _open_store(self) -> Any:
         if self._held is None:
@@ -219,7 +221,8 @@ class Handle(Snapshotting):
 
     def __getstate__(self) -> dict[str, Any]:
         self._check_sendable()
-        return {"path": self._path, "name": self.name, "arguments": self._arguments, "open": not self.closed}
+        arguments = {name: picklable(argument) for name, argument in self._arguments.items()}
+        return {"path": self._path, "name": self.name, "arguments": arguments, "open": not self.closed}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # A worker must not make the store anew; nor at all, if the handle was open and so the store is there.
