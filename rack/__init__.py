@@ -11,6 +11,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from rack.codec.canonical import register_key
 from rack.dict import PersistentDict
 from rack.errors import (
     CorruptShardError,
@@ -67,6 +68,7 @@ __all__ = [
     "UnorderedKeysError",
     "WorkerError",
     "__version__",
+    "register_key",
     "repair",
     "verify",
 ]

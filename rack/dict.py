@@ -8,14 +8,15 @@ from typing import Any, Generic, Self, TypeVar, overload
 
 from rack.algebra import dicts
 from rack.algebra.sets import each_shard
-from rack.codec.serdes import unserializable
+from rack.codec.failure import is_failure
+from rack.codec.plain import SCALARS, python_number
 from rack.container.base import Container
 from rack.container.batch import DictBatch
 from rack.container.copying import copied
 from rack.container.handle import Name
 from rack.container.rows import NO_ROW, blame, flattened
 from rack.container.scan import Scannable
-from rack.errors import DeserializationError, NotOpenError, SerializationError
+from rack.errors import SerializationError
 from rack.set import PersistentSet
 from rack.shard.spans import ALL, BACKWARD, Span
 from rack.store.sharded import Store
@@ -77,9 +78,9 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
     def __setitem__(self, key: K, value: V) -> None:
         key_bytes = self._dump_key(key)
         try:
-            data = self._dump(value)
+            data = (self._dump_scalar if value.__class__ in SCALARS else self._dump)(value)
         except Exception as error:
-            raise unserializable(value, "value", self._serdes.name, error) from error
+            raise self._unserializable(value, error) from error
         self._route(key_bytes).put(key_bytes, data)
 
     def __delitem__(self, key: K) -> None:
@@ -138,7 +139,7 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
         if data is not None:
             try:
                 return self._load_value(data)
-            except DeserializationError:
+            except BaseException:
                 self._put_back(key, data)
                 raise
         if default is _MISSING:
@@ -153,7 +154,7 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
             raise KeyError("popitem(): dictionary is empty") from None
         try:
             return key, self._load_value(data)
-        except DeserializationError:
+        except BaseException:
             self._put_back(key, data)
             raise
 
@@ -165,9 +166,11 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
     def incr(self, key: K, delta: Any = 1, default: Any = 0) -> Any:
         """Add ``delta`` to the value, which is ``default`` if the key is not there; return the new value.
 
-        Atomic: no increment by any process is lost. :raises TypeError: the value and ``delta`` cannot be added.
+        A number of NumPy's counts as the number of Python's that it is. Atomic: no increment by any process is lost.
+        :raises TypeError: the value and ``delta`` cannot be added.
         """
         result: Any = None
+        delta, default = python_number(delta), python_number(default)
         load, dump = self._load_value, self._dump_value
 
         def change(data: bytes | None) -> bytes:
@@ -235,14 +238,14 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
         return self._items(span)
 
     def _items(self, span: Span = ALL, store: Store | None = None) -> Iterator[tuple[K, V]]:
-        load_key, load = self._load_key, self._load
+        load_key, load = self._codec.load_plain, self._load
         for block in (store or self._store).all_pairs(span):
             try:
                 pairs = [(load_key(key), load(data)) for key, data in block]
-            except Exception:
-                self._find_unreadable(load_key, (key for key, _ in block))
-                self._find_unreadable(load, (data for _, data in block))
-                raise
+            except Exception as error:
+                if not is_failure(error):
+                    raise
+                pairs = [(self._load_stored_key(key), self._load_value(data)) for key, data in block]
             yield from pairs
 
     def batch(self) -> DictBatch[K, V]:
@@ -321,7 +324,7 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
         return self._dump_pairs(_pairs_of(other))
 
     def _dump_pairs(self, rows: Iterable[Any]) -> Iterator[tuple[bytes, bytes]]:
-        dump_key, dump = self._dump_key, self._dump
+        dump_key, dump, dump_scalar, scalars = self._dump_key, self._dump, self._dump_scalar, SCALARS
         number, row, no_row = 0, NO_ROW, NO_ROW  # as in rack.container.rows.dumped
         try:
             for number, row in enumerate(rows, 1):
@@ -330,11 +333,9 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
                 except (TypeError, ValueError):
                     _bad_pair(row, number - 1)
                 try:
-                    data = dump(value)
-                except NotOpenError:
-                    raise
+                    data = (dump_scalar if value.__class__ in scalars else dump)(value)
                 except Exception as error:
-                    raise unserializable(value, "value", self._serdes.name, error) from error
+                    raise self._unserializable(value, error) from error
                 yield dump_key(key), data
                 row = no_row
         except Exception as error:

@@ -7,14 +7,16 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Self
 
-from rack.codec import blind
-from rack.codec.keys import CANONICAL, KeyCodec, resolve_codec
+from rack.codec.canonical import is_read
+from rack.codec.failure import is_damage
+from rack.codec.keys import BLIND, CANONICAL, KeyCodec, resolve_codec
 from rack.codec.serdes import PRESETS
 from rack.errors import DeserializationError, RackError
 from rack.shard.base import Pair, unknown_hash
 from rack.shard.problem import Problem, corrupt
 from rack.store.manifest import Manifest, Request, digest_of, manifest_path, sha256
 from rack.store.router import router
+from rack.system.imports import importing
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +26,6 @@ class Knowledge:
     codec: KeyCodec | None
     load: Callable[[bytes], Any] | None
     hash: Callable[[bytes], bytes] = sha256
-    #: Whether keys that marshal cannot hold cannot be read either.
-    opaque: bool = False
     #: In words, what cannot be checked and why.
     lacks: tuple[str, ...] = ()
 
@@ -33,7 +33,7 @@ class Knowledge:
     def of(cls, manifest: Manifest, path: str, request: Request) -> Self:
         """Return what is known of a store: what its manifest says, and what the request gives.
 
-        A pickle is only looked at: it takes the classes of its objects to read it, which the request has to give.
+        Pickles, and keys that take classes of the program's, are only looked at: who has the classes gives the serdes.
 
         :raises MismatchError: the request gives another function than the store was made with.
         """
@@ -48,18 +48,21 @@ class Knowledge:
         serdes = request.serdes or PRESETS.get(manifest.serdes)
         load = None if serdes is None else serdes.loads
         if request.serdes is None and manifest.serdes == "pickle":
+            with importing:
+                from rack.codec import blind
+
             load = blind.loads
         if load is None and manifest.kind == "dict":
             lack("whether values can be read", "serdes", manifest.serdes)
 
-        kind, _, name = manifest.key_serdes.partition("+")
-        fallback = PRESETS.get(name, request.serdes)
-        opaque = bool(name) and (fallback is None or (name == "pickle" and request.serdes is None))
+        kind, _, custom = manifest.key_serdes.partition("+")
         codec: KeyCodec | None
         if request.key_serdes is not None:
             codec = request.key_serdes
         elif kind == CANONICAL.name:
-            codec = CANONICAL if opaque or fallback is None else resolve_codec(None, fallback)
+            codec = BLIND if request.serdes is None else CANONICAL
+            if custom and request.serdes is not None:
+                codec = resolve_codec(None, request.serdes, manifest.kind == "set")
         elif kind in PRESETS:
             codec = resolve_codec(kind, PRESETS[kind])
         else:
@@ -72,7 +75,7 @@ class Knowledge:
                 manifest.reconcile(Request(manifest.kind, hash=hash), path)  # which raises
             hash = unknown_hash
             lack("whether long keys are in their places", "hash", manifest.hash)
-        return cls(codec, load, hash, opaque, tuple(lacks))
+        return cls(codec, load, hash, tuple(lacks))
 
 
 def check_shard(container: Any, number: int, report: Callable[[int], object]) -> int:
@@ -107,7 +110,6 @@ class Entries:
     def __init__(self, kind: str, shards: int, knowledge: Knowledge) -> None:
         self._codec = knowledge.codec
         self._load = knowledge.load
-        self._opaque = knowledge.opaque
         self._is_set = kind == "set"
         self._shard_of = router(range(shards))
         self.seen = 0
@@ -119,16 +121,19 @@ class Entries:
         for key, value in block:
             if shard_of(key) != number:
                 yield Problem("shard", f"has the key {key[:60]!r}, which belongs to shard {shard_of(key)}")
-            if self._opaque and key.startswith(b"\0"):
-                self.left_out += 1
-            elif codec is not None:
+            if codec is not None:
                 try:
-                    canonical = codec.dumps(codec.loads(key))
+                    found = codec.loads(key)
+                    canonical = codec.dumps(found)
                 except Exception as error:
+                    if not is_damage(error):
+                        raise
                     yield Problem("key", f"has a key that cannot be read ({error!r}): {key[:60]!r}")
                 else:
                     if canonical != key:
                         yield Problem("key", f"has a key that is not in its canonical form: {key[:60]!r}")
+                    elif codec is BLIND and not is_read(found):
+                        self.left_out += 1
             if self._is_set:
                 if value:
                     yield Problem("record", f"has a value beside an element of a set, {key[:60]!r}")
@@ -136,6 +141,8 @@ class Entries:
                 try:
                     load(value)
                 except Exception as error:
+                    if not is_damage(error):
+                        raise
                     yield Problem(
                         "value", f"has a value that cannot be read ({error!r}): {value[:60]!r}, of {key[:60]!r}"
                     )

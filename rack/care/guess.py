@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import marshal
 import os
 import re
@@ -13,14 +12,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from rack.codec import blind
-from rack.codec.keys import resolve_codec
+from rack.codec.failure import is_damage
+from rack.codec.keys import BLIND, CANONICAL, resolve_codec
 from rack.codec.serdes import PRESETS
 from rack.errors import ManifestError
 from rack.shard import ENGINES, shard_class
 from rack.shard.base import Pair, ShardSpec, unknown_hash
 from rack.store.manifest import MAX_SHARDS, Manifest, Request, shard_path
 from rack.store.router import router
+from rack.system.imports import importing
 
 _SAMPLE = 500  # entries of each shard that are looked at
 _IDENTITY = re.compile(rb"rack-shard-1 ([0-9a-f]{32}) (\d{1,4})(?: (direct|small))?")
@@ -127,7 +127,7 @@ def _guess_shards(samples: dict[int, list[Pair]]) -> int:
 def _guess_serdes(stored: list[bytes], kind: str) -> str:
     readers: dict[str, Callable[[bytes], Any]] = {"pickle": _whole_pickle, "marshal": _whole_marshal}
     if kind == "dict":
-        readers |= {"json": json.loads, "str": PRESETS["str"].loads}
+        readers |= {"json": PRESETS["json"].loads, "str": PRESETS["str"].loads}
     for name, read in readers.items():
         if stored and all(_reads(read, data) for data in stored):
             return name
@@ -137,6 +137,8 @@ def _guess_serdes(stored: list[bytes], kind: str) -> str:
 def _guess_key_serdes(keys: list[bytes], serdes: str) -> str:
     for name in (serdes, "marshal", "ordered", "str"):
         codec = resolve_codec(name, PRESETS[serdes])
+        if codec is CANONICAL:
+            codec = BLIND
         if name not in ("str", "bytes") and all(_reads(partial(_same, codec), key) for key in keys):
             return name
     return "str" if all(_reads(PRESETS["str"].loads, key) for key in keys) else "bytes"
@@ -150,7 +152,9 @@ def _same(codec: Any, key: bytes) -> None:
 def _reads(read: Callable[[bytes], Any], data: bytes) -> bool:
     try:
         read(data)
-    except Exception:
+    except Exception as error:
+        if not is_damage(error):
+            raise
         return False
     return True
 
@@ -158,6 +162,9 @@ def _reads(read: Callable[[bytes], Any], data: bytes) -> bool:
 def _whole_pickle(data: bytes) -> None:
     if not data.startswith(b"\x80"):
         raise ValueError
+    with importing:
+        from rack.codec import blind
+
     blind.loads(data)
 
 

@@ -257,7 +257,7 @@ def _examined(examination: _Examination, report: Report, workers: int, progress:
         return False
     if report.left_out:
         report.not_checked.append(
-            f"{report.left_out} keys that marshal cannot hold: whether they can be read (give serdes=)"
+            f"{report.left_out} keys of classes of the program's own: whether these are there (give serdes=)"
         )
     return True
 

@@ -15,6 +15,8 @@ from __future__ import annotations
 from math import frexp, inf, isinf, isnan
 from typing import Any
 
+from rack.codec.failure import RefusedError
+
 NONE, NEG_INF, NEGATIVE, ZERO, POSITIVE, POS_INF, BYTES, STR, TUPLE = range(1, 10)
 END = 0  # of a tuple; less than every tag, so that a shorter tuple sorts first
 
@@ -25,13 +27,14 @@ _COMPLEMENT = bytes(255 - i for i in range(256))
 def dumps(key: Any) -> bytes:
     """Encode a key.
 
-    :raises TypeError: a type that has no place in the order.
-    :raises ValueError: a NaN, which has none either.
+    :raises TypeError: an object that is not exactly of one of these types.
+    :raises ValueError: a NaN, which has no place in the order.
     """
-    if isinstance(key, str):
-        return b"\x08" + key.encode("utf-8", "surrogatepass")
-    if isinstance(key, bytes):
-        return b"\x07" + key
+    kind = type(key)
+    if kind is str:
+        return b"\x08" + key.encode("utf-8", "surrogatepass")  # type: ignore[no-any-return]
+    if kind is bytes:
+        return b"\x07" + key  # type: ignore[no-any-return]
     return _encode(key)
 
 
@@ -54,17 +57,18 @@ def tuple_range(data: bytes) -> tuple[bytes, bytes]:
 
 def _encode(key: Any) -> bytes:
     """Encode an element: a code that tells where it ends."""
+    kind = type(key)
     if key is None:
         return b"\x01"
-    if isinstance(key, int | float):
+    if kind is int or kind is float or kind is bool:
         return _encode_number(key)
-    if isinstance(key, str):
-        return b"\x08" + key.encode("utf-8", "surrogatepass").replace(b"\0", b"\0\xff") + b"\0"
-    if isinstance(key, bytes):
-        return b"\x07" + key.replace(b"\0", b"\0\xff") + b"\0"
-    if isinstance(key, tuple):
+    if kind is str:
+        return b"\x08" + key.encode("utf-8", "surrogatepass").replace(b"\0", b"\0\xff") + b"\0"  # type: ignore[no-any-return]
+    if kind is bytes:
+        return b"\x07" + key.replace(b"\0", b"\0\xff") + b"\0"  # type: ignore[no-any-return]
+    if kind is tuple:
         return b"\x09" + b"".join(map(_encode, key)) + b"\0"
-    raise TypeError(f"{type(key).__name__} has no place in the order of keys")
+    raise RefusedError("which has no place in the order of keys")
 
 
 def _encode_number(number: float) -> bytes:

@@ -1,99 +1,104 @@
 """Serializers: object <-> bytes, for values (and, where their bytes are canonical, for keys: see ``rack.codec.keys``).
 
-A ``serdes`` argument is the name of a preset, an object or module with ``dumps`` and ``loads``, or a pair
-``(loads, dumps)``. :func:`resolve` turns any of them into a :class:`Serdes` and tries it.
+A ``serdes`` argument is the name of a preset, an object or module with ``dumps`` and ``loads`` (or ``encode`` and
+``decode``), or a pair ``(loads, dumps)``. :func:`resolve` turns any of them into a :class:`Serdes` and tries it.
 """
 
 from __future__ import annotations
 
-import json
-import marshal
-import pickle
 from collections.abc import Callable
-from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
+from rack.codec import presets
+from rack.codec.failure import RefusedError, is_failure
 from rack.errors import MismatchError, SerializationError
+from rack.system.imports import importing
 
 #: What a user may give as ``serdes=`` or ``key_serdes=``.
 SerdesArgument = Any
+Probe = tuple[Any, bytes]
 
 
-@dataclass(frozen=True, slots=True)
 class Serdes:
     """A serializer.
 
-    ``name`` is what the manifest records. ``probe`` is None for presets; for a serializer of the user it is an object
-    and the bytes that stand for it, recorded so that another serializer is noticed when the store is reopened.
+    ``name`` is what the manifest records. ``dump_scalar`` does what ``dumps`` does, for values of the types in
+    ``rack.codec.plain.SCALARS`` alone, and with fewer calls. ``probe`` is None for presets; for a serializer of the
+    user it is an object and the bytes that stand for it, recorded so that another serializer is noticed when the store
+    is reopened.
     """
 
-    name: str
-    dumps: Callable[[Any], bytes]
-    loads: Callable[[bytes], Any]
-    probe: tuple[Any, bytes] | None = None
+    __slots__ = ("dump_scalar", "dumps", "loads", "name", "probe")
 
-    def check_reads(self, recorded: tuple[Any, bytes]) -> None:
+    dumps: presets.Dump
+    loads: presets.Load
+    dump_scalar: presets.Dump
+
+    def __init__(
+        self,
+        name: str,
+        dumps: presets.Dump,
+        loads: presets.Load,
+        dump_scalar: presets.Dump | None = None,
+        probe: Probe | None = None,
+    ) -> None:
+        self.name = name
+        self.dumps = dumps
+        self.loads = loads
+        self.dump_scalar = dump_scalar or dumps
+        self.probe = probe
+
+    def check_reads(self, recorded: Probe) -> None:
         """Raise MismatchError unless this serializer reads what the store's own serializer wrote."""
         value, data = recorded
-        try:
-            same = self.loads(data) == value
-        except Exception:
-            same = False
-        if not same:
+        if not _gives(self.loads, data, value):
             raise MismatchError(
                 f"serdes {self.name!r} does not read what this store was written with: it should turn {data!r} into"
                 f" {value!r}. Give the serdes that the store was made with"
             )
 
 
-def dump_str(text: str) -> bytes:
-    """UTF-8; lone surrogates (as ``os.fsdecode`` makes) are kept. Byte order is code point order."""
-    try:
-        return str.encode(text)
-    except UnicodeEncodeError:
-        return str.encode(text, "utf-8", "surrogatepass")
+class _LazySerdes(Serdes):
+    """A serializer whose module is imported when it is first used."""
+
+    __slots__ = ("_make",)
+
+    def __init__(self, name: str, make: Callable[[], tuple[presets.Dump, presets.Load, presets.Dump]]) -> None:
+        self.name = name
+        self.probe = None
+        self._make = make
+
+    def __getattr__(self, attribute: str) -> Any:
+        if attribute not in ("dumps", "loads", "dump_scalar"):
+            raise AttributeError(attribute)
+        self.dumps, self.loads, self.dump_scalar = self._make()
+        return getattr(self, attribute)
 
 
-def load_str(data: bytes) -> str:
-    return data.decode("utf-8", "surrogatepass")
-
-
-def dump_bytes(data: bytes) -> bytes:
-    if isinstance(data, bytes | bytearray | memoryview):
-        return bytes(data)
-    raise TypeError(f"serdes 'bytes' holds bytes, not {type(data).__name__}")
-
-
-def _dump_json(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
-
-
-def _dump_pickle(value: Any) -> bytes:
-    return pickle.dumps(value, 5)
-
-
-MARSHAL = Serdes("marshal", marshal.dumps, marshal.loads)
-PRESETS = {
+MARSHAL = Serdes("marshal", presets.dump_marshal, presets.load_marshal, presets.marshal_scalar)
+PRESETS: dict[str, Serdes] = {
     "marshal": MARSHAL,
-    "pickle": Serdes("pickle", _dump_pickle, pickle.loads),
-    "json": Serdes("json", _dump_json, json.loads),
-    "str": Serdes("str", dump_str, load_str),
-    "bytes": Serdes("bytes", dump_bytes, bytes),
+    "pickle": _LazySerdes("pickle", presets.make_pickle),
+    "json": _LazySerdes("json", presets.make_json),
+    "str": Serdes("str", presets.dump_str, presets.load_str),
+    "bytes": Serdes("bytes", presets.dump_bytes, bytes),
     # A codec for keys (rack.codec.ordered); the values beside such keys are marshalled.
-    "ordered": Serdes("ordered", marshal.dumps, marshal.loads),
+    "ordered": Serdes("ordered", MARSHAL.dumps, MARSHAL.loads, MARSHAL.dump_scalar),
 }
 _MODULES = {"marshal": "marshal", "pickle": "pickle", "_pickle": "pickle", "json": "json"}
 
-# Tried in this order when a serializer of the user is opened; one that takes none of them is taken on trust.
+# What a serializer of the user is tried with, in this order; one that takes none of them is taken on trust.
 _PROBES: tuple[Any, ...] = ("rack", b"rack", 1, None, [], {})
+_NOTHING: Any = object()
 
 
 def resolve(argument: SerdesArgument, what: str = "serdes") -> Serdes:
-    """Return the :class:`Serdes` that a ``serdes=`` argument means, after a trial round trip.
+    """Return the :class:`Serdes` that a ``serdes=`` argument means, after a trial.
 
     :raises ValueError: no preset of that name.
-    :raises TypeError: not a preset's name, nor an object with ``dumps`` and ``loads``, nor such a pair.
-    :raises SerializationError: its output is not bytes, or a round trip does not give back an equal object.
+    :raises TypeError: not a preset's name, nor an object with two such functions, nor such a pair.
+    :raises SerializationError: it gives no bytes, whatever it is tried with, or is a pair the wrong way round.
     """
     if isinstance(argument, Serdes):
         return argument
@@ -102,20 +107,23 @@ def resolve(argument: SerdesArgument, what: str = "serdes") -> Serdes:
             raise ValueError(f"{what}={argument!r} is not a preset; there are {', '.join(map(repr, PRESETS))}")
         return PRESETS[argument]
     name = getattr(argument, "__name__", None)
-    if hasattr(argument, "dumps") and hasattr(argument, "loads"):
-        if name in _MODULES:
-            return PRESETS[_MODULES[name]]
-        dumps, loads = argument.dumps, argument.loads
-        name = name or type(argument).__qualname__
-    elif isinstance(argument, tuple | list) and len(argument) == 2:
+    if isinstance(argument, ModuleType) and name in _MODULES:
+        return PRESETS[_MODULES[name]]
+    for dump_name, load_name in (("dumps", "loads"), ("encode", "decode")):
+        if hasattr(argument, dump_name) and hasattr(argument, load_name):
+            dumps, loads = getattr(argument, dump_name), getattr(argument, load_name)
+            name = name or type(argument).__qualname__
+            break
+    else:
+        if not (isinstance(argument, tuple | list) and len(argument) == 2):
+            raise TypeError(
+                f"{what}={argument!r} is not the name of a preset, an object with dumps and loads (or encode and"
+                " decode), or a pair (loads, dumps)"
+            )
         loads, dumps = argument
         name = f"({_name(loads)}, {_name(dumps)})"
-    else:
-        raise TypeError(
-            f"{what}={argument!r} is not the name of a preset, an object with dumps and loads, or a pair (loads, dumps)"
-        )
     if not (callable(dumps) and callable(loads)):
-        raise TypeError(f"{what}={argument!r}: dumps and loads must be callable")
+        raise TypeError(f"{what}={argument!r}: both functions must be callable")
     return _try_out(f"custom:{name}", dumps, loads, what)
 
 
@@ -124,80 +132,119 @@ def _name(function: object) -> str:
 
 
 def _try_out(name: str, dumps: Callable[[Any], Any], loads: Callable[[Any], Any], what: str) -> Serdes:
-    for value in _PROBES:
-        try:
-            raw = dumps(value)
-        except Exception:
-            continue  # a serializer may be for some types only
-        text = isinstance(raw, str)
-        if not isinstance(raw, str | bytes | bytearray | memoryview):
-            raise SerializationError(
-                f"{what}: {name}.dumps({value!r}) gave {type(raw).__name__}, not bytes; a pair is (loads, dumps),"
-                " in this order"
-            )
-        serdes = Serdes(name, _to_bytes(dumps), _from_text(loads) if text else loads)
-        data = serdes.dumps(value)
-        try:
-            back = serdes.loads(data)
-        except Exception as error:
-            raise SerializationError(f"{what}: {name} cannot load what it dumped for {value!r}: {error}") from error
-        if back != value:
-            raise SerializationError(f"{what}: {name} turns {value!r} into {back!r} in a round trip")
-        return Serdes(name, serdes.dumps, serdes.loads, (value, data))
-    _check_order(name, dumps, loads, what)
-    return Serdes(name, _to_bytes(dumps), loads)
-
-
-def _check_order(name: str, dumps: Callable[[Any], Any], loads: Callable[[Any], Any], what: str) -> None:
-    """Raise SerializationError for a pair that is the wrong way round: ``loads`` dumps, and ``dumps`` loads that."""
-    for value in _PROBES:
-        try:
-            data = loads(value)
-            back = dumps(data)
-        except Exception:
-            continue
-        if isinstance(data, str | bytes | bytearray | memoryview) and back == value:
+    """Return the serializer with the first probe that comes back equal; one that does not is not of its types."""
+    made = [(value, raw) for value in _PROBES if (raw := _attempt(dumps, value)) is not _NOTHING]
+    given = [(value, raw) for value, raw in made if _to_bytes(raw) is not None]
+    if len(made) == len(_PROBES) and not given:
+        value, raw = made[0]
+        raise SerializationError(
+            f"{what}: {name} gave {type(raw).__name__}, not bytes, for {value!r}; a pair is (loads, dumps), in this"
+            " order"
+        )
+    if not given:
+        loads = _from_either(loads)
+    elif all(isinstance(raw, str) for _, raw in given):
+        loads = _from_text(loads)
+    dump = _giving_bytes(dumps)
+    for value, raw in given:
+        data = _to_bytes(raw)
+        if _gives(loads, data, value):
+            return Serdes(name, dump, loads, probe=(value, data))  # type: ignore[arg-type]
+    # A pair the wrong way round: ``loads`` makes text or bytes of what is neither, and ``dumps`` reads that.
+    for value in _PROBES[2:]:
+        data = _attempt(loads, value)
+        if data is not _NOTHING and _to_bytes(data) is not None and _gives(dumps, data, value):
             raise SerializationError(f"{what}: {name} is the wrong way round: a pair is (loads, dumps), in this order")
+    return Serdes(name, dump, loads)
 
 
-def _to_bytes(dumps: Callable[[Any], Any]) -> Callable[[Any], bytes]:
+def _attempt(function: Callable[[Any], Any], argument: Any) -> Any:
+    """Return what a function of the user's makes of an argument; ``_NOTHING`` if it raises because of it.
+
+    Decoders raise what they like. What is no known failure is one if it comes again; an interrupt does not.
+    """
+    try:
+        return function(argument)
+    except (MemoryError, RecursionError, TimeoutError):
+        raise
+    except Exception as error:
+        if not is_failure(error):
+            try:
+                function(argument)
+            except type(error):
+                return _NOTHING
+            raise
+        return _NOTHING
+
+
+def _gives(function: Callable[[Any], Any], argument: Any, value: Any) -> bool:
+    """Whether a function makes an object of the argument that equals ``value``. (``==`` of arrays is an array.)"""
+    made = _attempt(function, argument)
+    return made is not _NOTHING and _attempt(lambda other: (other == value) is True, made) is True
+
+
+def _to_bytes(raw: Any) -> bytes | None:
+    """Return what a serializer of the user made as bytes; None: that is neither text nor has a buffer."""
+    if raw.__class__ is bytes:
+        return raw
+    if isinstance(raw, str):
+        return raw.encode()
+    try:
+        return presets.dump_bytes(raw)
+    except RefusedError:
+        return None
+
+
+def _giving_bytes(dumps: Callable[[Any], Any]) -> presets.Dump:
     def dump(value: Any) -> bytes:
         raw = dumps(value)
         if raw.__class__ is bytes:
             return raw
-        if isinstance(raw, str):
-            return raw.encode()
-        if isinstance(raw, bytes | bytearray | memoryview):
-            return bytes(raw)
-        raise TypeError(f"dumps gave {type(raw).__name__}, not bytes")
+        data = _to_bytes(raw)
+        if data is None:
+            raise TypeError(f"dumps gave {type(raw).__name__}, not bytes; a pair is (loads, dumps), in this order")
+        return data
 
     return dump
 
 
-def _from_text(loads: Callable[[Any], Any]) -> Callable[[bytes], Any]:
+def _from_text(loads: Callable[[Any], Any]) -> presets.Load:
     def load(data: bytes) -> Any:
         return loads(data.decode())
 
     return load
 
 
-def unserializable(value: object, what: str, serdes: str, cause: Exception) -> SerializationError:
-    """The error for a key or value that ``serdes`` cannot hold: names the type and says what to do."""
-    held = {
-        "marshal": "marshal holds None, bool, int, float, complex, str, bytes and tuples, lists, sets, dicts of them",
-        "str": "serdes 'str' holds str",
-        "bytes": "serdes 'bytes' holds bytes",
-        "ordered": "serdes 'ordered' holds None, bool, int, float, str, bytes and tuples of them",
-    }.get(serdes, f"serdes {serdes!r} refused it")
-    advice = "serdes='pickle' holds most objects" if serdes != "pickle" else "give a serdes of your own that holds it"
-    return SerializationError(f"{what} of type {_type_path(value)} cannot be stored ({cause}): {held}; {advice}")
+def _from_either(loads: Callable[[Any], Any]) -> presets.Load:
+    """For a serializer that was seen to make neither bytes nor text: it is given bytes, or text if it refuses them."""
+
+    def load(data: bytes) -> Any:
+        try:
+            return loads(data)
+        except Exception as error:
+            if not is_failure(error):
+                raise
+            try:
+                return loads(data.decode())
+            except Exception as other:
+                raise (error if is_failure(other) else other) from None
+
+    return load
 
 
-def _type_path(value: object) -> str:
-    cls = type(value)
-    inner = ""
-    if isinstance(value, list | tuple | set | frozenset | dict):
-        kinds = sorted({type(item).__qualname__ for item in (value.values() if isinstance(value, dict) else value)})
-        inner = f" (of {', '.join(kinds[:5])})" if kinds else ""
-    module = "" if cls.__module__ == "builtins" else cls.__module__ + "."
-    return f"{module}{cls.__qualname__}{inner}"
+class _Import:
+    """Stands for a module where objects are pickled, which modules cannot be."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self._name = module.__name__
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        with importing:
+            from importlib import import_module
+
+        return import_module, (self._name,)
+
+
+def picklable(argument: SerdesArgument) -> SerdesArgument:
+    """Return what a ``serdes=`` argument can be pickled as; it is read back as the argument itself."""
+    return _Import(argument) if isinstance(argument, ModuleType) else argument

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, TypeVar
 
-from rack.codec.serdes import unserializable
+from rack.codec.failure import is_failure, unserializable
 from rack.container.handle import Handle, Name
 from rack.container.rows import dumped
-from rack.errors import DeserializationError, NotOpenError, SerializationError
+from rack.errors import DeserializationError, SerializationError
 from rack.shard.spans import ALL, Span
 from rack.store.sharded import Store
 from rack.system.fanout import fan_out
@@ -28,28 +28,29 @@ class Container(Handle):
     def _dump_value(self, value: object) -> bytes:
         try:
             return self._dump(value)
-        except NotOpenError:
-            raise
         except Exception as error:
-            raise unserializable(value, "value", self._serdes.name, error) from error
+            raise self._unserializable(value, error) from error
 
     def _load_value(self, data: bytes) -> Any:
         try:
             return self._load(data)
-        except NotOpenError:
-            raise
         except Exception as error:
             raise self._unreadable(data, error) from error
 
-    def _find_unreadable(self, load: Callable[[bytes], Any], block: Iterable[bytes]) -> None:
-        """Raise the error for the first of some stored bytes that cannot be loaded."""
-        for data in block:
-            try:
-                load(data)
-            except Exception as error:
-                raise self._unreadable(data, error) from error
+    def _unserializable(self, value: object, error: Exception) -> SerializationError:
+        """Return the error for a value that the serdes refused; raise ``error`` itself if it came from elsewhere."""
+        return unserializable(value, "value", self._serdes.name, error, self._serdes.dumps)
+
+    def _load_stored_key(self, data: bytes) -> Any:
+        try:
+            return self._load_key(data)
+        except Exception as error:
+            raise self._unreadable(data, error) from error
 
     def _unreadable(self, data: bytes, error: Exception) -> DeserializationError:
+        """Return the error for stored bytes that cannot be loaded; raise ``error`` itself if it came from elsewhere."""
+        if not is_failure(error):
+            raise error
         return DeserializationError(
             f"{self.name}: serdes {self._serdes.name!r} cannot load stored bytes ({error!r}): {data[:60]!r}"
         )
@@ -100,13 +101,14 @@ class Container(Handle):
         raise error
 
     def _keys(self, span: Span = ALL, store: Store | None = None) -> Iterator[Any]:
-        load = self._load_key
+        load = self._codec.load_plain
         for block in (store or self._store).all_keys(span):
             try:
                 keys = list(map(load, block))
-            except Exception:
-                self._find_unreadable(load, block)
-                raise
+            except Exception as error:
+                if not is_failure(error):
+                    raise
+                keys = list(map(self._load_stored_key, block))
             yield from keys
 
     def _pop_first(self) -> tuple[Any, bytes]:
@@ -116,9 +118,11 @@ class Container(Handle):
             raise KeyError
         try:
             return self._load_key(pair[0]), pair[1]
-        except Exception as error:
+        except BaseException as error:
             self._route(pair[0]).add(*pair)  # nobody has got it
-            raise self._unreadable(pair[0], error) from error
+            if isinstance(error, Exception):
+                raise self._unreadable(pair[0], error) from error
+            raise
 
     def clear(self) -> None:
         """Remove everything: atomic for each shard."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, NoReturn, Self
 
 from rack.codec.keys import KeyCodec, resolve_codec
-from rack.codec.serdes import MARSHAL, Serdes, SerdesArgument, resolve
+from rack.codec.serdes import MARSHAL, Serdes, SerdesArgument, picklable, resolve
 from rack.container.snapshot import Snapshotting
 from rack.errors import LockTimeoutError, NotOpenError
 from rack.shard import DEFAULT_ENGINE, ENGINES, shard_class
@@ -38,6 +38,7 @@ class Handle(Snapshotting):
     _dump_key: Callable[[Any], bytes]
     _load_key: Callable[[bytes], Any]
     _dump: Callable[[Any], bytes]
+    _dump_scalar: Callable[[Any], bytes]  # does as _dump does, for values whose type is in SCALARS
     _load: Callable[[bytes], Any]
     _held: OpenStore | None
     _finalizer: weakref.finalize[..., Handle] | None
@@ -180,6 +181,7 @@ class Handle(Snapshotting):
         self._dump_key = self._codec.dumps
         self._load_key = self._codec.loads
         self._dump = self._serdes.dumps
+        self._dump_scalar = self._serdes.dump_scalar
         self._load = self._serdes.loads
         self._store = held.store(self._mode)
         self._route = self._store.route
@@ -187,7 +189,7 @@ class Handle(Snapshotting):
     def _set_closed(self, reason: Exception | None = None) -> None:
         closed: Any = _NOT_OPEN if reason is None else _NotOpen(reason)
         self._store = self._codec = self._serdes = closed
-        self._route = self._dump_key = self._load_key = self._dump = self._load = closed
+        self._route = self._dump_key = self._load_key = self._dump = self._dump_scalar = self._load = closed
 
     def _open_store(self) -> Any:
         if self._held is None:
@@ -254,7 +256,7 @@ class Handle(Snapshotting):
         return {
             "path": self._path,
             "name": self.name,
-            "arguments": self._arguments,
+            "arguments": {name: picklable(argument) for name, argument in self._arguments.items()},
             "open": not self.closed,
             "extra": self._extra(),
         }

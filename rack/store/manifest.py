@@ -69,7 +69,7 @@ class Manifest(NamedTuple):
     @classmethod
     def new(cls, request: Request) -> Manifest:
         serdes = request.serdes or MARSHAL
-        codec = request.key_serdes or resolve_codec(None, serdes)
+        codec = request.key_serdes or resolve_codec(None, serdes, request.kind == "set")
         hash = request.hash or sha256
         probes = {"hash": [_HASH_PROBE.hex(), digest_of(hash).hex()]}
         for name, probe in (("serdes", serdes.probe), ("key_serdes", codec.probe)):
@@ -128,6 +128,11 @@ class Manifest(NamedTuple):
             )
             too_new.newer = True
             raise too_new
+        if content.get("key_serdes") in (
+            "canonical+pickle",
+            "canonical+json",
+        ):  # as it was called: plain keys are the same
+            content["key_serdes"] = CANONICAL.name
         for name, is_right in _FIELDS.items():
             if name not in content or not is_right(content[name]):
                 found = repr(content[name]) if name in content else "missing"
@@ -207,8 +212,8 @@ class Manifest(NamedTuple):
             return request.key_serdes, serdes
         if self.key_serdes == CANONICAL.name:
             return CANONICAL, serdes
-        name = self.key_serdes.removeprefix("canonical+")
-        return resolve_codec(None, PRESETS.get(name, serdes)), serdes
+        preset = self.key_serdes if self.key_serdes in PRESETS else None
+        return resolve_codec(preset, serdes, self.kind == "set"), serdes
 
     def spec(
         self,
@@ -298,9 +303,7 @@ def digest_of(hash: Callable[[bytes], bytes]) -> bytes:
 
 
 def _is_codec(name: object) -> bool:
-    if not isinstance(name, str):
-        return False
-    return name == CANONICAL.name or name.removeprefix("canonical+") in PRESETS or "custom:" in name
+    return isinstance(name, str) and (name == CANONICAL.name or name in PRESETS or "custom:" in name)
 
 
 _FIELDS: dict[str, Callable[[Any], bool]] = {

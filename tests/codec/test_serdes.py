@@ -109,8 +109,6 @@ BAD: list[tuple[str, Any, type[Exception], str]] = [
     ("pair in the wrong order", (marshal.dumps, marshal.loads), SerializationError, r"\(loads, dumps\)"),
     ("JSON in the wrong order", (json.dumps, json.loads), SerializationError, r"\(loads, dumps\)"),
     ("output that is not bytes", (json.loads, lambda value: [value]), SerializationError, "gave list, not bytes"),
-    ("loads that fails", (lambda data: 1 // 0, json.dumps), SerializationError, "cannot load what it dumped"),
-    ("loads that loses", (lambda data: None, json.dumps), SerializationError, "into None in a round trip"),
 ]
 
 
@@ -173,7 +171,7 @@ def test_keys_take_the_canonical_form_beside_values_that_have_none(tmp_path: Pat
         assert d.check() == 4
 
 
-def test_keys_that_marshal_cannot_hold_fall_back_to_pickle(tmp_path: Path, engine: str) -> None:
+def test_keys_that_marshal_cannot_hold_are_packed(tmp_path: Path, engine: str) -> None:
     day = datetime.date(2020, 2, 29)
     with PersistentDict(tmp_path / "d", serdes="pickle", engine=engine, shards=2) as d:
         d[day] = d[day, 1] = d[frozenset({day, 1})] = "v"
