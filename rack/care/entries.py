@@ -40,7 +40,7 @@ class Knowledge:
         lacks = []
 
         def lack(what: str, argument: str, name: str) -> None:
-            lacks.append(f"{what}: that takes {argument}={name.removeprefix('custom:')}, which is not Rack's")
+            lacks.append(f"{what}: that takes the {argument} {name.removeprefix('custom:')}, which is not Rack's")
 
         for name, given in (("serdes", request.serdes), ("key_serdes", request.key_serdes)):
             if given is not None:
@@ -64,7 +64,7 @@ class Knowledge:
             codec = resolve_codec(kind, PRESETS[kind])
         else:
             codec = None
-            lack("whether keys can be read", "key_serdes", manifest.key_serdes)
+            lack("whether keys can be read", "key serdes", manifest.key_serdes)
 
         hash = request.hash or sha256
         if digest_of(hash).hex() != manifest.probes["hash"][1]:

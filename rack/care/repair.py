@@ -20,7 +20,16 @@ from rack.shard.base import IN_PLACE, STRAY, Pair, Salvaged, ShardSpec, unknown_
 from rack.shard.problem import Problem
 from rack.store import files, registry
 from rack.store.boot import Record
-from rack.store.manifest import Manifest, Request, digest_of, manifest_path, sha256, shard_path
+from rack.store.manifest import (
+    Manifest,
+    Request,
+    absolute_path,
+    digest_of,
+    manifest_path,
+    sha256,
+    shard_path,
+    stem,
+)
 from rack.store.registry import OpenStore
 from rack.system.lockfile import StoreLock, path_error
 
@@ -141,10 +150,11 @@ def repair(
     :raises StoreExistsError: there is a store of the new name.
     :raises StoreInUseError: another process has the damaged store open.
     """
-    path = os.path.abspath(os.fspath(name))
-    target = os.path.abspath(os.fspath(to)) if to is not None else path + "-repaired"
+    path = absolute_path(name)
+    to = os.fspath(stem(os.fspath(name)) + "-repaired" if to is None else to)
+    target = absolute_path(to)
     files.check_absent(target)
-    report = Report(os.fspath(name), target if to is None else os.fspath(to))
+    report = Report(os.fspath(name), to)
     lock = StoreLock(path, readonly=True)
     try:
         if os.path.lexists(lock.path):
@@ -157,10 +167,11 @@ def repair(
             knowledge = replace(knowledge, hash=unknown_hash)
         report.not_checked += knowledge.lacks
         record = Record.read(path)
+        is_journalled = record.durability == "everysec"
         if record.is_of_earlier_boot():
             report.problems.append(
                 f"{name} was in use when the system stopped: what its shards hold may be of different moments"
-                ' (if it had durability="everysec", opening it rebuilds it from its journals: try that first)'
+                + (" (opening it rebuilds it from its journals: try that first)" if is_journalled else "")
             )
         new, request = _new_manifest(manifest, knowledge)
         source = files.anonymous_path(target)
@@ -196,8 +207,8 @@ def _manifest(path: str, kind: str | None, serdes: object, key_serdes: object, r
     names = [None if argument is None else resolve(argument).name for argument in (serdes, key_serdes)]
     manifest = guess_manifest(path, kind, *names)
     report.problems.append(
-        f"so it is taken for a {manifest.kind} of {manifest.shards} shards with serdes={manifest.serdes!r} and"
-        f" key_serdes={manifest.key_serdes!r}"
+        f"so it is taken for a {manifest.kind} of {manifest.shards} shards, with the serdes {manifest.serdes} and the"
+        f" key serdes {manifest.key_serdes}"
     )
     return manifest
 

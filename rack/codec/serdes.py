@@ -189,8 +189,12 @@ def unserializable(value: object, what: str, serdes: str, cause: Exception) -> S
         "bytes": "serdes 'bytes' holds bytes",
         "ordered": "serdes 'ordered' holds None, bool, int, float, str, bytes and tuples of them",
     }.get(serdes, f"serdes {serdes!r} refused it")
-    advice = "serdes='pickle' holds most objects" if serdes != "pickle" else "give a serdes of your own that holds it"
-    return SerializationError(f"{what} of type {_type_path(value)} cannot be stored ({cause}): {held}; {advice}")
+    problem = f"{what} of type {_type_path(value)} cannot be stored ({cause}): {held}"
+    if serdes == "pickle":
+        return SerializationError(f"{problem}; give a serdes of your own that holds it").in_words(problem)
+    return SerializationError(f"{problem}; serdes='pickle' holds most objects").in_words(
+        f"{problem}; serdes 'pickle' holds most objects"
+    )
 
 
 def _type_path(value: object) -> str:

@@ -247,7 +247,9 @@ class Handle(Snapshotting):
         # What was adopted from the manifest are presets, so their names will do; and names can be pickled.
         if arguments["serdes"] is None:
             arguments["serdes"] = self._serdes.name
-        if arguments["key_serdes"] is None and "serdes" not in options:
+        # Another serdes brings its own for keys, unless the keys had one that did not come with the values'.
+        of_their_own = self._kind == "dict" and self._codec.name != resolve_codec(None, self._serdes).name
+        if arguments["key_serdes"] is None and ("serdes" not in options or of_their_own):
             arguments["key_serdes"] = self._codec.preset
         arguments |= {"shards": self._manifest.shards, "engine": self._manifest.engine, **options}
         return (like or type(self))._produce(name, self._path, arguments, fill)

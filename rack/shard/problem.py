@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
+from errno import EACCES
 
-from rack.errors import CorruptShardError
+from rack.errors import CorruptShardError, ReadOnlyError
 
 #: Every kind of problem, as ``rack verify --json`` names it.
 KINDS = {
@@ -49,6 +50,31 @@ def identity_problem(expected: str, found: object) -> Problem | None:
     if number != own_number:
         return Problem("swapped", f"is shard {number} of its store: shard files were swapped or renamed")
     return Problem("foreign", f"has the identity {found!r}, and not {expected!r}")
+
+
+class UncleanError(CorruptShardError):
+    """The shard may be damaged, because its store was in use when the system stopped.
+
+    ``problem`` goes on from the shard's name.
+    """
+
+    def __init__(self, path: str, problem: str) -> None:
+        store = path.rpartition("-")[0]
+        super().__init__(
+            f"{store} was in use when the system stopped, and {path} {problem}. Normally only what was written in the"
+            f" last half minute is lost: `rack repair {shlex.quote(store)}` makes a new store of the rest"
+        )
+        self.path = path
+        self.problem = problem
+
+    def __reduce__(self) -> tuple[type[UncleanError], tuple[str, str]]:
+        return UncleanError, (self.path, self.problem)
+
+
+def read_only(path: str) -> ReadOnlyError:
+    """Return the error for a write to the shard at ``path``, which was opened for reading alone."""
+    error = ReadOnlyError(EACCES, 'the store was opened with flag="r"', path)
+    return error.in_words("the store was opened for reading alone")
 
 
 def corrupt(path: str, message: str, errno: int | None = None) -> CorruptShardError:

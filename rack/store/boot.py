@@ -26,11 +26,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 
-from rack.errors import LockTimeoutError, MismatchError
+from rack.errors import MismatchError
 from rack.shard import shard_class
 from rack.store.manifest import Manifest, Request, manifest_path, record_path, shard_path
 from rack.system.disk import sync_file, sync_paths
-from rack.system.lockfile import StoreLock, holders, path_error, pause
+from rack.system.lockfile import StoreLock, holders, lock_timeout, path_error, pause
 
 DURABILITIES = ("process", "everysec", "always")
 _BLOCK = 128
@@ -132,9 +132,7 @@ def gate(path: str, timeout: float | None) -> Iterator[int]:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 if time.monotonic() > deadline:
-                    raise LockTimeoutError(
-                        f"{manifest_path(path)} is being opened by {holders(manifest_path(path))}; waited {timeout} s"
-                    )
+                    raise lock_timeout(manifest_path(path), timeout)
                 pause()
         yield fd
     finally:
@@ -165,9 +163,12 @@ def admit(path: str, manifest: Manifest, request: Request, asked: str | None, re
     if "everysec" in (durability, record.durability):
         if durability != record.durability:
             if record.boot == here and not _is_alone(lock):
+                who = f"{holders(lock.path)} has {manifest_path(path)} open with"
                 raise MismatchError(
-                    f"durability={durability!r} was given, but {holders(lock.path)} has {manifest_path(path)} open with"
-                    f" {record.durability!r}: close it there first"
+                    f"durability={durability!r} was given, but {who} {record.durability!r}: close it there first"
+                ).in_words(
+                    f"{who} the durability {record.durability}, and not {durability}: while it is so, others can only"
+                    " have the same"
                 )
             if record.durability == "everysec":  # what is journalled is needed until the record says that it is not
                 sync_paths([file for spec in specs for file in cls.unsynced_files(spec.path)])

@@ -114,8 +114,22 @@ def flock_within(timeout: float | None, fd: int, kind: int, path: str) -> None:
     deadline = time.monotonic() + timeout
     while not _attempt(fd, kind):
         if time.monotonic() >= deadline:
-            raise LockTimeoutError(f"{path} is locked by {holders(path)}; waited {timeout} s")
+            raise lock_timeout(path, timeout)
         time.sleep(0.002)
+
+
+def lock_timeout(path: str, timeout: float) -> LockTimeoutError:
+    """Return the error for a lock on a file that was not free in time; names the processes that have it."""
+    who = holders(path)
+    error = LockTimeoutError(f"{path} is locked by {who}; waited {timeout} s")
+    error.waited_for = f"{who}, which has locked {path}"
+    return error
+
+
+def held_by_others(path: str) -> str | None:
+    """Return which other processes hold a flock on a file, and that they do, in words; None: none that is known of."""
+    pids = set(lockers(path)) - {os.getpid()}
+    return f"{named(sorted(pids))}, which has locked {path}" if pids else None
 
 
 def _attempt(fd: int, kind: int) -> bool:
@@ -132,7 +146,12 @@ def pause() -> None:
 
 
 def holders(path: str) -> str:
-    """Return the processes that hold a flock on a file, in words. Only Linux tells."""
+    """Return the other processes that hold a flock on a file, in words. Only Linux tells."""
+    return named(sorted(set(lockers(path)) - {os.getpid()}))
+
+
+def lockers(path: str) -> list[int]:
+    """Return the processes that hold a flock on a file. Only Linux tells."""
     pids = []
     if sys.platform == "linux":
         try:
@@ -142,11 +161,25 @@ def holders(path: str) -> str:
                 for line in table:
                     fields = line.split()
                     if "FLOCK" in fields and "->" not in fields and fields[-3] == place:
-                        pids.append(fields[-4])
-        except (OSError, IndexError):
+                        pids.append(int(fields[-4]))
+        except (OSError, ValueError, IndexError):
             pids = []
-    pids = sorted(set(pids) - {str(os.getpid())}, key=int)
-    return f"process {', '.join(pids)}" if pids else "another process"
+    return pids
+
+
+def named(pids: list[int]) -> str:
+    """Return processes in words, with those that are stopped as such."""
+    if not pids:
+        return "another process"
+    return f"process {', '.join(f'{pid} (stopped)' if _is_stopped(pid) else str(pid) for pid in pids)}"
+
+
+def _is_stopped(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
+    except (OSError, IndexError):
+        return False
 
 
 def path_error(error: OSError, path: str) -> RackError:
@@ -159,7 +192,8 @@ def path_error(error: OSError, path: str) -> RackError:
     if os.path.isdir(path):
         return StorePathError(errno.EISDIR, "a directory is in the place of a file of the store", path)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return ReadOnlyError(error.errno, f'{error.strerror}; flag="r" opens a store for reading alone', path)
+        advice = 'flag="r" opens a store for reading alone'
+        return ReadOnlyError(error.errno, f"{error.strerror}; {advice}", path).in_words(str(error.strerror))
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StoreFullError(error.errno, error.strerror, path)
     return StorePathError(error.errno, error.strerror, path)

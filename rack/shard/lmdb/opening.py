@@ -11,7 +11,6 @@ import lmdb
 
 from rack.errors import (
     RackError,
-    ReadOnlyError,
     ReentrantWriteError,
     StoreFullError,
     StoreInUseError,
@@ -21,7 +20,7 @@ from rack.errors import (
 from rack.shard.base import ShardSpec
 from rack.shard.lmdb import datafile
 from rack.shard.lmdb.datafile import IDENTITY, LONG_TABLE
-from rack.shard.problem import corrupt
+from rack.shard.problem import corrupt, read_only
 
 MAX_KEY = 511  # LMDB's default, which the on-disk format depends on
 MAX_VALUE = 0xFFFFFFFF - 4096
@@ -74,7 +73,7 @@ def translated(error: lmdb.Error, path: str) -> Exception:
     if isinstance(error, RackError):
         return error
     if isinstance(error, lmdb.ReadonlyError):
-        return ReadOnlyError(errno.EACCES, 'the store was opened with flag="r"', path)
+        return read_only(path)
     if isinstance(error, lmdb.BadValsizeError):
         return TooLargeError(f"a value or key is larger than LMDB holds ({MAX_VALUE} bytes)")
     if isinstance(error, lmdb.ReadersFullError):

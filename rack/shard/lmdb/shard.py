@@ -8,6 +8,7 @@ holds all other keys.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from itertools import chain
@@ -23,8 +24,9 @@ from rack.shard.lmdb.environment import LmdbEnvironment
 from rack.shard.lmdb.longkeys import LongKeys
 from rack.shard.lmdb.opening import MAX_KEY
 from rack.shard.lmdb.sealed import PLAIN, seal, unseal
-from rack.shard.problem import corrupt
+from rack.shard.problem import UncleanError
 from rack.shard.snapshot import SnapshotShard
+from rack.system.lockfile import held_by_others, named
 
 
 class ElementTooLongError(TooLargeError, lmdb.BadValsizeError):
@@ -215,6 +217,14 @@ class LmdbShard(LmdbEnvironment, Shard):
             self._journalled.sync()
             self._journalled.shorten()
 
+    def holder(self) -> str | None:
+        from rack.shard.lmdb import mutex  # few processes need it
+
+        owner = mutex.owner(self._spec.path + "-lock")
+        if owner is not None and owner != os.getpid():
+            return f"{named([owner])}, which has the writer lock of {self._spec.path}"
+        return held_by_others(self._spec.path)  # by one that makes the file larger
+
     @classmethod
     def files(cls, path: str) -> list[str]:
         return [*super().files(path), *journalfiles.files(path)]
@@ -238,20 +248,18 @@ class LmdbShard(LmdbEnvironment, Shard):
     def recover(cls, spec: ShardSpec, durability: str, stamp: int | None) -> None:
         if durability == "everysec":
             if spec.readonly:
-                raise CorruptShardError(
-                    f"{spec.path} was in use at a power failure, and has to be rebuilt from its journal: open the"
-                    ' store once for writing (flag="w")'
+                problem = f"{spec.path} was in use when the system stopped, and has to be rebuilt from its journal"
+                name = spec.path.rpartition("-")[0]
+                raise CorruptShardError(f'{problem}: open the store once for writing (flag="w")').in_words(
+                    f"{problem}: a command that may write to the store does so, such as `rack backup"
+                    f" {shlex.quote(name)} COPY`"
                 )
             journalfiles.rebuild(spec)
         elif durability == "process":
             # A page that did not reach the disk may hold an earlier version of the very same leaf, which nothing in
             # the file tells. So only a shard that was not written to since it was on the disk can be sound.
             if stamp is not None and cls.stamp(spec.path) != stamp:
-                raise corrupt(
-                    spec.path,
-                    "was being written to when the system stopped, and what it holds cannot be relied on"
-                    ' (durability="everysec" survives power failures)',
-                )
+                raise UncleanError(spec.path, "was being written to: parts of it may be older than others")
             _verify_after_power_failure(spec.path)
 
     def snapshot(self) -> SnapshotShard:
@@ -273,10 +281,14 @@ def _verify_after_power_failure(path: str) -> None:
     try:
         for found in walk.walk(fd, pages.newest(pages.read_metas(fd)), values=True):
             if isinstance(found, str):
-                raise CorruptShardError(found)
+                raise UncleanError(path, f"is damaged: {found}")
             for _, stored in found:
                 unseal(stored, path)
-    except (CorruptShardError, pages.PageError) as error:
-        raise corrupt(path, f"was damaged by a power failure: {error}") from error
+    except pages.PageError as error:
+        raise UncleanError(path, f"is damaged: {error}") from error
+    except UncleanError:
+        raise
+    except CorruptShardError as error:
+        raise UncleanError(path, "is damaged: a value does not match its checksum") from error
     finally:
         os.close(fd)

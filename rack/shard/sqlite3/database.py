@@ -27,7 +27,6 @@ from rack.errors import (
     LockTimeoutError,
     NotOpenError,
     RackError,
-    ReadOnlyError,
     ReentrantWriteError,
     StoreDeletedError,
     StoreFullError,
@@ -35,7 +34,7 @@ from rack.errors import (
     TooLargeError,
 )
 from rack.shard.base import ShardSpec
-from rack.shard.problem import Problem, corrupt, identity_problem
+from rack.shard.problem import Problem, corrupt, identity_problem, read_only
 from rack.shard.snapshot import Snapshots
 from rack.system.lockfile import flock_within
 
@@ -93,7 +92,7 @@ class SqliteDatabase:
         with self._lock:
             connection = self._connection or self._connected()
             if self._spec.readonly:
-                raise ReadOnlyError(errno.EACCES, 'the store was opened with flag="r"', self._spec.path)
+                raise read_only(self._spec.path)
             if connection.in_transaction:
                 raise ReentrantWriteError(
                     f"{self._spec.path}: a write inside another write; a serializer must not use the store"
@@ -248,7 +247,7 @@ def translated(error: Exception, path: str) -> Exception:
     code = _code(error)
     kind = code & 0xFF
     if kind == sqlite3.SQLITE_READONLY:
-        return ReadOnlyError(errno.EACCES, 'the store was opened with flag="r"', path)
+        return read_only(path)
     if kind == sqlite3.SQLITE_TOOBIG or isinstance(error, sqlite3.DataError):
         return TooLargeError(f"a key or value is larger than SQLite holds (about 10**9 bytes): {error}")
     if kind == sqlite3.SQLITE_FULL or (kind == sqlite3.SQLITE_IOERR and _disk_is_full(path)):

@@ -17,7 +17,7 @@ from rack.shard.base import BLOCK_BYTES, BLOCK_ITEMS, MOST_ENTRIES, Examined, Pa
 from rack.shard.snapshot import SnapshotShard
 from rack.shard.sqlite3.database import SqliteDatabase, identity, roll_back, translated
 from rack.system.disk import sync_path
-from rack.system.lockfile import path_error
+from rack.system.lockfile import held_by_others, path_error
 
 Result = TypeVar("Result")
 
@@ -153,6 +153,9 @@ class SqliteShard(SqliteDatabase, Shard):
         from rack.shard.sqlite3.snapshot import SqliteSnapshot  # which is an SqliteShard
 
         return SqliteSnapshot.take(self)
+
+    def holder(self) -> str | None:
+        return held_by_others(self._spec.path + "-lock")
 
     def hold(self) -> AbstractContextManager[SnapshotShard]:
         from rack.shard.sqlite3.snapshot import SqliteSnapshot
