@@ -36,8 +36,12 @@ def made(
     name: Name = None,
     workers: int = 1,
     progress: Progress | None = None,
+    **options: Any,
 ) -> PersistentSet[Any]:
-    """Return a new, open set with what ``join`` makes of ``mine`` and the others."""
+    """Return a new, open set with what ``join`` makes of ``mine`` and the others.
+
+    ``options`` of the constructor make it differ from ``mine``.
+    """
     from rack.set import PersistentSet
 
     def fill(result: PersistentSet[Any]) -> None:
@@ -45,7 +49,7 @@ def made(
             each_shard(_fill, (result, join, [Stored(mine), *theirs]), mine, workers, progress)
 
     like = None if isinstance(mine, PersistentSet) else PersistentSet
-    result: PersistentSet[Any] = mine._derived(name, fill, like)
+    result: PersistentSet[Any] = mine._derived(name, fill, like, **options)
     return result
 
 

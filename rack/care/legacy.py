@@ -20,7 +20,7 @@ import lmdb
 
 from rack.errors import CorruptShardError, DeserializationError, StoreNotFoundError
 
-_SUFFIXES = (".lmdb", ".sqlite3")
+SUFFIXES = (".lmdb", ".sqlite3")
 _TABLES = {"dict": (b"n2k", b"n2v"), "set": (b"n2v",), "small set": (b"12",)}
 
 
@@ -80,7 +80,7 @@ def find(name: str) -> LegacyStore:
 
     :raises StoreNotFoundError: there is none.
     """
-    files = [name] if name.endswith(_SUFFIXES) else [name + suffix for suffix in _SUFFIXES]
+    files = [name] if name.endswith(SUFFIXES) else [name + suffix for suffix in SUFFIXES]
     found = [file for file in files if os.path.isfile(file)]
     if not found:
         raise StoreNotFoundError(f"there is no store {name!r}: neither {name}.rack nor one of Rack 0.1")

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import click
 
-from rack import RackError, __version__
+from rack import __version__
 from rack.cli.algebra import diff, intersect, symdiff, union
 from rack.cli.backup import backup
 from rack.cli.compare import compare
 from rack.cli.copy import copy
 from rack.cli.dedup import dedup
 from rack.cli.demo import demo
-from rack.cli.failure import Failure
+from rack.cli.failure import failing, forget
 from rack.cli.repair import repair
 from rack.cli.scan import scan
 from rack.cli.signals import Stopped, guard
@@ -22,20 +23,18 @@ from rack.cli.verify import verify
 
 
 class Commands(click.Group):
-    """A group whose commands' expected errors are one line on standard error and exit code 1."""
+    """A group of commands. What they do with errors is theirs (``rack.cli.failure.Command``)."""
 
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except (RackError, OSError) as error:
-            raise Failure.of(error) from error
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        with failing(1):  # --help writes, too
+            return super().make_context(*args, **extra)
 
 
 @click.group(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done, 1 an error, 2 wrong usage; 130 and 141 (as the shell shows them) when Ctrl-C or a"
-    " closed pipe ended it.",
+    epilog="Exit codes: 0 done, 1 an error, 2 wrong usage; where 1 is an answer (compare, repair, verify) every error"
+    " is 2. 130 and 141 (as the shell shows them) when Ctrl-C or a closed pipe ended it.",
 )
 @click.version_option(__version__, prog_name="rack", message="%(prog)s %(version)s")
 def app() -> None:
@@ -58,11 +57,16 @@ for _command in (union, intersect, diff, symdiff, compare, verify):
 
 def run(args: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; a signal or a closed pipe ends the process."""
+    forget()
     try:
         with guard:
-            app.main(args=None if args is None else list(args), prog_name="rack")
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
+            code = app.main(None if args is None else list(args), prog_name="rack", standalone_mode=False)
+            return code if isinstance(code, int) else 0
+    except click.ClickException as error:
+        with suppress(OSError):  # that nobody can read it
+            error.show()
+        return error.exit_code
+    except click.Abort:
+        return 1
     except Stopped as stopped:
         stopped.die()
-    return 0
