@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,7 +33,7 @@ _LONGEST = 30.0
 _AGAIN = 0.002
 
 #: How long the main thread may be in C before a signal is seen to without it, in seconds.
-_STUCK = 1.0
+_STUCK = 2.0
 
 
 class Stopped(BaseException):
@@ -76,6 +77,7 @@ class Guard:
         self._holding = False
         self._whole = False
         self._end_by: float | None = None
+        self._is_lost = False  # Stopped was raised in a finalizer, and Python dropped it
         self._stop_asked: float | None = None
         self._is_stopping = False
         self._ticks = 0  # how often a handler has run
@@ -87,6 +89,7 @@ class Guard:
                 self._before[signum] = signal.signal(signum, handler)
         self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._on_alarm)
         self._before[_POKE] = signal.signal(_POKE, self._on_poke)
+        self._hook_before, sys.unraisablehook = sys.unraisablehook, self._on_unraisable
         self.watch()
         return self
 
@@ -97,6 +100,7 @@ class Guard:
     def __exit__(self, *exc_info: object) -> None:
         _watch(None)
         signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.unraisablehook = self._hook_before
         while self._before:
             signum, handler = self._before.popitem()
             signal.signal(signum, signal.SIG_DFL if handler is None else handler)
@@ -125,6 +129,13 @@ class Guard:
             self._end_by = None
             if self.signum is not None:
                 raise Stopped(self.signum)
+
+    def _on_unraisable(self, unraisable: sys.UnraisableHookArgs) -> None:
+        if isinstance(unraisable.exc_value, Stopped):
+            self._is_lost = True
+            self._set_alarm()
+        else:
+            self._hook_before(unraisable)
 
     # Stops
 
@@ -176,14 +187,16 @@ class Guard:
 
     def _set_alarm(self) -> None:
         now = time.monotonic()
-        due = [] if self._stop_asked is None else [now + _AGAIN]
+        due = [now + _AGAIN] if self._is_lost or self._stop_asked is not None else []
         if self._end_by is not None:
             due.append(self._end_by)
         signal.setitimer(signal.ITIMER_REAL, max(min(due) - now, 0.001) if due else 0)
 
     def _on_alarm(self, signum: int, frame: FrameType | None) -> None:
         self._ticks += 1
-        if self._end_by is not None and self.signum is not None and time.monotonic() >= self._end_by:
+        is_late = self._end_by is not None and time.monotonic() >= self._end_by
+        if self.signum is not None and (is_late or (self._is_lost and not self._holding)):
+            self._is_lost = False
             raise Stopped(self.signum)
         if self._is_stopping:
             return
@@ -202,7 +215,7 @@ class Guard:
         deadline = time.monotonic() + _STUCK
         while time.monotonic() < deadline:
             time.sleep(0.02)
-            if self._ticks != ticks:
+            if self._ticks != ticks or not self._before:  # it has noticed, or there is no guard any more
                 return
         if signum == signal.SIGTSTP:
             os.kill(os.getpid(), signal.SIGSTOP)
