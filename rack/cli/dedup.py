@@ -147,10 +147,16 @@ class Deduper:
         with guard.held():
             try:
                 new.extend(self._seen.filter_new(lines))
-            finally:  # also what was committed before an error
-                if new:
-                    self._output.write(self._separator.join([*new, b""]))
+            except BaseException:  # there is what was committed before
+                self._write(new)
+                self._done(0, len(new), len(new))
+                raise
+            self._write(new)
             self._done(consumed, len(lines), len(new))
+
+    def _write(self, lines: list[bytes]) -> None:
+        if lines and self._output is not None:
+            self._output.write(self._separator.join([*lines, b""]))
 
 
 #: What a worker reports: bytes used up, lines and new lines of a block; or an input that cannot be read.

@@ -270,10 +270,16 @@ def orphan(held: OpenStore, anonymous: bool) -> None:
 
 
 def _release_orphans() -> None:
+    late = []
     while _orphans:
         held, anonymous = _orphans.popleft()
-        with contextlib.suppress(StoreDeletedError):  # there is nobody left to tell
+        try:
             remove(held) if anonymous else release(held)
+        except StoreDeletedError:  # there is nobody left to tell
+            pass
+        except LockTimeoutError:  # an operation that gave up still waits in it
+            late.append((held, anonymous))
+    _orphans.extend(late)
 
 
 def guard() -> Any:
