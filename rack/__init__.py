@@ -8,6 +8,9 @@ True
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from rack.dict import PersistentDict
 from rack.errors import (
     CorruptShardError,
@@ -32,6 +35,11 @@ from rack.errors import (
     WorkerError,
 )
 from rack.set import PersistentSet
+from rack.system.imports import importing
+
+if TYPE_CHECKING:
+    from rack.care.repair import repair
+    from rack.care.verify import verify
 
 __version__ = "1.0.0"
 
@@ -59,4 +67,22 @@ __all__ = [
     "UnorderedKeysError",
     "WorkerError",
     "__version__",
+    "repair",
+    "verify",
 ]
+
+#: What few processes need, and the module of each: imported when it is first asked for.
+_LATER = {"repair": "rack.care.repair", "verify": "rack.care.verify"}
+
+if not TYPE_CHECKING:  # a type checker would believe that any name is there
+
+    def __getattr__(name: str) -> Any:
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        with importing:
+            found = globals()[name] = getattr(import_module(_LATER[name]), name)
+        return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any, Generic, Self, TypeVar, overload
 
@@ -16,8 +15,9 @@ from rack.container.handle import Name
 from rack.container.scan import Scannable
 from rack.errors import DeserializationError, NotOpenError, SerializationError
 from rack.set import PersistentSet
-from rack.store.merge import ALL, BACKWARD, Span
+from rack.shard.spans import ALL, BACKWARD, Span
 from rack.store.sharded import Store
+from rack.system.imports import importing
 from rack.views.dicts import PersistentItems, PersistentKeys, PersistentValues
 from rack.views.shards import DictShard
 
@@ -307,8 +307,15 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
 
         Without a name it is anonymous, in the directory for temporary files.
         """
-        beside = os.path.join(tempfile.gettempdir(), "rack")
+        with importing:
+            from tempfile import gettempdir
+
+            beside = os.path.join(gettempdir(), "rack")  # which has a lock of its own, the first time
         return cls._produce(name, beside, options, lambda made: made.update((key, value) for key in keys))
+
+    def _make_set(self, name: Name, fill: Callable[[Any], object], **options: Any) -> PersistentSet[Any]:
+        made: PersistentSet[Any] = self._derived(name, fill, PersistentSet, **options)
+        return made
 
     def _new_set(
         self, elements: Iterable[Any], change: Callable[[PersistentSet[Any]], object] | None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, MutableSet, Set
+from collections.abc import Callable, Iterable, Iterator, MutableSet, Set
 from itertools import compress
 from typing import Any, Generic, Self, TypeVar
 
@@ -13,7 +13,7 @@ from rack.container.copying import copied
 from rack.container.handle import Name
 from rack.container.scan import Scannable
 from rack.errors import SerializationError
-from rack.store.merge import BACKWARD, Span
+from rack.shard.spans import BACKWARD, Span
 from rack.views.shards import SetShard
 
 T = TypeVar("T")
@@ -165,6 +165,10 @@ class PersistentSet(Container, Scannable[T], MutableSet[T], Generic[T]):
 
     # New sets
 
+    def _make_set(self, name: Name, fill: Callable[[Any], object], **options: Any) -> PersistentSet[Any]:
+        made: PersistentSet[Any] = self._derived(name, fill, **options)
+        return made
+
     def copy(self, name: Name = None, *, workers: int = 1, **options: Any) -> PersistentSet[T]:
         """Return a copy, opened; ``options`` of the constructor (``shards=``, ``engine=``, ...) make it differ.
 
@@ -182,19 +186,19 @@ class PersistentSet(Container, Scannable[T], MutableSet[T], Generic[T]):
 
     def union(self, *others: Iterable[T], name: Name = None, workers: int = 1) -> PersistentSet[T]:
         """Return a new set with the elements of this and all others. ``workers`` processes share the shards."""
-        return sets.made(self, joins.union, others, name, workers)
+        return sets.made(self, joins.union, others, name, workers)  # type: ignore[no-any-return]
 
     def intersection(self, *others: Iterable[Any], name: Name = None, workers: int = 1) -> PersistentSet[T]:
         """Return a new set with the elements that are also in all others."""
-        return sets.made(self, joins.intersection, others, name, workers)
+        return sets.made(self, joins.intersection, others, name, workers)  # type: ignore[no-any-return]
 
     def difference(self, *others: Iterable[Any], name: Name = None, workers: int = 1) -> PersistentSet[T]:
         """Return a new set with the elements that are in no other."""
-        return sets.made(self, joins.difference, others, name, workers)
+        return sets.made(self, joins.difference, others, name, workers)  # type: ignore[no-any-return]
 
     def symmetric_difference(self, other: Iterable[T], name: Name = None, workers: int = 1) -> PersistentSet[T]:
         """Return a new set with the elements that are in exactly one of the two."""
-        return sets.made(self, joins.symmetric_difference, [other], name, workers)
+        return sets.made(self, joins.symmetric_difference, [other], name, workers)  # type: ignore[no-any-return]
 
     # In place
 

@@ -1,13 +1,26 @@
-"""What all tests share: options, and a doctest namespace. Tests that start processes use :mod:`tests.processes`."""
+"""What all tests share: options, and a doctest namespace. For processes: :mod:`tests.support.processes`."""
 
 from __future__ import annotations
 
 import os
 import random
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+
+def pytest_configure() -> None:
+    """Have the signals that end a process end the tests, and what they start: it inherits what is ignored or blocked.
+
+    A shell's ``&`` and some CI systems start programs with SIGINT ignored. SIGHUP stays as it is, for ``nohup``.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from rack.algebra import operand
 from rack.algebra.joins import aligned
 from rack.container.base import chunks
 from rack.shard.base import Pair, Shard
-from rack.store.merge import ALL, blocks
-
-if TYPE_CHECKING:
-    from rack.dict import PersistentDict
+from rack.shard.spans import ALL, blocks
 
 _CHUNK = 4096
 
@@ -101,7 +98,7 @@ def update_shard(mine: Any, sources: Sequence[Any], number: int, report: Callabl
         report(len(pairs))
 
 
-def merge(mine: PersistentDict[Any, Any], pairs: Iterable[Pair], resolve: Callable[[Any, Any, Any], Any]) -> None:
+def merge(mine: Any, pairs: Iterable[Pair], resolve: Callable[[Any, Any, Any], Any]) -> None:
     """Add the pairs; where there is a value already, ``resolve(key, mine, theirs)`` is the new one."""
     for chunk in chunks(pairs, _CHUNK):
         left: dict[bytes, bytes] = {}

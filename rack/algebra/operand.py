@@ -31,7 +31,11 @@ _KEY_OVERHEAD = 120
 
 
 class Operand(ABC):
-    """It can be pickled, to be used in a worker process."""
+    """It can be pickled, to be used in a worker process; but for a snapshot, which belongs to its process."""
+
+    def _is_shareable(self) -> bool:
+        """Return whether a worker process can use it (see :func:`rack.system.workers.fan_out`)."""
+        return True
 
     @abstractmethod
     def keys(self, number: int, block_items: int, report: Report) -> Keys:
@@ -44,6 +48,9 @@ class Stored(Operand):
     def __init__(self, container: Container) -> None:
         container._settle()
         self.container = container
+
+    def _is_shareable(self) -> bool:
+        return self.container._is_shareable()
 
     def keys(self, number: int, block_items: int, report: Report) -> Keys:
         return _StoredKeys(self.container._store.shards[number], block_items, report)
@@ -106,6 +113,9 @@ class Foreign(Operand):
         other._settle()
         self._mine = mine
         self._other = other
+
+    def _is_shareable(self) -> bool:
+        return self._other._is_shareable()
 
     def keys(self, number: int, block_items: int, report: Report) -> Keys:
         return _ForeignKeys(self._mine, self._other)
@@ -209,7 +219,5 @@ def _gathered(mine: Container, keys: Iterable[bytes], stack: ExitStack) -> Opera
 
 
 def _spilled(mine: Container, keys: Iterable[bytes]) -> Any:
-    from rack.set import PersistentSet
-
     pairs = ((key, b"") for key in keys)
-    return mine._derived(None, lambda made: made._store.put_all(pairs), PersistentSet)
+    return mine._make_set(None, lambda made: made._store.put_all(pairs))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import filterfalse, groupby, repeat
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from rack.algebra import joins
 from rack.algebra.joins import Blocks, Joined, Keys
@@ -16,10 +16,7 @@ from rack.algebra.operand import Operand, Report, Stored, alike, container_of, k
 from rack.container.base import Container
 from rack.container.handle import Name
 from rack.shard.base import Shard
-from rack.system.workers import check_workers, fan_out
-
-if TYPE_CHECKING:
-    from rack.set import PersistentSet
+from rack.system.fanout import check_workers, fan_out
 
 Join = Callable[[Sequence[Keys]], Blocks]
 Progress = Callable[[int], object]
@@ -37,20 +34,17 @@ def made(
     workers: int = 1,
     progress: Progress | None = None,
     **options: Any,
-) -> PersistentSet[Any]:
-    """Return a new, open set with what ``join`` makes of ``mine`` and the others.
+) -> Any:
+    """Return a new, open set with what ``join`` makes of ``mine`` and the others: ``mine`` makes it.
 
     ``options`` of the constructor make it differ from ``mine``.
     """
-    from rack.set import PersistentSet
 
-    def fill(result: PersistentSet[Any]) -> None:
+    def fill(result: Container) -> None:
         with operands(mine, others, join in _WHOLE) as theirs:
             each_shard(_fill, (result, join, [Stored(mine), *theirs]), mine, workers, progress)
 
-    like = None if isinstance(mine, PersistentSet) else PersistentSet
-    result: PersistentSet[Any] = mine._derived(name, fill, like, **options)
-    return result
+    return mine._make_set(name, fill, **options)
 
 
 def streamed(mine: Container, join: Join, others: Sequence[Iterable[Any]], progress: Progress) -> Blocks:

@@ -111,11 +111,7 @@ def guess_manifest(path: str, kind: str | None, serdes: str | None, key_serdes: 
     values = PRESETS[serdes]
     request = Request(kind, engine, _guess_shards(samples), values, resolve_codec(key_serdes, values), None, layout)
     manifest = Manifest.new(request)
-    return Manifest(**{**_fields(manifest), "id": store_id})
-
-
-def _fields(manifest: Manifest) -> dict[str, Any]:
-    return {name: getattr(manifest, name) for name in manifest.__slots__}
+    return manifest._replace(id=store_id)
 
 
 def _sample(engine: str, spec: ShardSpec) -> list[Pair]:

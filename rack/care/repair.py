@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing
-from dataclasses import dataclass, field, replace
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from itertools import groupby
-from uuid import uuid4
 
 from rack.care.entries import Entries, Knowledge
 from rack.care.guess import guess_manifest, read_identity, shard_files
+from rack.care.outcome import Report, ShardReport
 from rack.codec.keys import resolve_codec
 from rack.codec.serdes import MARSHAL, SerdesArgument, resolve
 from rack.errors import ManifestError, RackError, StoreFullError, StoreNotFoundError
@@ -20,107 +20,25 @@ from rack.shard.base import IN_PLACE, STRAY, Pair, Salvaged, ShardSpec, unknown_
 from rack.shard.problem import Problem
 from rack.store import files, registry
 from rack.store.boot import Record
+from rack.store.lock import StoreLock
 from rack.store.manifest import (
     Manifest,
     Request,
     absolute_path,
     digest_of,
     manifest_path,
+    new_id,
     sha256,
     shard_path,
     stem,
 )
 from rack.store.registry import OpenStore
-from rack.system.lockfile import StoreLock, path_error
+from rack.system.disk import path_error
 
-_LISTED = 20  # problems of a shard that are listed; the others are counted
 _CHUNK = 1000
 
 #: Called now and then with the entries kept so far, and about how many there are.
 Progress = Callable[[int, int], object]
-
-
-@dataclass
-class ShardReport:
-    """What became of a shard."""
-
-    number: int
-    path: str
-    #: How many entries it says it has; None if that is lost too.
-    counted: int | None = None
-    #: How many are in the new store; of those, how many from pages that may be old (``stray=True``).
-    kept: int = 0
-    strays_kept: int = 0
-    #: How many could be had from pages that may be old, at most.
-    strays: int = 0
-    #: How many were read and refused: they are not what the store can have stored there.
-    refused: int = 0
-    problems: list[str] = field(default_factory=list)
-    #: How many problems there are, also those that are not listed.
-    found: int = 0
-
-    @property
-    def lost(self) -> int | None:
-        """How many entries are lost; None if that is not known."""
-        return None if self.counted is None else max(0, self.counted - self.kept)
-
-    def add(self, message: str) -> None:
-        self.found += 1
-        if self.found <= _LISTED:
-            self.problems.append(message)
-
-    def add_all(self, other: ShardReport) -> None:
-        self.problems += other.problems[: _LISTED - len(self.problems)]
-        self.found += other.found
-
-
-@dataclass
-class Report:
-    """What :func:`repair` has done."""
-
-    name: str
-    to: str
-    shards: list[ShardReport] = field(default_factory=list)
-    #: What is wrong with the store as a whole, in words; what was guessed.
-    problems: list[str] = field(default_factory=list)
-    #: What could not be checked, in words.
-    not_checked: list[str] = field(default_factory=list)
-
-    @property
-    def kept(self) -> int:
-        return sum(shard.kept for shard in self.shards)
-
-    @property
-    def sound(self) -> bool:
-        """Whether nothing was damaged, and so nothing is lost."""
-        return not self.problems and not any(shard.found or shard.lost or shard.refused for shard in self.shards)
-
-    def as_dict(self) -> dict[str, object]:
-        """Return the report as ``rack repair --json`` prints it."""
-        shards = [
-            {
-                "shard": shard.number,
-                "file": shard.path,
-                "counted": shard.counted,
-                "kept": shard.kept,
-                "lost": shard.lost,
-                "refused": shard.refused,
-                "strays": shard.strays,
-                "strays_kept": shard.strays_kept,
-                "found": shard.found,
-                "problems": shard.problems,
-            }
-            for shard in self.shards
-        ]
-        return {
-            "name": self.name,
-            "to": self.to,
-            "sound": self.sound,
-            "kept": self.kept,
-            "problems": self.problems,
-            "not_checked": self.not_checked,
-            "shards": shards,
-        }
 
 
 def repair(
@@ -146,6 +64,7 @@ def repair(
     of presets as ``serdes`` and ``key_serdes`` say what the store is; what is not given is guessed from the shards.
 
     :param to: the new store's name; by default that of the old one and ``-repaired``.
+    :returns: a ``rack.care.outcome.Report``: ``sound``, ``kept``, ``shards``, ``problems`` and more.
     :raises StoreNotFoundError: there is nothing to repair.
     :raises StoreExistsError: there is a store of the new name.
     :raises StoreInUseError: another process has the damaged store open.
@@ -155,42 +74,53 @@ def repair(
     target = absolute_path(to)
     files.check_absent(target)
     report = Report(os.fspath(name), to)
+    manifest = _manifest(path, kind, serdes, key_serdes, report)
+    values = None if serdes is None else resolve(serdes)
+    keys = None if key_serdes is None else resolve_codec(key_serdes, values or MARSHAL)
+    knowledge = Knowledge.of(manifest, path, Request(manifest.kind, serdes=values, key_serdes=keys, hash=hash))
+    if report.problems and hash is None:  # the manifest would tell
+        knowledge = replace(knowledge, hash=unknown_hash)
+    report.not_checked += knowledge.lacks
+    new, request = _new_manifest(manifest, knowledge)
+    source = files.anonymous_path(target)
+    try:
+        made = registry.make(source, new, request)
+    except BaseException:
+        files.erase_anonymous(source)
+        raise
+    try:
+        with _held(path):
+            record = Record.read(path)
+            if record.is_of_earlier_boot():
+                is_journalled = record.durability == "everysec"
+                report.problems.append(
+                    f"{name} was in use when the system stopped: what its shards hold may be of different moments"
+                    + (" (opening it rebuilds it from its journals: try that first)" if is_journalled else "")
+                )
+            _Repair(path, manifest, knowledge, made, report, record, stray, progress).run()
+        made.sync(made.store(made.mode))
+    except BaseException:
+        registry.remove(made)
+        raise
+    registry.release(made)
+    registry.publish(new, source, target)
+    return report
+
+
+@contextmanager
+def _held(path: str) -> Iterator[None]:
+    """Keep the damaged store from being opened while the block runs.
+
+    The registry must not be used meanwhile: a thread of this process that opens the store has the registry's lock, and
+    waits for this one.
+    """
     lock = StoreLock(path, readonly=True)
     try:
         if os.path.lexists(lock.path):
             lock.claim_or_raise("repair the store")
-        manifest = _manifest(path, kind, serdes, key_serdes, report)
-        values = None if serdes is None else resolve(serdes)
-        keys = None if key_serdes is None else resolve_codec(key_serdes, values or MARSHAL)
-        knowledge = Knowledge.of(manifest, path, Request(manifest.kind, serdes=values, key_serdes=keys, hash=hash))
-        if report.problems and hash is None:  # the manifest would tell
-            knowledge = replace(knowledge, hash=unknown_hash)
-        report.not_checked += knowledge.lacks
-        record = Record.read(path)
-        is_journalled = record.durability == "everysec"
-        if record.is_of_earlier_boot():
-            report.problems.append(
-                f"{name} was in use when the system stopped: what its shards hold may be of different moments"
-                + (" (opening it rebuilds it from its journals: try that first)" if is_journalled else "")
-            )
-        new, request = _new_manifest(manifest, knowledge)
-        source = files.anonymous_path(target)
-        try:
-            made = registry.make(source, new, request)
-        except BaseException:
-            files.erase_anonymous(source)
-            raise
-        try:
-            _Repair(path, manifest, knowledge, made, report, record, stray, progress).run()
-            made.sync(made.store(made.mode))
-        except BaseException:
-            registry.remove(made)
-            raise
-        registry.release(made)
-        registry.publish(new, source, target)
+        yield
     finally:
         lock.close()
-    return report
 
 
 def _manifest(path: str, kind: str | None, serdes: object, key_serdes: object, report: Report) -> Manifest:
@@ -215,11 +145,11 @@ def _manifest(path: str, kind: str | None, serdes: object, key_serdes: object, r
 
 def _new_manifest(manifest: Manifest, knowledge: Knowledge) -> tuple[Manifest, Request]:
     """Return the manifest of the new store: as the old one's, but for a hash that is not at hand."""
-    new = replace(manifest, id=uuid4().hex)
+    new = manifest._replace(id=new_id())
     if knowledge.hash is not unknown_hash:
         return new, Request(manifest.kind, hash=knowledge.hash)
     probe = [manifest.probes["hash"][0], digest_of(sha256).hex()]
-    return replace(new, hash="sha256", probes=new.probes | {"hash": probe}), Request(manifest.kind)
+    return new._replace(hash="sha256", probes=new.probes | {"hash": probe}), Request(manifest.kind)
 
 
 class _Repair:
@@ -302,7 +232,7 @@ class _Repair:
         return found if found.found or self._is_stale else None
 
     def _salvaged(self, spec: ShardSpec, path: str) -> Salvaged:
-        return self._engine.salvage(replace(spec, path=path))
+        return self._engine.salvage(spec._replace(path=path))
 
     def _sources(self) -> dict[int, str]:
         """Return in which file each shard is: by its name, or by what it says of itself if the names are wrong."""

@@ -19,9 +19,9 @@ from rack.shard.base import Examined
 from rack.shard.problem import Problem, UncleanError
 from rack.store import registry
 from rack.store.boot import Record, read_stamps
+from rack.store.lock import StoreLock
 from rack.store.manifest import Manifest, Request, absolute_path, manifest_path, shard_path, unfinished_path
-from rack.system.lockfile import StoreLock
-from rack.system.workers import check_workers, fan_out
+from rack.system.fanout import check_workers, fan_out
 
 _LISTED = 20  # findings of one kind in one shard; the others are counted
 
@@ -123,16 +123,16 @@ def verify(
     What functions of one's own have made is checked if they are given; else the report says what was not checked.
     Pickled values are read without importing or running anything, unless ``serdes`` is given.
 
+    :returns: a ``rack.care.verify.Report``: ``sound``, ``entries``, ``findings`` and more.
     :raises StoreNotFoundError: there is no such store.
     :raises MismatchError: an argument is not what the store was made with.
     :raises RackError: the store cannot be examined.
     :raises WorkerError: a worker was killed.
 
-    >>> from rack import PersistentDict
-    >>> from rack.care.verify import verify
-    >>> with PersistentDict(tmp / "ages") as ages:
+    >>> import rack
+    >>> with rack.PersistentDict(tmp / "ages") as ages:
     ...     ages["ann"] = 31
-    >>> report = verify(tmp / "ages")
+    >>> report = rack.verify(tmp / "ages")
     >>> report.sound, report.entries, report.findings
     (True, 1, [])
     """
@@ -191,18 +191,20 @@ class _Examination:
         spec = self.manifest.spec(self.path, number, spec_request, "process", True)
         cls = shard_class(self.manifest.engine)
         try:
-            with registry.borrowed(self.path) as held:
-                if held is not None or not alone:
-                    report.in_use.append(number)
-                if held is not None:
-                    self._take(held.shards[number].examine(), number, report, progress)
-                    return report
-                if alone and self.record.is_of_earlier_boot():
-                    try:
-                        cls.recover(spec, self.record.durability, self.stamps[number])
-                    except UncleanError as error:
-                        report.add([Finding(number, "power", error.problem)])
-                self._take(cls.examine_file(spec, alone), number, report, progress)
+            if not alone:
+                report.in_use.append(number)
+                with registry.borrowed(self.path) as held:
+                    items = cls.examine_file(spec, False) if held is None else held.shards[number].examine()
+                    self._take(items, number, report, progress)
+                return report
+            # The store's lock is held: the registry must not be used here. A thread of this process that opens the
+            # store has the registry's lock, and waits for the store's.
+            if self.record.is_of_earlier_boot():
+                try:
+                    cls.recover(spec, self.record.durability, self.stamps[number])
+                except UncleanError as error:
+                    report.add([Finding(number, "power", error.problem)])
+            self._take(cls.examine_file(spec, True), number, report, progress)
         except (RackError, OSError) as error:
             report.unexamined.append(told(error))
         return report

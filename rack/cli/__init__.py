@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -18,13 +19,11 @@ def main(args: Sequence[str] | None = None) -> int:
     _fill_standard_descriptors()
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the command has its own: no traceback from an import
-    try:
-        import click  # noqa: F401
-        import rich  # noqa: F401
-    except ModuleNotFoundError as missing:
-        message = f'rack: the command needs {missing.name}, which is not installed: pip install "rack[cli]"'
-        print(message, file=sys.stderr)
-        return 1
+    for needed in ("click", "rich"):  # which is imported where it is used
+        if find_spec(needed) is None:
+            message = f'rack: the command needs {needed}, which is not installed: pip install "rack[cli]"'
+            print(message, file=sys.stderr)
+            return 1
     from rack.cli.app import run
 
     return run(args)

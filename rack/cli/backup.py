@@ -17,7 +17,7 @@ from rack.cli.failure import Command, counted, tell
 from rack.cli.patience import MOMENT, PatientShard, patience
 from rack.cli.progress import size
 from rack.shard import shard_class
-from rack.shard.snapshot import SnapshotShard
+from rack.shard.base import Snapshot
 from rack.store import files, registry
 from rack.store.backup import write_backup
 from rack.store.instant import OpenSnapshot
@@ -49,7 +49,7 @@ def backup(source: str, target: str, wish: Wish) -> None:
             with Counter(wish, "shard", "backed up", f"{target} was not made") as show:
                 entries = shards = 0
 
-                def copied(shard: SnapshotShard) -> None:
+                def copied(shard: Snapshot) -> None:
                     nonlocal entries, shards
                     entries += shard.count()
                     shard.close()

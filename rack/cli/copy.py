@@ -24,7 +24,7 @@ _presets = click.Choice(sorted(PRESETS))
 
 def _source_name(context: click.Context, parameter: click.Parameter, value: str) -> str | None:
     """A store's name, or the file of a store of Rack 0.1."""
-    if value.endswith(legacy.SUFFIXES) and os.path.isfile(value):
+    if legacy.is_file_name(value) and os.path.isfile(value):
         remember(value)
         return value
     return store_name(context, parameter, value)

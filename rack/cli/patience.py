@@ -8,8 +8,7 @@ happened, the command looks whether it is to end, says whom it waits for, and tr
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, Self, TypeVar
 
 from rack import PersistentDict, PersistentSet
@@ -19,7 +18,6 @@ from rack.container.handle import Handle
 from rack.errors import LockTimeoutError
 from rack.shard.base import Shard
 from rack.shard.proxy import Result, ShardProxy
-from rack.shard.snapshot import SnapshotShard
 from rack.store.opening import Mode
 from rack.store.sharded import Store
 from rack.store.stillness import still
@@ -107,7 +105,10 @@ def _whom(error: LockTimeoutError, shard: Shard | None) -> str:
 
 
 class PatientShard(ShardProxy):
-    """Stands before a shard with a time limit and tries again as long as the command is patient."""
+    """Stands before a shard with a time limit and tries again as long as the command is patient.
+
+    But for :meth:`hold`: who waits for that may hold other shards, and must let go of them first.
+    """
 
     def _forward(self, method: Callable[..., Result], *args: Any) -> Result:
         wait = None
@@ -117,12 +118,6 @@ class PatientShard(ShardProxy):
             except LockTimeoutError as error:
                 wait = wait or Wait(patience)
                 wait.go_on(error, self._inner)
-
-    @contextmanager
-    def hold(self) -> Iterator[SnapshotShard]:
-        # Whoever waits here may hold other shards: it must let go of them first.
-        with ExitStack() as stack:
-            yield stack.enter_context(self._inner.hold())
 
 
 class _Patient(Handle):

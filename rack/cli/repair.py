@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import click
 
-from rack.care.repair import Report
+from rack.care.outcome import Report
 from rack.care.repair import repair as repair_store
 from rack.cli.arguments import store_argument, store_name
 from rack.cli.display import Counter, Wish, with_wish

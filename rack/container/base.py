@@ -7,14 +7,15 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any, Self, TypeVar
 
-from rack.care.entries import check_shard
 from rack.codec.serdes import unserializable
 from rack.container.batch import Batches
-from rack.container.handle import Handle
+from rack.container.handle import Handle, Name
 from rack.errors import DeserializationError, NotOpenError, SerializationError
+from rack.shard.spans import ALL, Span
 from rack.store import registry
-from rack.store.merge import ALL, Span
 from rack.store.sharded import Store
+from rack.system.fanout import fan_out
+from rack.system.imports import importing
 
 T = TypeVar("T")
 
@@ -148,6 +149,15 @@ class Container(Handle):
                         if not self.closed:
                             self._use(batches.plain)
 
+    def _is_shareable(self) -> bool:
+        """Return whether worker processes can use the container; what this thread's batch holds is committed first."""
+        self._settle()
+        return not self._is_snapshot
+
+    def _make_set(self, name: Name, fill: Callable[[Any], object], **options: Any) -> Any:
+        """Return a new, open set that holds keys as this container does, filled by ``fill``."""
+        raise NotImplementedError
+
     def _settle(self) -> None:
         """Commit what this thread's batch holds, so that other processes see it."""
         if self._batches is not None:
@@ -161,7 +171,8 @@ class Container(Handle):
         :returns: the number of entries.
         :raises CorruptShardError, DeserializationError: with what is wrong. :raises WorkerError: a worker was killed.
         """
-        from rack.system.workers import fan_out  # which imports this module
+        with importing:
+            from rack.care.entries import check_shard
 
         return sum(fan_out(check_shard, (self,), range(len(self._store.shards)), workers))
 

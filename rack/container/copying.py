@@ -8,8 +8,8 @@ from typing import Any
 
 from rack.container.base import Container
 from rack.container.handle import Name
-from rack.store.merge import ALL, blocks
-from rack.system.workers import check_workers, fan_out
+from rack.shard.spans import ALL, blocks
+from rack.system.fanout import check_workers, fan_out
 
 Report = Callable[[int], object]
 

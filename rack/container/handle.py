@@ -12,7 +12,7 @@ from rack.codec.serdes import MARSHAL, Serdes, SerdesArgument, resolve
 from rack.container.batch import Batches
 from rack.container.snapshot import Snapshotting
 from rack.errors import LockTimeoutError, NotOpenError
-from rack.shard import ENGINES
+from rack.shard import DEFAULT_ENGINE, ENGINES, shard_class
 from rack.shard.base import Shard
 from rack.store import files, registry
 from rack.store.manifest import MAX_SHARDS, Manifest, Request, absolute_path, digest_of
@@ -95,15 +95,16 @@ class Handle(Snapshotting):
         engine = engine or self._default_engine
         if engine is not None and engine not in ENGINES:
             raise ValueError(f"engine={engine!r}: must be one of {', '.join(map(repr, ENGINES))}")
-        if self._default_layout == "small" and engine != "lmdb":
-            raise ValueError(f"engine={engine!r}: rack.set_small is for LMDB; on SQLite use rack.set_sqlite3")
+        layout = self._default_layout
+        if layout is not None and layout not in shard_class(engine or DEFAULT_ENGINE).layouts:
+            raise ValueError(f"engine={engine!r} does not have the layout of rack.set_{layout}; use rack.set_{engine}")
         if hash is not None:
             if not callable(hash):
                 raise TypeError(f"hash={hash!r}: must be a function from bytes to bytes")
             digest_of(hash)
         values = None if serdes is None else resolve(serdes)
         keys = None if key_serdes is None else resolve_codec(key_serdes, values or MARSHAL)
-        return Request(self._kind, engine, shards, values, keys, hash, self._default_layout)
+        return Request(self._kind, engine, shards, values, keys, hash, layout)
 
     # Life
 

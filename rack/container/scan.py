@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 from rack.codec import ordered
 from rack.codec.keys import KeyCodec
 from rack.errors import SerializationError, UnorderedKeysError
-from rack.store.merge import Span
+from rack.shard.spans import Span
 
 E = TypeVar("E", covariant=True)
 

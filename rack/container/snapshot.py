@@ -9,12 +9,11 @@ from typing import Any, Self
 from rack.errors import NotOpenError
 from rack.shard.base import Shard
 from rack.store import files, registry
-from rack.store.backup import write_backup
-from rack.store.instant import OpenSnapshot
 from rack.store.manifest import Request, absolute_path
 from rack.store.opening import Mode
 from rack.store.registry import OpenStore
 from rack.store.sharded import Store
+from rack.system.imports import importing
 
 
 class Snapshotting:
@@ -57,6 +56,9 @@ class Snapshotting:
         if self._is_snapshot:
             made = self.open()
         else:
+            with importing:
+                from rack.store.instant import OpenSnapshot
+
             cls: Any = type(self)
             made = cls(self._path, **{**self._arguments, "flag": "r", "timeout": None})
             made.name, made._request, made._is_snapshot = self.name, self._request, True
@@ -73,6 +75,10 @@ class Snapshotting:
         :raises StoreExistsError: there is a store at ``path``.
         :raises StoreNotFoundError, StoreFullError: no directory, no space. There is no backup, nor part of one.
         """
+        with importing:
+            from rack.store.backup import write_backup
+            from rack.store.instant import OpenSnapshot
+
         target = absolute_path(path)
         if self._is_snapshot:
             write_backup(self._open_store(), target)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from rack.shard.base import Shard
+from rack.system.imports import importing
 
 ENGINES = {"lmdb": "rack.shard.lmdb", "sqlite3": "rack.shard.sqlite3"}
 DEFAULT_ENGINE = "lmdb"
@@ -12,5 +13,6 @@ DEFAULT_ENGINE = "lmdb"
 
 def shard_class(engine: str) -> type[Shard]:
     """Return the Shard class of an engine, by the name that the manifest records."""
-    cls: type[Shard] = import_module(ENGINES[engine] + ".shard").SHARD
+    with importing:
+        cls: type[Shard] = import_module(ENGINES[engine] + ".shard").SHARD
     return cls

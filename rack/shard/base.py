@@ -5,12 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any, ClassVar
-
-if TYPE_CHECKING:
-    from rack.shard.snapshot import SnapshotShard
+from typing import Any, ClassVar, NamedTuple
 
 from rack.shard.problem import Problem, corrupt
 
@@ -37,8 +33,7 @@ def unknown_hash(data: bytes) -> bytes:
     raise TypeError("the store has a hash of its own, which was not given")
 
 
-@dataclass(frozen=True, slots=True)
-class ShardSpec:
+class ShardSpec(NamedTuple):
     """Where a shard is and what it has to be."""
 
     path: str
@@ -67,6 +62,8 @@ class Shard(ABC):
     """
 
     suffix: ClassVar[str]
+    #: The layouts that it may have (see ShardSpec).
+    layouts: ClassVar[tuple[str, ...]] = ("direct",)
     #: Files beside the shard's own that belong to it, by suffix.
     companions: ClassVar[tuple[str, ...]]
     #: Whether it is read without protection from writers, which takes the permission to write some of its files.
@@ -225,11 +222,11 @@ class Shard(ABC):
     # Snapshots
 
     @abstractmethod
-    def snapshot(self) -> SnapshotShard:
+    def snapshot(self) -> Snapshot:
         """Return the shard as it is now, read-only; the caller closes it."""
 
     @abstractmethod
-    def hold(self) -> AbstractContextManager[SnapshotShard]:
+    def hold(self) -> AbstractContextManager[Snapshot]:
         """Let nobody write to the shard while the block runs; gives a snapshot, which the caller closes.
 
         Whoever holds several shards takes them in the order of their numbers, and uses none with a lower number than
@@ -294,3 +291,11 @@ class Shard(ABC):
     @abstractmethod
     def after_fork_in_child(self) -> None:
         """Let go of everything inherited without disturbing the parent; reopen at first use."""
+
+
+class Snapshot(Shard):
+    """A shard as it was at one moment: a shard that never changes."""
+
+    @abstractmethod
+    def copy_to(self, spec: ShardSpec) -> None:
+        """Make the shard ``spec``, of another store, with what this one shows. It is on the disk afterwards."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
-from dataclasses import dataclass
 from errno import EACCES
 
 from rack.errors import CorruptShardError, ReadOnlyError
+from rack.system.imports import importing
 
 #: Every kind of problem, as ``rack verify --json`` names it.
 KINDS = {
@@ -26,12 +25,20 @@ KINDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that is wrong with a shard. ``message`` goes on from the shard's name."""
+    """Something that is wrong with a shard. ``message`` goes on from the shard's name.
 
-    kind: str
-    message: str
+    No tuple: where shards are examined, tuples are entries.
+    """
+
+    __slots__ = ("kind", "message")
+
+    def __init__(self, kind: str, message: str) -> None:
+        self.kind = kind
+        self.message = message
+
+    def __repr__(self) -> str:
+        return f"Problem({self.kind!r}, {self.message!r})"
 
 
 def identity_problem(expected: str, found: object) -> Problem | None:
@@ -59,16 +66,33 @@ class UncleanError(CorruptShardError):
     """
 
     def __init__(self, path: str, problem: str) -> None:
-        store = path.rpartition("-")[0]
+        store, name = _store_of(path)
         super().__init__(
             f"{store} was in use when the system stopped, and {path} {problem}. Normally only what was written in the"
-            f" last half minute is lost: `rack repair {shlex.quote(store)}` makes a new store of the rest"
+            f" last half minute is lost: `rack repair {name}` makes a new store of the rest"
         )
         self.path = path
         self.problem = problem
 
     def __reduce__(self) -> tuple[type[UncleanError], tuple[str, str]]:
         return UncleanError, (self.path, self.problem)
+
+
+def unrebuilt(path: str) -> CorruptShardError:
+    """Return the error for the shard at ``path``, which has to be rebuilt by who may write to it."""
+    problem = f"{path} was in use when the system stopped, and has to be rebuilt from its journal"
+    return CorruptShardError(f'{problem}: open the store once for writing (flag="w")').in_words(
+        f"{problem}: a command that may write to the store does so, such as `rack backup {_store_of(path)[1]} COPY`"
+    )
+
+
+def _store_of(path: str) -> tuple[str, str]:
+    """Return the name of the store of the shard at ``path``, and how it is written in a shell."""
+    with importing:
+        import shlex
+
+    store = path.rpartition("-")[0]
+    return store, shlex.quote(store)
 
 
 def read_only(path: str) -> ReadOnlyError:
@@ -79,7 +103,7 @@ def read_only(path: str) -> ReadOnlyError:
 
 def corrupt(path: str, message: str, errno: int | None = None) -> CorruptShardError:
     """Return the error for the shard at ``path``; says what to do. ``message`` goes on from the shard's name."""
-    name = shlex.quote(path.rpartition("-")[0])
+    name = _store_of(path)[1]
     advice = f"`rack verify {name}` tells all that is wrong, `rack repair {name}` saves what can be read"
     if errno is None:
         return CorruptShardError(f"{path} {message}. {advice}")

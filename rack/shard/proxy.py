@@ -5,13 +5,10 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from rack.errors import ReadOnlyError
-from rack.shard.base import BLOCK_ITEMS, Examined, Pair, Salvaged, Shard, ShardSpec
-
-if TYPE_CHECKING:
-    from rack.shard.snapshot import SnapshotShard
+from rack.shard.base import BLOCK_ITEMS, Examined, Pair, Salvaged, Shard, ShardSpec, Snapshot
 
 Result = TypeVar("Result")
 
@@ -101,10 +98,10 @@ class ShardProxy(Shard):
     def sync(self) -> None:
         self._forward(self._inner.sync)
 
-    def snapshot(self) -> SnapshotShard:
+    def snapshot(self) -> Snapshot:
         return self._forward(self._inner.snapshot)
 
-    def hold(self) -> AbstractContextManager[SnapshotShard]:
+    def hold(self) -> AbstractContextManager[Snapshot]:
         return self._forward(self._inner.hold)
 
     # Life is the inner shard's own.

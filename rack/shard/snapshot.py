@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import uuid
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,12 +19,13 @@ from typing import Any
 from weakref import WeakSet
 
 from rack.errors import NotOpenError, SnapshotLostError
-from rack.shard.base import Examined, ShardSpec
+from rack.shard.base import Examined, Salvaged, ShardSpec, Snapshot
 from rack.shard.problem import Problem
 from rack.shard.proxy import ReadOnlyShard
+from rack.shard.spans import ALL, blocks
 
 
-class SnapshotShard(ReadOnlyShard):
+class SnapshotShard(ReadOnlyShard, Snapshot):
     """What snapshots of all engines share. ``_lock`` is held around each read."""
 
     _refusal = "a snapshot is read-only"
@@ -42,10 +42,6 @@ class SnapshotShard(ReadOnlyShard):
         self._lock = RLock()
 
     @abstractmethod
-    def copy_to(self, spec: ShardSpec) -> None:
-        """Make the shard ``spec``, of another store, with what this one shows. It is on the disk afterwards."""
-
-    @abstractmethod
     def _move_to(self, path: str) -> None:
         """Read through a copy from now on, a new file ``path`` that is removed as soon as it is open."""
 
@@ -58,7 +54,7 @@ class SnapshotShard(ReadOnlyShard):
         with self._lock:
             if self._detached or self._end is not None:
                 return
-            path = f"{self._spec.path}-snapshot-{uuid.uuid4().hex[:12]}"
+            path = f"{self._spec.path}-snapshot-{os.urandom(6).hex()}"
             try:
                 self._move_to(path)
                 self._detached = True
@@ -82,8 +78,6 @@ class SnapshotShard(ReadOnlyShard):
 
     def examine(self, timeout: float | None = None) -> Examined:
         """Go over the entries; the pages of a state that has passed are not to be told from others."""
-        from rack.store.merge import ALL, blocks
-
         counted, found, last = self.count(), 0, None
         yield counted
         for block in blocks(self, ALL, values=True):
@@ -104,6 +98,18 @@ class SnapshotShard(ReadOnlyShard):
 
     def on_write(self, check: Callable[[bool], None]) -> None:
         pass
+
+    @classmethod
+    def create(cls, spec: ShardSpec) -> None:
+        raise TypeError("a snapshot has no files of its own")
+
+    @classmethod
+    def examine_file(cls, spec: ShardSpec, alone: bool) -> Examined:
+        raise TypeError("a snapshot has no files of its own")
+
+    @classmethod
+    def salvage(cls, spec: ShardSpec) -> Salvaged:
+        raise TypeError("a snapshot has no files of its own")
 
     def snapshot(self) -> SnapshotShard:
         raise TypeError("a snapshot of a snapshot is the same")

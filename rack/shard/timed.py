@@ -16,9 +16,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from rack.errors import LockTimeoutError
-from rack.shard.base import Examined, Shard
+from rack.shard.base import Examined, Shard, Snapshot
 from rack.shard.proxy import Result, ShardProxy
-from rack.shard.snapshot import SnapshotShard
 
 _current = threading.local()
 
@@ -98,9 +97,9 @@ class TimedShard(ShardProxy):
         return request.outcome(self._timeout)  # type: ignore[no-any-return]
 
     @contextmanager
-    def hold(self) -> Iterator[SnapshotShard]:
+    def hold(self) -> Iterator[Snapshot]:
         """In a thread of its own, as a writer lock is let go of by the thread that took it."""
-        answers: queue.SimpleQueue[SnapshotShard | BaseException] = queue.SimpleQueue()
+        answers: queue.SimpleQueue[Snapshot | BaseException] = queue.SimpleQueue()
         over = threading.Event()
 
         def hold() -> None:

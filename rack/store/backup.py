@@ -10,25 +10,23 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import uuid
 from collections.abc import Callable
-from dataclasses import replace
 
 from rack.errors import RackError
-from rack.shard.snapshot import SnapshotShard
+from rack.shard.base import Snapshot
 from rack.store import files, registry
 from rack.store.instant import OpenSnapshot
-from rack.store.manifest import Request, manifest_path
-from rack.system.lockfile import path_error
+from rack.store.manifest import Request, manifest_path, new_id
+from rack.system.disk import path_error
 
 
 def write_backup(
-    snapshot: OpenSnapshot, target: str, copied: Callable[[SnapshotShard], object] = lambda shard: None
+    snapshot: OpenSnapshot, target: str, copied: Callable[[Snapshot], object] = lambda shard: None
 ) -> None:
     """Make the store ``target``; ``copied`` is called with each shard that is done."""
     files.check_absent(target)
     directory = os.path.dirname(target)
-    manifest = replace(snapshot.manifest, id=uuid.uuid4().hex)
+    manifest = snapshot.manifest._replace(id=new_id())
     source = files.anonymous_path(target)
     if not os.path.isdir(directory):
         raise path_error(FileNotFoundError(errno.ENOENT, "no such directory"), manifest_path(target))

@@ -16,46 +16,28 @@ they were on the disk last (8 bytes each): a shard that still has it was not wri
 from __future__ import annotations
 
 import fcntl
-import functools
-import json
 import os
 import struct
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 from rack.errors import MismatchError
 from rack.shard import shard_class
+from rack.store.lock import StoreLock
 from rack.store.manifest import Manifest, Request, manifest_path, record_path, shard_path
-from rack.system.disk import sync_file, sync_paths
-from rack.system.lockfile import StoreLock, holders, lock_timeout, path_error, pause
+from rack.system.boot import boot_id
+from rack.system.disk import path_error, sync_file, sync_paths
+from rack.system.flock import holders, lock_timeout, pause
+from rack.system.imports import importing
 
 DURABILITIES = ("process", "everysec", "always")
 _BLOCK = 128
 _UNKNOWN = "unknown"  # of a record that is missing or damaged
 
 
-@functools.cache
-def boot_id() -> str:
-    """Return what is different after every boot of the system; always the same on one that does not tell."""
-    if sys.platform == "linux":
-        with suppress(OSError), open("/proc/sys/kernel/random/boot_id") as file:
-            return file.read().strip()
-        return "untold"
-    import ctypes
-
-    value = ctypes.create_string_buffer(64)
-    size = ctypes.c_size_t(len(value))
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.sysctlbyname(b"kern.bootsessionuuid", value, ctypes.byref(size), None, ctypes.c_size_t(0)):
-        raise OSError(ctypes.get_errno(), "cannot find out which boot of the system this is (kern.bootsessionuuid)")
-    return value.value.decode()
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """``boot``: that under which the store is in use, "" if it is clean; ``durability``: the least it is used with."""
 
     boot: str
@@ -63,6 +45,9 @@ class Record:
 
     @classmethod
     def read(cls, path: str) -> Record:
+        with importing:
+            import json
+
         try:
             with open(record_path(path), "rb") as file:
                 content = json.loads(file.read(_BLOCK))
@@ -77,7 +62,10 @@ class Record:
 
     def write(self, path: str, stamps: Iterable[int] = ()) -> None:
         """Write the record, and have it on the disk unless it says that the store is clean: that may be late."""
-        block = json.dumps(asdict(self)).encode().ljust(_BLOCK)
+        with importing:
+            import json
+
+        block = json.dumps(self._asdict()).encode().ljust(_BLOCK)
         fd = os.open(record_path(path), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             os.pwrite(fd, block + b"".join(stamp.to_bytes(8, "little") for stamp in stamps), 0)

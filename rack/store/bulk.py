@@ -10,13 +10,13 @@ they are packed, some thousand at a time, which the processor's caches hold; the
 from __future__ import annotations
 
 import marshal
-import random
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from operator import eq, itemgetter
 from typing import Generic, TypeVar
 
 from rack.shard.base import Pair
+from rack.store.rotation import rotated
 from rack.store.router import router
 
 Result = TypeVar("Result")
@@ -67,8 +67,7 @@ class Bulk(Generic[Result]):
                 while (fullest := self._over_budget()) is not None:
                     self._transaction_pairs = _PAIRS_OVERFLOWING
                     yield from self._flush(fullest)
-        start = random.randrange(len(self._fresh))  # so that processes do not queue at the same shard
-        for number in (*range(start, len(self._fresh)), *range(start)):
+        for number in rotated(range(len(self._fresh))):
             yield from self._flush(number)
 
     def _pack(self) -> None:

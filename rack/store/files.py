@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import glob
 import os
-import uuid
 
 from rack.errors import CorruptShardError, RackError, StoreExistsError
 from rack.shard import shard_class
 from rack.store.boot import Record, present_stamps
+from rack.store.lock import StoreLock
 from rack.store.manifest import Manifest, Request, manifest_path, record_path, shard_path, unfinished_path
-from rack.system.lockfile import StoreLock, path_error
+from rack.system.disk import beginning_with, path_error
 
 
 def create(path: str, manifest: Manifest, request: Request) -> Manifest:
@@ -104,9 +103,9 @@ def unlink(files: list[str]) -> None:
 
 def anonymous_path(beside: str) -> str:
     """Return a path for a store without a name, beside its source."""
-    return f"{beside}-anonymous-{uuid.uuid4().hex[:12]}"
+    return f"{beside}-anonymous-{os.urandom(6).hex()}"
 
 
 def erase_anonymous(path: str) -> None:
     """Delete whatever there is of an anonymous store that could not be made or opened."""
-    unlink(glob.glob(glob.escape(path) + "*"))
+    unlink(beginning_with(path))

@@ -18,8 +18,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from rack.errors import LockTimeoutError, ReadOnlyError
-from rack.shard.base import Shard
-from rack.shard.snapshot import SnapshotShard
+from rack.shard.base import Shard, Snapshot
 from rack.store import registry
 from rack.store.opening import Mode
 from rack.store.registry import OpenStore
@@ -28,14 +27,14 @@ from rack.store.sharded import Store
 _PATIENCE = 60.0  # seconds, for who may only read, and so cannot hold off writers
 
 
-def take(shards: Sequence[Shard], timeout: float | None) -> list[SnapshotShard]:
+def take(shards: Sequence[Shard], timeout: float | None) -> list[Snapshot]:
     """Return a snapshot of each shard, all of one instant.
 
     :raises LockTimeoutError: ``timeout`` seconds went by; or a minute, in which writers left no moment of quiet to who
         may only read. Nothing is held any more, nor will be.
     """
     deadline = time.monotonic() + (_PATIENCE if timeout is None else timeout)
-    taken: dict[int, SnapshotShard] = {}
+    taken: dict[int, Snapshot] = {}
     versions: dict[int, object] = {}
     busy: set[int] = set()
     may_hold = True
@@ -81,7 +80,7 @@ def _too_busy(timeout: float | None) -> str:
 class OpenSnapshot(OpenStore):
     """A snapshot as what a container holds; it holds the store in its turn, which stays open until it is closed."""
 
-    shards: list[SnapshotShard]  # type: ignore[assignment]
+    shards: list[Snapshot]  # type: ignore[assignment]
 
     def __init__(self, source: OpenStore, store: Store, timeout: float | None) -> None:
         """Take a snapshot of ``store``, which is ``source`` as a container uses it."""

@@ -7,23 +7,18 @@ being made or removed; if nobody has the store's lock, whoever did that was kill
 
 from __future__ import annotations
 
-import hashlib
-import json
 import marshal
 import os
-import shlex
-import uuid
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from rack.codec.keys import CANONICAL, KeyCodec, resolve_codec
 from rack.codec.serdes import MARSHAL, PRESETS, Serdes
 from rack.errors import ManifestError, MismatchError
 from rack.shard import DEFAULT_ENGINE, ENGINES, shard_class
 from rack.shard.base import ShardSpec
-from rack.system.disk import sync_directory
-from rack.system.lockfile import path_error
+from rack.system.disk import path_error, sync_directory
+from rack.system.imports import importing
 
 FORMAT = 1
 DEFAULT_SHARDS = 16
@@ -31,13 +26,20 @@ MAX_SHARDS = 9999
 _HASH_PROBE = b"rack"
 
 
+_sha256: Any = None
+
+
 def sha256(data: bytes) -> bytes:
     """The default ``hash``: SHA-256 (FIPS 180-4)."""
-    return hashlib.sha256(data).digest()
+    global _sha256
+    if _sha256 is None:
+        with importing:
+            import hashlib
+        _sha256 = hashlib.sha256
+    return _sha256(data).digest()  # type: ignore[no-any-return]
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """What a container asks of its store. None: whatever the store has, or the default for a new one."""
 
     kind: str
@@ -50,8 +52,7 @@ class Request:
     opaque: bool = False  # whatever the serdes and the hash are: stored bytes are not to be understood
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(NamedTuple):
     """The content of a manifest file. ``probes`` tell serializers and hashes of the user apart (bytes in hex)."""
 
     kind: str
@@ -62,7 +63,7 @@ class Manifest:
     hash: str
     layout: str
     probes: dict[str, list[str]]
-    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    id: str
     format: int = FORMAT
 
     @classmethod
@@ -83,6 +84,7 @@ class Manifest:
             hash="sha256" if hash is sha256 else getattr(hash, "__qualname__", type(hash).__qualname__),
             layout=request.layout or "direct",
             probes=probes,
+            id=new_id(),
         )
 
     @classmethod
@@ -104,6 +106,9 @@ class Manifest:
 
     @classmethod
     def _read_file(cls, file: str) -> Manifest:
+        with importing:
+            import json
+
         try:
             with open(file, "rb") as stream:
                 data = stream.read(1 << 20)
@@ -133,8 +138,11 @@ class Manifest:
 
     def begin(self, path: str) -> None:
         """Put down, on the disk, that the store is being made. Whoever has the lock may remove it while it is so."""
+        with importing:
+            import json
+
         with open(unfinished_path(path), "w") as stream:
-            json.dump(asdict(self), stream, indent=2)
+            json.dump(self._asdict(), stream, indent=2)
             stream.write("\n")
             stream.flush()
             os.fsync(stream.fileno())
@@ -167,7 +175,7 @@ class Manifest:
             if name == "layout":
                 hint = "rack.set_small and rack.set differ in this"
             else:
-                hint = f"`rack copy {shlex.quote(path)} NEW --{name} {asked}` makes a copy with it"
+                hint = f"`rack copy {_quoted(path)} NEW --{name} {asked}` makes a copy with it"
             raise MismatchError(f"{name}={asked!r} was given, but {where} has {name}={mine!r}; {hint}").in_words(
                 f"{where} has {f'{mine} shards' if name == 'shards' else f'the {name} {mine}'}, and not {asked}; {hint}"
             )
@@ -274,9 +282,22 @@ def _title(argument: str) -> str:
     return argument.replace("_", " ")
 
 
+def new_id() -> str:
+    """Return an id for a new store: 128 random bits, in hex."""
+    return os.urandom(16).hex()
+
+
 def _advice(file: str) -> str:
-    name = shlex.quote(file.rpartition(".")[0])
+    name = _quoted(file.rpartition(".")[0])
     return f"restore it from a copy, or make a new store of the shards: `rack repair {name}`"
+
+
+def _quoted(path: str) -> str:
+    """Return a path as it is written in a shell."""
+    with importing:
+        import shlex
+
+    return shlex.quote(path)
 
 
 def manifest_path(path: str) -> str:

@@ -12,8 +12,9 @@ from rack.errors import RackError, StoreInUseError, StoreNotFoundError, StorePat
 from rack.store import files
 from rack.store.boot import DURABILITIES, admit, gate
 from rack.store.bulk import LEAST_MEMORY
+from rack.store.lock import StoreLock
 from rack.store.manifest import Manifest, Request, manifest_path
-from rack.system.lockfile import StoreLock, lock_timeout, pause
+from rack.system.flock import lock_timeout, pause
 
 
 class Mode:

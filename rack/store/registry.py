@@ -20,13 +20,14 @@ from rack.errors import (
 from rack.shard import shard_class
 from rack.shard.base import Shard
 from rack.shard.proxy import FrozenShard, GuardedShard
-from rack.shard.timed import TimedShard
 from rack.store import files, opening
-from rack.store.boot import Record, boot_id, leave, present_stamps, synced
+from rack.store.boot import Record, leave, present_stamps, synced
 from rack.store.keeper import Keeper
 from rack.store.manifest import Manifest, Request, manifest_path
 from rack.store.opening import Entry, Mode
 from rack.store.sharded import Store
+from rack.system.boot import boot_id
+from rack.system.imports import importing
 
 
 class OpenStore:
@@ -65,6 +66,9 @@ class OpenStore:
         if mode.flag == "r" != self.mode.flag:
             shards = [FrozenShard(shard) for shard in shards]
         if mode.timeout is not None:
+            with importing:
+                from rack.shard.timed import TimedShard
+
             shards = [TimedShard(shard, mode.timeout) for shard in shards]
         return self._store if shards is self.shards and mode.memory is None else Store(shards, mode.memory)
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from rack.shard.base import Pair, Shard
+from rack.shard.spans import ALL, Span
 from rack.store.bulk import MEMORY, Bulk
-from rack.store.merge import ALL, Span, merged
+from rack.store.merge import merged
+from rack.store.rotation import rotated
 from rack.store.router import router
 
 Result = TypeVar("Result")
@@ -31,7 +32,7 @@ class Store:
         return sum(shard.count() for shard in self.shards)
 
     def clear(self) -> None:
-        for shard in self._from_anywhere():
+        for shard in rotated(self.shards):
             shard.clear()
 
     def sync(self) -> None:
@@ -42,7 +43,7 @@ class Store:
         """Remove and return some pair; None only if at some moment every shard was empty at once."""
         versions = None
         while True:
-            for shard in self._from_anywhere():
+            for shard in rotated(self.shards):
                 pair = shard.pop_first()
                 if pair is not None:
                     return pair
@@ -50,11 +51,6 @@ class Store:
             before, versions = versions, [shard.version() for shard in self.shards]
             if before == versions:
                 return None
-
-    def _from_anywhere(self) -> list[Shard]:
-        """Return the shards in a rotation of its own for each call, so that processes do not queue at the same one."""
-        start = random.randrange(len(self.shards))
-        return [*self.shards[start:], *self.shards[:start]]
 
     # Many keys
 
@@ -80,9 +76,7 @@ class Store:
         by_shard: defaultdict[Shard, list[int]] = defaultdict(list)
         for position, key in enumerate(keys):
             by_shard[route(key)].append(position)
-        groups = list(by_shard.items())
-        random.shuffle(groups)
-        return groups
+        return rotated(list(by_shard.items()))
 
     def put_all(self, pairs: Iterable[Pair]) -> None:
         """Put the pairs, which are streamed; a later pair wins over an earlier one with the same key."""

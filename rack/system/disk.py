@@ -1,14 +1,20 @@
-"""Having what was written on the disk. On macOS ``fsync`` leaves it in the drive's cache; F_FULLFSYNC does not."""
+"""Files: having what was written on the disk, and what their errors mean.
+
+On macOS ``fsync`` leaves it in the drive's cache; F_FULLFSYNC does not.
+"""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sys
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from queue import SimpleQueue
 from threading import Thread
+
+from rack.errors import RackError, ReadOnlyError, StoreFullError, StoreNotFoundError, StorePathError
 
 _THREADS = 16
 
@@ -37,15 +43,11 @@ def sync_path(path: str) -> None:
 def sync_paths(paths: Sequence[str]) -> None:
     """Return when all the files are on the disk. They are synced at once: the disk takes several for little more."""
     errors: list[BaseException] = []
-    waiting = SimpleQueue[str | None]()
-    for path in paths:
-        waiting.put(path)
+    waiting = deque(paths)
     threads = [Thread(target=_sync_waiting, args=(waiting, errors)) for _ in paths[1:_THREADS]]
     for thread in threads:
-        waiting.put(None)
         with suppress(RuntimeError):  # the interpreter is shutting down
             thread.start()
-    waiting.put(None)
     _sync_waiting(waiting, errors)
     for thread in threads:
         if thread.ident is not None:
@@ -54,12 +56,24 @@ def sync_paths(paths: Sequence[str]) -> None:
         raise errors[0]
 
 
-def _sync_waiting(waiting: SimpleQueue[str | None], errors: list[BaseException]) -> None:
-    while (path := waiting.get()) is not None:
+def _sync_waiting(waiting: deque[str], errors: list[BaseException]) -> None:
+    while True:
+        try:
+            path = waiting.popleft()
+        except IndexError:
+            return
         try:
             sync_path(path)
         except OSError as error:
             errors.append(error)
+
+
+def beginning_with(path: str) -> list[str]:
+    """Return the paths of all files that begin with ``path``; of a directory that cannot be read, none."""
+    directory, beginning = os.path.split(path)
+    with suppress(OSError):
+        return [os.path.join(directory, name) for name in os.listdir(directory) if name.startswith(beginning)]
+    return []
 
 
 def sync_directory(path: str) -> None:
@@ -69,3 +83,20 @@ def sync_directory(path: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def path_error(error: OSError, path: str) -> RackError:
+    """Return the error for a file of the store that cannot be opened or made, naming what is in the way."""
+    directory = os.path.dirname(path)
+    if not os.path.exists(directory):
+        return StoreNotFoundError(errno.ENOENT, "the directory of the store does not exist; make it first", directory)
+    if not os.path.isdir(directory):
+        return StorePathError(errno.ENOTDIR, "the store's name has a file in place of a directory", directory)
+    if os.path.isdir(path):
+        return StorePathError(errno.EISDIR, "a directory is in the place of a file of the store", path)
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        advice = 'flag="r" opens a store for reading alone'
+        return ReadOnlyError(error.errno, f"{error.strerror}; {advice}", path).in_words(str(error.strerror))
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StoreFullError(error.errno, error.strerror, path)
+    return StorePathError(error.errno, error.strerror, path)

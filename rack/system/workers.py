@@ -1,6 +1,6 @@
-"""``workers=N``: the parts of one operation, a shard each say, done by processes.
+"""The processes that share the parts of one operation (``workers=N``).
 
-Workers are forked where that is safe: on Linux, and while no thread but this one, and Rack's own, may hold a lock that
+They are forked where that is safe: on Linux, and while no thread but this one, and Rack's own, may hold a lock that
 the child would wait for. They start in milliseconds then, and inherit everything. Else they are new interpreters, to
 which everything is pickled; they know nothing of the main module.
 
@@ -20,16 +20,12 @@ import time
 import traceback
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from itertools import chain
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.spawn import get_executable
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
-from rack.container.base import Container
 from rack.errors import SerializationError, WorkerError
-
-Result = TypeVar("Result")
 
 _PATIENCE = 10.0  # seconds that a worker which is told to end may take
 _REPORT_EVERY = 0.1  # seconds
@@ -37,48 +33,9 @@ _LOOK_EVERY = 1.0  # seconds between looks whether the workers are alive
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def fan_out(
-    function: Callable[..., Result],
-    shared: tuple[Any, ...],
-    tasks: Iterable[Any],
-    workers: int,
-    progress: Callable[[Any], object] | None = None,
-) -> list[Result]:
-    """Return ``function(*shared, task, report)`` for each task, in their order; done by ``workers`` processes.
-
-    With one worker, in a process that may not have children (a worker of ``multiprocessing.Pool``), or where a snapshot
-    takes part, which only this process can read, it is done here. ``function`` belongs to a module; ``shared`` is
-    handed to each worker once. Containers in it that are open are open there, and what a batch of theirs holds is
-    committed first. ``report(n)`` tells that ``n`` more entries, say, are done; that is passed on to
-    ``progress``, here.
-
-    When it raises, no worker is left, and what they have written until then is written.
-
-    :raises WorkerError: a worker was killed.
-    """
-    check_workers(workers)
-    tasks = list(tasks)
-    for each in shared:
-        if isinstance(each, Container):
-            each._settle()
-    count = min(workers, len(tasks))
-    if count < 2 or multiprocessing.current_process().daemon or _has_snapshot(shared):
-        report = progress or (lambda done: None)
-        return [function(*shared, task, report) for task in tasks]
-    with _Crew(count, function, shared) as crew:
-        return crew.run(tasks, progress)
-
-
-def check_workers(workers: int) -> None:
-    if not isinstance(workers, int) or isinstance(workers, bool):
-        raise TypeError(f"workers={workers!r}: must be a whole number")
-    if workers < 1:
-        raise ValueError(f"workers={workers}: must be at least 1")
-
-
-def _has_snapshot(shared: tuple[Any, ...]) -> bool:
-    operands = chain.from_iterable(each if isinstance(each, list) else [each] for each in shared)
-    return any(getattr(getattr(each, "container", each), "_is_snapshot", False) for each in operands)
+def may_have_children() -> bool:
+    """Return whether this process may start others: a worker of ``multiprocessing.Pool`` may not."""
+    return not multiprocessing.current_process().daemon
 
 
 class _Interpreter:
@@ -113,7 +70,7 @@ class _Interpreter:
 _START = "import json, sys; sys.path[:] = json.loads(sys.argv[2]); from rack.system.workers import _serve; _serve()"
 
 
-class _Crew:
+class Crew:
     """Worker processes that wait for tasks; at the end of the ``with`` block none is left."""
 
     def __init__(self, count: int, function: Callable[..., Any], shared: tuple[Any, ...]) -> None:
@@ -146,7 +103,7 @@ class _Crew:
         process.start()
         return process
 
-    def __enter__(self) -> _Crew:
+    def __enter__(self) -> Crew:
         return self
 
     def __exit__(self, *exc_info: object) -> None:

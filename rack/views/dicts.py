@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, MappingView, Set, ValuesView
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from rack.algebra import dicts, joins, operand, sets
 from rack.codec.keys import KeyCodec
 from rack.container.scan import Scannable
-from rack.store.merge import ALL, BACKWARD, Span
-
-if TYPE_CHECKING:
-    from rack.dict import PersistentDict
-    from rack.set import PersistentSet
-    from rack.views.shards import DictShard
+from rack.shard.spans import ALL, BACKWARD, Span
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -24,11 +19,11 @@ _MISSING: Any = object()
 class _View(MappingView, Scannable[T]):
     """What all views share. They are of a dict, or of one of its shards."""
 
-    _mapping: PersistentDict[Any, Any] | DictShard[Any, Any]
+    _mapping: Any
 
     @property
     def _key_codec(self) -> KeyCodec:
-        return self._mapping._key_codec
+        return self._mapping._key_codec  # type: ignore[no-any-return]
 
     def __iter__(self) -> Iterator[T]:
         return self._walk(ALL)
@@ -38,7 +33,7 @@ class _View(MappingView, Scannable[T]):
 
 
 class _SetView(_View[T], Set[T]):
-    """What the views of keys and of items share: set operations that hold nothing in memory.
+    """What the views of keys and of items share: set operations that hold nothing in memory, and make PersistentSets.
 
     Beside a store of the same shape they are merge joins; else elements are looked up, and what is made is a set with
     serdes "pickle", which holds them whatever they are.
@@ -51,34 +46,32 @@ class _SetView(_View[T], Set[T]):
         """Return whether nothing comes out of a join with what is alike."""
         raise NotImplementedError
 
-    def _joined(self, join: str, other: Any) -> PersistentSet[Any]:
+    def _joined(self, join: str, other: Any) -> Any:
         """Return a set of what comes out of a join with what is alike."""
         raise NotImplementedError
 
-    def _gather(
-        self, elements: Iterable[Any], change: Callable[[PersistentSet[Any]], object] | None = None
-    ) -> PersistentSet[Any]:
+    def _gather(self, elements: Iterable[Any], change: Callable[[Any], object] | None = None) -> Any:
         return self._mapping._new_set(elements, change)
 
-    def __and__(self, other: Iterable[Any]) -> PersistentSet[Any]:
+    def __and__(self, other: Iterable[Any]) -> Any:
         if self._is_alike(other):
             return self._joined("intersection", other)
         return self._gather(element for element in other if element in self)
 
-    def __or__(self, other: Iterable[Any]) -> PersistentSet[Any]:
+    def __or__(self, other: Iterable[Any]) -> Any:
         return self._gather(element for side in (self, other) for element in side)
 
-    def __sub__(self, other: Iterable[Any]) -> PersistentSet[Any]:
+    def __sub__(self, other: Iterable[Any]) -> Any:
         if self._is_alike(other):
             return self._joined("difference", other)
         return self._gather(self, lambda made: made.difference_update(other))
 
-    def __xor__(self, other: Iterable[Any]) -> PersistentSet[Any]:
+    def __xor__(self, other: Iterable[Any]) -> Any:
         if self._is_alike(other):
             return self._joined("symmetric_difference", other)
         return self._gather(self, lambda made: made.symmetric_difference_update(other))
 
-    def __rsub__(self, other: Iterable[Any]) -> PersistentSet[Any]:
+    def __rsub__(self, other: Iterable[Any]) -> Any:
         return self._gather(element for element in other if element not in self)
 
     __rand__ = __and__
@@ -105,7 +98,7 @@ class PersistentKeys(_SetView[K]):
     """``d.keys()``."""
 
     def _walk(self, span: Span) -> Iterator[K]:
-        return self._mapping._keys(span)
+        return self._mapping._keys(span)  # type: ignore[no-any-return]
 
     def __contains__(self, key: object) -> bool:
         return key in self._mapping
@@ -117,10 +110,10 @@ class PersistentKeys(_SetView[K]):
     def _is_empty(self, join: str, other: Any) -> bool:
         return sets.is_empty(operand.container_of(self), getattr(joins, join), other)
 
-    def _joined(self, join: str, other: Any) -> PersistentSet[Any]:
+    def _joined(self, join: str, other: Any) -> Any:
         return sets.made(operand.container_of(self), getattr(joins, join), [other])
 
-    def __or__(self, other: Iterable[Any]) -> PersistentSet[Any]:
+    def __or__(self, other: Iterable[Any]) -> Any:
         return self._joined("union", other) if self._is_alike(other) else super().__or__(other)
 
     __ror__ = __or__
@@ -130,7 +123,7 @@ class PersistentItems(_SetView[tuple[K, V]], Generic[K, V]):
     """``d.items()``. Its set operations need values that can be keys: hashable, and held by the key codec."""
 
     def _walk(self, span: Span) -> Iterator[tuple[K, V]]:
-        return self._mapping._items(span)
+        return self._mapping._items(span)  # type: ignore[no-any-return]
 
     def __contains__(self, item: object) -> bool:
         if not (isinstance(item, tuple) and len(item) == 2):
@@ -145,7 +138,7 @@ class PersistentItems(_SetView[tuple[K, V]], Generic[K, V]):
     def _is_empty(self, join: str, other: Any) -> bool:
         return not any(True for _ in self._pairs_of(join, other))
 
-    def _joined(self, join: str, other: Any) -> PersistentSet[Any]:
+    def _joined(self, join: str, other: Any) -> Any:
         return self._gather(self._pairs_of(join, other))
 
     def _pairs_of(self, join: str, other: PersistentItems[Any, Any]) -> Iterator[tuple[Any, Any]]:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from rack.codec.keys import KeyCodec
 from rack.container.scan import Scannable
-from rack.store.merge import ALL, BACKWARD, Span
+from rack.shard.spans import ALL, BACKWARD, Span
 from rack.store.sharded import Store
 from rack.views.dicts import PersistentItems, PersistentKeys, PersistentValues
-
-if TYPE_CHECKING:
-    from rack.dict import PersistentDict
-    from rack.set import PersistentSet
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -34,7 +30,7 @@ class ShardView(Generic[K, E], Scannable[E]):
     100
     """
 
-    store: PersistentDict[Any, Any] | PersistentSet[Any]
+    store: Any
 
     def __init__(self, store: Any, number: int) -> None:
         self.store = store
@@ -47,7 +43,7 @@ class ShardView(Generic[K, E], Scannable[E]):
 
     @property
     def _key_codec(self) -> KeyCodec:
-        return self.store._key_codec
+        return self.store._key_codec  # type: ignore[no-any-return]
 
     def __len__(self) -> int:
         """Return the number of entries. O(1)."""
@@ -80,13 +76,11 @@ class ShardView(Generic[K, E], Scannable[E]):
         return store._route(store._dump_key(key)) is store._store.shards[self.number]
 
     def _keys(self, span: Span = ALL) -> Iterator[Any]:
-        return self.store._keys(span, self._store)
+        return self.store._keys(span, self._store)  # type: ignore[no-any-return]
 
 
 class SetShard(ShardView[E, E]):
     """A shard of a PersistentSet."""
-
-    store: PersistentSet[E]
 
     def _walk(self, span: Span) -> Iterator[E]:
         return self._keys(span)
@@ -95,10 +89,8 @@ class SetShard(ShardView[E, E]):
 class DictShard(ShardView[K, tuple[K, V]], Generic[K, V]):
     """A shard of a PersistentDict."""
 
-    store: PersistentDict[K, V]
-
     def __getitem__(self, key: K) -> V:
-        value = self.store[key]
+        value: V = self.store[key]
         if not self._has(key):
             raise KeyError(key)
         return value
@@ -123,9 +115,9 @@ class DictShard(ShardView[K, tuple[K, V]], Generic[K, V]):
         return self._items(span)
 
     def _items(self, span: Span = ALL) -> Iterator[tuple[K, V]]:
-        return self.store._items(span, self._store)
+        return self.store._items(span, self._store)  # type: ignore[no-any-return]
 
-    def _new_set(self, elements: Iterable[Any], change: Callable[[PersistentSet[Any]], object] | None) -> Any:
+    def _new_set(self, elements: Iterable[Any], change: Callable[[Any], object] | None) -> Any:
         return self.store._new_set(elements, change)
 
 

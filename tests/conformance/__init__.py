@@ -1,8 +1,9 @@
 """The promises of Rack as bodies of tests, to be subclassed by every engine: Rack's own and those of its users.
 
-``shard_suite.ShardSuite`` is about one shard, at the level of bytes; the suites that ``tests/test_containers.py`` lists
-are about the containers. All of them seed and read through ``raw``, which knows
-the files but shares no code with Rack, so that a bug that writes and reads wrongly in the same way cannot hide.
+``shard_suite.ShardSuite`` is about one shard, at the level of bytes; the suites that
+``tests/container/test_conformance.py`` lists are about the containers. All of them seed and read through ``raw``,
+which knows the files but shares no code with Rack, so that a bug that writes and reads wrongly in the same way cannot
+hide.
 """
 
 import pytest

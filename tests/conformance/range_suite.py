@@ -9,10 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rack import NotOpenError, PersistentDict, PersistentSet, RackError, SerializationError, UnorderedKeysError
+from rack.shard import spans
 from rack.store import merge
+from tests.codec.test_ordered import begins, binary, keys, place_of, text
 from tests.conformance.container_suite import ContainerSuite, both, put
 from tests.conformance.model import Place
-from tests.test_keys_ordered import begins, binary, keys, place_of, text
 
 # Few letters, so that keys are near each other and begin alike; some keys are too long for an LMDB key.
 letters = st.text(st.sampled_from("ab\0\u00ff\ud800\uffff\U0010ffff"), max_size=4)
@@ -49,8 +50,8 @@ class RangeSuite(ContainerSuite):
         @given(st.data())
         def holds(data: st.DataObject) -> None:
             content = data.draw(st.lists(ANY_KEY[codec], max_size=25, unique_by=place_of))
-            monkeypatch.setattr(merge, "_FIRST_ITEMS", data.draw(st.sampled_from([1, 2, 3, 128])))
-            monkeypatch.setattr(merge, "_GROWTH", data.draw(st.sampled_from([1, 2])))
+            monkeypatch.setattr(merge, "FIRST_ITEMS", data.draw(st.sampled_from([1, 2, 3, 128])))
+            monkeypatch.setattr(spans, "_GROWTH", data.draw(st.sampled_from([1, 2])))
             container.clear()
             container.update(dict.fromkeys(content, 1) if kind == "dict" else content)
             bounds = st.one_of(st.none(), ANY_KEY[codec], *([st.sampled_from(content)] if content else []))

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import pytest
 
 from rack.shard.base import BLOCK_ITEMS, Shard, is_last
-from rack.store.merge import ALL, BACKWARD, Reader
+from rack.shard.spans import ALL, BACKWARD, Reader
 from tests.conformance.bench import HASHES, Bench
 from tests.conformance.raw import RawEngine
 

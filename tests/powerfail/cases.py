@@ -27,7 +27,7 @@ from tests.powerfail import disk
 from tests.powerfail.history import NEVER, Log, LostError, Past
 from tests.powerfail.recorder import Recorder, record
 from tests.powerfail.writers import Plan
-from tests.processes import assert_sound
+from tests.support.processes import assert_sound
 
 LIMIT = 60.0  # seconds that opening and reading a store may take
 OPERATIONS = 400  # that a run has at least

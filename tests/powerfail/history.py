@@ -44,7 +44,9 @@ class Log:
     def read(cls, path: Path, length: int) -> Log:
         log = cls(int(path.name))
         with open(path, "rb") as file:
-            lines = file.read(length).decode().splitlines()
+            lines = file.read(length).decode().splitlines(keepends=True)
+        if lines and not lines[-1].endswith("\n"):  # a kill tears a write where one page ends and the next begins
+            del lines[-1]
         for line in lines:
             word, *rest = json.loads(line)
             if word == "failed":

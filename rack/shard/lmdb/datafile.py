@@ -23,7 +23,8 @@ import lmdb
 
 from rack.errors import StoreDeletedError, StoreFullError, StorePathError
 from rack.shard.problem import corrupt
-from rack.system.lockfile import flock_within, path_error
+from rack.system.disk import path_error
+from rack.system.flock import flock_within
 
 # Rack's own records in the main database: under the first keys, so that sorted loads can append.
 IDENTITY = b"\0"

@@ -1,4 +1,4 @@
-"""The environment of an LMDB shard: opening, transactions, growth, fork. What is stored in it is :mod:`.lmdb`'s.
+"""The environment of an LMDB shard: what is open of it, its growth, its forks. Operations run in :mod:`.transactions`.
 
 ``_lock`` is held around each short transaction. It makes threads of this process queue, keeps a resize (which
 invalidates the process's transactions) from being seen, and is what ``before_fork`` takes so that no transaction is
@@ -8,14 +8,13 @@ alive at a fork.
 from __future__ import annotations
 
 import contextlib
-import errno
 import itertools
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from fcntl import LOCK_EX
 from functools import partial
 from threading import RLock
-from typing import Any, TypeVar
+from typing import Any
 
 import lmdb
 
@@ -24,26 +23,20 @@ from rack.errors import (
     LockTimeoutError,
     NotOpenError,
     RackError,
-    ReadOnlyError,
-    StoreFullError,
-    StorePathError,
 )
 from rack.shard.base import ShardSpec
 from rack.shard.lmdb import datafile
 from rack.shard.lmdb.datafile import IDENTITY, LONG_TABLE
-from rack.shard.lmdb.journaled import JournalledShard, JournalledTxn
+from rack.shard.lmdb.journaled import Journalling
 from rack.shard.lmdb.longkeys import LongKeys
-from rack.shard.lmdb.opening import MAX_KEY, identity, make, open_env, translated, unlink
+from rack.shard.lmdb.opening import MAX_KEY, identity, make, open_file, translated, unlink
 from rack.shard.problem import corrupt, identity_problem
 from rack.shard.snapshot import Snapshots
-from rack.system.lockfile import flock_within
 
-Result = TypeVar("Result")
-
-_UNREGISTERED_TRIES = 1000
+UNREGISTERED_TRIES = 1000
 
 
-class LmdbEnvironment:
+class LmdbEnvironment(ABC):
     """``_begin`` and ``_begin_write`` begin a transaction, or stand for that: while closed, and after a fork."""
 
     @classmethod
@@ -67,145 +60,16 @@ class LmdbEnvironment:
         self._long: LongKeys | None = None
         self._inode = (0, 0)
         self._check_write: Callable[[bool], None] | None = None
-        is_journalled = spec.durability == "everysec" and not spec.readonly
-        self._journalled = JournalledShard(self, spec) if is_journalled else None
+        self._journalled = self._new_journalling()
         self._snapshots = Snapshots()
         self._unregistered = False  # a reader that may not write the lock file, of whom writers do not know
         with self._lock:
             self._open()
 
-    def _read(self, body: Callable[..., Result], *args: Any) -> Result:
-        overtaken = 0
-        with self._lock:
-            while overtaken < _UNREGISTERED_TRIES:
-                number = -1
-                try:
-                    txn = self._env.begin() if self._unregistered else self._begin()
-                    number = txn.id() if self._unregistered else -1
-                    try:
-                        if self._long is not None:
-                            self._long.enter(txn)
-                        result = body(self, txn, *args)
-                    finally:
-                        abort(txn)
-                    if not self._overtaken(number):
-                        return result
-                except lmdb.Error as error:
-                    if not self._overtaken(number):
-                        self._mend(error, args)
-                        continue
-                except Exception:
-                    if not self._overtaken(number):
-                        raise
-                overtaken += 1
-        raise RackError(
-            f"{self._spec.path} changes faster than it can be read without being registered as a reader:"
-            f" get the permission to write {self._spec.path}-lock"
-        )
-
-    def _overtaken(self, number: int) -> bool:
-        """Return whether pages of snapshot ``number`` may have been used again, as nobody knew that they were read.
-
-        LMDB uses the pages of a snapshot again two commits later. (Registered readers have the number -1.)
-        """
-        return number >= 0 and self._env.info()["last_txnid"] > number + 1
-
-    def _write(self, body: Callable[..., Result], *args: Any) -> Result:
-        """Run ``body(self, txn, *args)`` in a write transaction, again after growing the map where that is needed."""
-        with self._lock:
-            recycled = False
-            while True:
-                try:
-                    txn = self._begin_write()
-                    try:
-                        if self._long is not None:
-                            self._long.enter(txn)
-                        result = body(self, txn, *args)
-                        txn.commit()
-                        if self._long is not None:
-                            self._long.keep()
-                        return result
-                    except BaseException:
-                        abort(txn)
-                        raise
-                except lmdb.Error as error:
-                    try:
-                        self._mend(error, args)
-                    except StoreFullError:
-                        if recycled or not self._recycle():
-                            raise
-                        recycled = True
-
-    def _started(self, begin: Callable[[], Any]) -> Any:
-        """Return a transaction that stays open; the caller has the lock."""
-        while True:
-            try:
-                return begin()
-            except lmdb.Error as error:
-                self._mend(error, ())
-
-    def _mend(self, error: lmdb.Error, args: tuple[Any, ...]) -> None:
-        """Return if the operation should be tried again; raise what the user should see if not."""
-        if self._check_write is not None:
-            self._check_write(False)
-        if isinstance(error, lmdb.MapFullError):
-            self._grow(_bytes_in(args))
-        elif isinstance(error, lmdb.MapResizedError):
-            self._adopt_size()
-        elif isinstance(error, lmdb.ReadersFullError) and self._env.reader_check():
-            pass
-        else:
-            raise translated(error, self._spec.path) from error
-
-    def _give_up(self, error: BaseException, txn: Any = None) -> None:
-        """Undo an attempt; raise the error again unless it is LMDB's.
-
-        If this thread has the lock it got it in this attempt, or before and then again in this attempt: a thread that
-        has it already does not wait, and only waiting is interrupted.
-        """
-        if txn is not None:
-            abort(txn)
-        if self._lock._is_owned():  # type: ignore[attr-defined]
-            self._release()
-        if not isinstance(error, lmdb.Error):
-            raise error
-
     def _open(self) -> None:
         spec = self._spec
-        with contextlib.ExitStack() as stack:
-            try:
-                if not spec.readonly:
-                    fd = stack.enter_context(datafile.growth_lock(spec.path, timeout=spec.timeout))
-                else:
-                    fd = os.open(spec.path, os.O_RDONLY | os.O_CLOEXEC)
-                    stack.callback(os.close, fd)
-            except FileNotFoundError:
-                raise corrupt(spec.path, "a shard of the store is missing", errno.ENOENT) from None
-            except OSError as error:
-                if isinstance(error, RackError):
-                    raise
-                raise StorePathError(error.errno, error.strerror, spec.path) from error
-            datafile.check_header(fd, spec.path)
-            status = os.fstat(fd)
-            size = status.st_size
-            if not spec.readonly and size % datafile.PAGE:  # a growth that was cut short
-                datafile.extend(fd, size, datafile.grown(size, 1), spec.path)
-                size = os.fstat(fd).st_size
-            if not spec.readonly:
-                datafile.back_lock_file(spec.path + "-lock")
-            elif not os.path.lexists(spec.path + "-lock"):  # as after a copy of the store: LMDB would make it
-                with contextlib.suppress(ReadOnlyError):  # or not, where it may not
-                    flock_within(spec.timeout, fd, LOCK_EX, spec.path)
-                    datafile.back_lock_file(spec.path + "-lock")
-            while True:
-                try:
-                    env, self._unregistered = open_env(spec, size)
-                    break
-                except lmdb.MapResizedError:  # to a reader, who has no growth lock: the file has just become larger
-                    size = os.fstat(fd).st_size
-                except lmdb.Error as error:
-                    raise translated(error, spec.path) from error
-        self._env, self._inode = env, datafile.file_id(status)
+        env, self._unregistered, self._inode = open_file(spec)
+        self._env = env
         try:
             if env.max_key_size() != MAX_KEY:
                 raise RackError(f"this build of LMDB has keys of {env.max_key_size()} bytes; Rack needs {MAX_KEY}")
@@ -218,7 +82,7 @@ class LmdbEnvironment:
                 except lmdb.MapResizedError:  # another process has just made the file larger
                     self._adopt_size()
                 except (lmdb.Error, CorruptShardError):
-                    if not self._unregistered or attempt == _UNREGISTERED_TRIES:
+                    if not self._unregistered or attempt == UNREGISTERED_TRIES:
                         raise
             if self._journalled is not None:
                 self._journalled.open()
@@ -238,7 +102,11 @@ class LmdbEnvironment:
             begin = partial(self._begin_checked, begin)
         if (journalled := self._journalled) is None:
             return begin
-        return lambda: JournalledTxn(begin(), journalled)
+        return journalled.begins(begin)
+
+    @abstractmethod
+    def _new_journalling(self) -> Journalling | None:
+        """Return what journals the shard's transactions, with durability "everysec"."""
 
     def _open_tables(self, env: Any) -> None:
         self._main = env.open_db()
@@ -246,11 +114,6 @@ class LmdbEnvironment:
         self._long = None
         if self._spec.layout != "small":
             self._long = LongKeys(env, LONG_TABLE, self._spec)
-
-    def _keep_tables(self) -> None:
-        """Have handles of tables that hold in any transaction begun from now on; may wait for the writer."""
-        if self._long is not None and not self._long.kept:
-            self._write(lambda shard, txn: None)
 
     def _check_identity(self, env: Any) -> None:
         with env.begin() as txn:
@@ -307,19 +170,6 @@ class LmdbEnvironment:
             if size <= self._env.info()["map_size"]:
                 size = datafile.grow(fd, size, need, self._spec.path)
             self._resize(size)
-
-    def _recycle(self) -> bool:
-        """Make the pages that the last transactions freed available: LMDB uses them from the next but one on.
-
-        Without this, a full shard that was emptied would stay full for ever: no transaction could come between.
-        """
-        try:
-            for _ in range(2):
-                with self._begin_write() as txn:
-                    txn.put(IDENTITY, identity(self._spec))
-        except lmdb.Error:
-            return False
-        return True
 
     def _resize(self, size: int) -> None:
         try:
@@ -396,7 +246,7 @@ class LmdbEnvironment:
         self._new_lock()
         if self._journalled is not None:
             self._journalled.close()
-            self._journalled = JournalledShard(self, self._spec)
+            self._journalled = self._new_journalling()
         self._snapshots.after_fork_in_child()
         env, self._env, self._unregistered = self._env, None, False
         if env is not None:
@@ -408,15 +258,3 @@ class LmdbEnvironment:
 def abort(txn: Any) -> None:
     with contextlib.suppress(lmdb.Error):  # already committed or invalid
         txn.abort()
-
-
-def _bytes_in(args: tuple[Any, ...]) -> int:
-    """Return about how many bytes of a map an operation with these arguments may need."""
-    need = 16 * datafile.PAGE
-    for arg in args:
-        if isinstance(arg, bytes):
-            need += len(arg)
-        elif isinstance(arg, list):
-            for item in arg:
-                need += len(item) if isinstance(item, bytes) else len(item[0]) + len(item[1]) + 16
-    return need

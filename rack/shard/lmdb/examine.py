@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lmdb
 
@@ -17,13 +16,11 @@ from rack.shard.lmdb.datafile import IDENTITY, LONG_TABLE
 from rack.shard.lmdb.longkeys import stem_of
 from rack.shard.lmdb.opening import identity, open_env, translated
 from rack.shard.lmdb.pages import Meta, PageError
+from rack.shard.lmdb.reader import LmdbReader
 from rack.shard.lmdb.sealed import unseal
 from rack.shard.lmdb.walk import check_metas, walk
 from rack.shard.problem import Problem, identity_problem
-from rack.system.lockfile import path_error
-
-if TYPE_CHECKING:
-    from rack.shard.lmdb.shard import LmdbShard
+from rack.system.disk import path_error
 
 _TRIES = 10_000
 _SURE = 511 - 4 - 255  # how many bytes of a long key are in its record's key, whatever the digest's size is
@@ -58,7 +55,7 @@ def _has_magic(fd: int) -> bool:
 
 def _examine_in_use(fd: int, spec: ShardSpec) -> Examined:
     """Opens the file with LMDB, which reads its meta pages and no other."""
-    spec = replace(spec, readonly=True)
+    spec = spec._replace(readonly=True)
     for _ in range(_TRIES):
         try:
             env, unregistered = open_env(spec, os.fstat(fd).st_size)
@@ -79,7 +76,7 @@ def _examine_in_use(fd: int, spec: ShardSpec) -> Examined:
             yield Problem("structure", str(error))
 
 
-def examine_open(shard: LmdbShard, timeout: float | None) -> Examined:
+def examine_open(shard: LmdbReader, timeout: float | None) -> Examined:
     """As :meth:`rack.shard.base.Shard.examine`."""
     if not shard._lock.acquire(timeout=-1 if timeout is None else timeout):
         raise LockTimeoutError(f"{shard.path}: another thread's write is still waiting; not examined")
@@ -100,7 +97,7 @@ def examine_open(shard: LmdbShard, timeout: float | None) -> Examined:
         shard._lock.release()
 
 
-def _opened(shard: LmdbShard) -> int:
+def _opened(shard: LmdbReader) -> int:
     try:
         fd = os.open(shard.path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

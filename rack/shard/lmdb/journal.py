@@ -17,10 +17,8 @@ record counts instead.
 
 from __future__ import annotations
 
-import glob
 import mmap
 import os
-import secrets
 import struct
 from collections.abc import Iterator
 from functools import partial
@@ -31,8 +29,8 @@ from xxhash import xxh3_64_intdigest
 from rack.errors import CorruptShardError, StorePathError
 from rack.shard.base import ShardSpec
 from rack.shard.lmdb import datafile
-from rack.system.disk import sync_file
-from rack.system.lockfile import pause
+from rack.system.disk import beginning_with, sync_file
+from rack.system.flock import pause
 
 _MAGIC = b"rack-journal-1\n\0"
 _HEADER = struct.Struct("<16s32sIQQ")
@@ -62,7 +60,7 @@ def base_path(shard: str, generation: int) -> str:
 def generations(shard: str, kind: str) -> list[int]:
     """Return the generations of which there is a file of a kind, "journal" or "base", in order."""
     beginning = f"{shard}-{kind}-"
-    ends = [path[len(beginning) :] for path in glob.glob(glob.escape(beginning) + "*")]
+    ends = [path[len(beginning) :] for path in beginning_with(beginning)]
     return sorted(int(end) for end in ends if end.isdigit())
 
 
@@ -181,7 +179,7 @@ def create(spec: ShardSpec, generation: int) -> None:
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
     try:
         datafile.extend(fd, 0, _INITIAL_SIZE, path)
-        salt = secrets.randbits(64)
+        salt = int.from_bytes(os.urandom(8))
         os.pwrite(fd, _HEADER.pack(_MAGIC, spec.store_id.encode(), spec.number, generation, salt), 0)
         os.pwrite(fd, _NUMBER.pack(START), _END)
         sync_file(fd)

@@ -18,10 +18,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import lmdb
 
@@ -40,20 +40,29 @@ from rack.shard.lmdb.journal import (
 from rack.shard.lmdb.journalfiles import remove, unlink
 from rack.system.disk import sync_directory, sync_file, sync_path
 
-if TYPE_CHECKING:
-    from rack.shard.lmdb.environment import LmdbEnvironment
-
 _ROTATE_AT = 4 << 20  # bytes; a journal shorter than this is not worth a base
+
+
+class Database(Protocol):
+    """What journalling needs of the shard."""
+
+    _lock: Any
+    _env: Any
+    _main: Any
+
+    def _write(self, body: Callable[..., Any], *args: Any) -> Any: ...
+
+    def copy(self, path: str) -> None: ...
 
 
 class JournalledTxn:
     """A write transaction that is journalled when it commits. Stands for lmdb.Transaction, as far as Rack uses it."""
 
-    __slots__ = ("_operations", "_shard", "inner")
+    __slots__ = ("_journalling", "_operations", "inner")
 
-    def __init__(self, txn: Any, shard: JournalledShard) -> None:
+    def __init__(self, txn: Any, journalling: Journalling) -> None:
         self.inner = txn
-        self._shard = shard
+        self._journalling = journalling
         self._operations: list[bytes] = []
 
     def get(self, *args: Any, **kwargs: Any) -> Any:
@@ -73,7 +82,7 @@ class JournalledTxn:
 
     def drop(self, db: Any, delete: bool) -> None:
         self.inner.drop(db, delete)
-        self._operations.append(pack_operation(DROP + LONG if self._shard.is_long_table(db) else DROP, 0, 0))
+        self._operations.append(pack_operation(DROP + LONG if self._journalling.is_long_table(db) else DROP, 0, 0))
 
     def cursor(self, db: Any = None) -> JournalledCursor:
         return JournalledCursor(self.inner.cursor(db), self._operations)
@@ -90,11 +99,11 @@ class JournalledTxn:
             return
         txn_id = self.inner.id()
         try:
-            self._shard.append(txn_id, b"".join(self._operations))
+            self._journalling.append(txn_id, b"".join(self._operations))
             self.inner.commit()
         except BaseException:
             self.abort()
-            self._shard.void(txn_id)
+            self._journalling.void(txn_id)
             raise
 
     def abort(self) -> None:
@@ -133,11 +142,11 @@ class JournalledCursor:
         return consumed, added
 
 
-class JournalledShard:
+class Journalling:
     """The journal of an open shard, and its rotation."""
 
-    def __init__(self, env: LmdbEnvironment, spec: ShardSpec) -> None:
-        self._env = env
+    def __init__(self, shard: Database, spec: ShardSpec) -> None:
+        self._shard = shard
         self._spec = spec
         self._journal: Journal | None = None
         self.copying = Lock()  # held while a base is made; not across a fork
@@ -151,8 +160,12 @@ class JournalledShard:
             self._journal.close()
             self._journal = None
 
+    def begins(self, begin: Callable[[], Any]) -> Callable[[], JournalledTxn]:
+        """Return what begins a write transaction that is journalled, as ``begin`` does one that is not."""
+        return lambda: JournalledTxn(begin(), self)
+
     def is_long_table(self, db: Any) -> bool:
-        return db is not self._env._main
+        return db is not self._shard._main
 
     def append(self, txn_id: int, body: bytes) -> None:
         """Journal a transaction, inside it."""
@@ -163,7 +176,7 @@ class JournalledShard:
     def void(self, txn_id: int) -> None:
         """Take back what was journalled for a transaction that did not commit, unless another one has done so."""
         with contextlib.suppress(lmdb.Error, OSError):
-            txn = self._env._env.begin(None, None, True)
+            txn = self._shard._env.begin(None, None, True)
             try:
                 if txn.id() == txn_id:
                     self.append(txn_id, b"")
@@ -174,7 +187,7 @@ class JournalledShard:
 
     def sync(self) -> None:
         """Have everything journalled so far on the disk."""
-        with self._env._lock:
+        with self._shard._lock:
             if self._journal is None:
                 return
             if self._journal.sealed:
@@ -192,20 +205,20 @@ class JournalledShard:
             raise
         finally:
             os.close(fd)
-        with self._env._lock:
+        with self._shard._lock:
             if self._journal is journal:
                 journal.end_sync(end)
 
     def shorten(self) -> None:
         """Begin a new journal if it has become long, and make a base if there is none of this generation."""
-        with self._env._lock:
+        with self._shard._lock:
             journal = self._journal
             if journal is None or not self._is_due(journal):
                 return
         with self.copying, _maintenance(journal.path) as alone:
             if not alone:
                 return  # another process is at it
-            with self._env._lock:
+            with self._shard._lock:
                 if self._journal is not journal or journal.sealed:
                     return  # another process has just done it
                 is_based = journal.base_size
@@ -213,7 +226,7 @@ class JournalledShard:
                 self.sync()  # most of it, while others write
                 create(self._spec, journal.generation + 1)
                 sync_directory(os.path.dirname(self._spec.path))
-                self._env._write(self._seal, journal)
+                self._shard._write(self._seal, journal)
             else:
                 self._make_base(journal)
 
@@ -234,13 +247,13 @@ class JournalledShard:
     def _make_base(self, journal: Journal) -> None:
         path = base_path(self._spec.path, journal.generation)
         unlink(path + "-new")  # of somebody who was killed
-        self._env.copy(path + "-new")
+        self._shard.copy(path + "-new")
         sync_path(path + "-new")
         self.sync()  # all that the base may hold; nobody else may seal this journal meanwhile, or close it
         os.rename(path + "-new", path)
         sync_directory(os.path.dirname(path))
         remove(self._spec.path, below=journal.generation)
-        with self._env._lock:
+        with self._shard._lock:
             if self._journal is journal:
                 journal.base_size = os.path.getsize(path)  # last: until then, all this is still to be done
 

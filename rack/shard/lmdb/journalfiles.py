@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
-import shutil
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import lmdb
 
 from rack.errors import CorruptShardError
-from rack.shard.base import ShardSpec
+from rack.shard.base import Examined, ShardSpec
 from rack.shard.lmdb import datafile
 from rack.shard.lmdb.journal import (
     DELETE,
@@ -29,7 +26,8 @@ from rack.shard.lmdb.journal import (
     records,
 )
 from rack.shard.problem import Problem
-from rack.system.disk import sync_directory, sync_path
+from rack.system.disk import beginning_with, sync_directory, sync_path
+from rack.system.imports import importing
 
 
 def start(spec: ShardSpec) -> None:
@@ -48,7 +46,7 @@ def _begin_generation(spec: ShardSpec, generation: int, source: str) -> None:
     """Make a base of a copy of ``source``, and its empty journal."""
     create(spec, generation)
     base = base_path(spec.path, generation)
-    shutil.copyfile(source, base + "-new")
+    _copy(source, base + "-new")
     sync_path(base + "-new")
     os.rename(base + "-new", base)
     journal = Journal(spec, generation)
@@ -68,7 +66,7 @@ def rebuild(spec: ShardSpec) -> None:
         raise CorruptShardError(f"{spec.path} was in use at a power failure, and the base of its journal is missing")
     made = spec.path + "-rebuilt"
     base, journals = _newest(spec.path)
-    shutil.copyfile(base, made)
+    _copy(base, made)
     replay(spec, made, journals)
     sync_path(made)
     generation = max(generations(spec.path, "base") + generations(spec.path, "journal")) + 1
@@ -78,16 +76,14 @@ def rebuild(spec: ShardSpec) -> None:
     remove(spec.path, below=generation)
 
 
-def remake(spec: ShardSpec, path: str) -> bool:
+def remake(spec: ShardSpec, path: str, examine_file: Callable[[ShardSpec, bool], Examined]) -> bool:
     """Make at ``path`` what the newest base and the journals say a shard holds; return whether they say all.
 
     :raises CorruptShardError: the base is damaged, or a journal missing.
     """
-    from rack.shard.lmdb.examine import examine_file  # few processes need it
-
     base, journals = _newest(spec.path)
-    shutil.copyfile(base, path)
-    for found in examine_file(replace(spec, path=path), True):  # LMDB must not write to a damaged file
+    _copy(base, path)
+    for found in examine_file(spec._replace(path=path), True):  # LMDB must not write to a damaged file
         if isinstance(found, Problem):
             raise CorruptShardError(f"{base} {found.message}")
     replay(spec, path, journals)
@@ -162,8 +158,12 @@ def files(shard: str) -> list[str]:
 
 def _unfinished(shard: str) -> list[str]:
     """Return what somebody who was killed has left."""
-    beginning = glob.escape(shard)
-    return [file for end in ("-base-*-new", "-journal-*-new", "-rebuilt") for file in glob.glob(beginning + end)]
+    made = f"{shard}-base-", f"{shard}-journal-"
+    return [
+        file
+        for file in beginning_with(f"{shard}-")
+        if (file.startswith(made) and file.endswith("-new")) or file == f"{shard}-rebuilt"
+    ]
 
 
 def remove(shard: str, below: int | None = None) -> None:
@@ -174,6 +174,13 @@ def remove(shard: str, below: int | None = None) -> None:
                 unlink(path(shard, generation))
     for path_left in _unfinished(shard):
         unlink(path_left)
+
+
+def _copy(source: str, target: str) -> None:
+    with importing:
+        from shutil import copyfile  # which few processes need
+
+    copyfile(source, target)
 
 
 def unlink(path: str) -> None:

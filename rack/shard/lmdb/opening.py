@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from fcntl import LOCK_EX
 from typing import Any
 
 import lmdb
 
 from rack.errors import (
     RackError,
+    ReadOnlyError,
     ReentrantWriteError,
     StoreFullError,
     StoreInUseError,
@@ -21,11 +23,50 @@ from rack.shard.base import ShardSpec
 from rack.shard.lmdb import datafile
 from rack.shard.lmdb.datafile import IDENTITY, LONG_TABLE
 from rack.shard.problem import corrupt, read_only
+from rack.system.flock import flock_within
 
 MAX_KEY = 511  # LMDB's default, which the on-disk format depends on
 MAX_VALUE = 0xFFFFFFFF - 4096
 _MAX_READERS = 4096
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def open_file(spec: ShardSpec) -> tuple[Any, bool, tuple[int, int]]:
+    """Open a shard's file; return its environment, whether it is an unregistered reader's, and the file's inode."""
+    with contextlib.ExitStack() as stack:
+        try:
+            if not spec.readonly:
+                fd = stack.enter_context(datafile.growth_lock(spec.path, timeout=spec.timeout))
+            else:
+                fd = os.open(spec.path, os.O_RDONLY | os.O_CLOEXEC)
+                stack.callback(os.close, fd)
+        except FileNotFoundError:
+            raise corrupt(spec.path, "a shard of the store is missing", errno.ENOENT) from None
+        except OSError as error:
+            if isinstance(error, RackError):
+                raise
+            raise StorePathError(error.errno, error.strerror, spec.path) from error
+        datafile.check_header(fd, spec.path)
+        status = os.fstat(fd)
+        size = status.st_size
+        if not spec.readonly and size % datafile.PAGE:  # a growth that was cut short
+            datafile.extend(fd, size, datafile.grown(size, 1), spec.path)
+            size = os.fstat(fd).st_size
+        if not spec.readonly:
+            datafile.back_lock_file(spec.path + "-lock")
+        elif not os.path.lexists(spec.path + "-lock"):  # as after a copy of the store: LMDB would make it
+            with contextlib.suppress(ReadOnlyError):  # or not, where it may not
+                flock_within(spec.timeout, fd, LOCK_EX, spec.path)
+                datafile.back_lock_file(spec.path + "-lock")
+        while True:
+            try:
+                env, unregistered = open_env(spec, size)
+                break
+            except lmdb.MapResizedError:  # to a reader, who has no growth lock: the file has just become larger
+                size = os.fstat(fd).st_size
+            except lmdb.Error as error:
+                raise translated(error, spec.path) from error
+    return env, unregistered, datafile.file_id(status)
 
 
 def open_env(spec: ShardSpec, size: int) -> tuple[Any, bool]:

@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import islice, takewhile
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lmdb
 
 from rack.errors import TooLargeError
 from rack.shard.base import BLOCK_BYTES, MOST_ENTRIES, Pair, is_last
 from rack.shard.lmdb.datafile import IDENTITY, LONG_TABLE
+from rack.shard.lmdb.environment import LmdbEnvironment
+from rack.shard.lmdb.longkeys import LongKeys
 from rack.shard.lmdb.opening import MAX_KEY, MAX_VALUE, identity
 from rack.shard.lmdb.sealed import PLAIN, seal, unseal
 
-if TYPE_CHECKING:
-    from rack.shard.lmdb.shard import LmdbShard
+
+class ElementTooLongError(TooLargeError, lmdb.BadValsizeError):
+    """A ``rack.set_small`` holds elements of 1 to 511 bytes when serialized."""
+
 
 _RESERVED = (IDENTITY, LONG_TABLE)
 _VALUE = itemgetter(1)
@@ -27,49 +31,58 @@ def _is_long(key: bytes) -> bool:
     return not 1 < len(key) <= MAX_KEY and (len(key) != 1 or key in _RESERVED)
 
 
-def get(shard: LmdbShard, txn: Any, key: bytes) -> bytes | None:
+def get(shard: LmdbEnvironment, txn: Any, key: bytes) -> bytes | None:
     if _is_long(key):
         return None if shard._long is None else shard._long.get(txn, key)
     stored: bytes | None = txn.get(key)
     return stored if stored is None else unseal(stored, shard._spec.path)
 
 
-def contains(shard: LmdbShard, txn: Any, key: bytes) -> bool:
+def contains(shard: LmdbEnvironment, txn: Any, key: bytes) -> bool:
     if _is_long(key):
         return shard._long is not None and shard._long.find(txn, key) is not None
     return bool(txn.cursor().set_key(key))
 
 
-def put(shard: LmdbShard, txn: Any, key: bytes, value: bytes) -> None:
+def put(shard: LmdbEnvironment, txn: Any, key: bytes, value: bytes) -> None:
     if len(value) > MAX_VALUE:
         raise TooLargeError(f"a value of {len(value)} bytes: LMDB holds up to {MAX_VALUE}")
     if _is_long(key):
-        shard.long_keys(key).put(txn, key, value)
+        _table_for(shard, key).put(txn, key, value)
     else:
         txn.put(key, seal(value))
 
 
-def add(shard: LmdbShard, txn: Any, key: bytes, value: bytes) -> bytes | None:
+def _table_for(shard: LmdbEnvironment, key: bytes) -> LongKeys:
+    if shard._long is None:
+        raise ElementTooLongError(
+            f"an element of {len(key)} bytes when serialized: rack.set_small holds 1 to {MAX_KEY} (and not the bytes 00"
+            " and 01); use rack.set for others"
+        )
+    return shard._long
+
+
+def add(shard: LmdbEnvironment, txn: Any, key: bytes, value: bytes) -> bytes | None:
     present = get(shard, txn, key)
     if present is None:
         put(shard, txn, key, value)
     return present
 
 
-def delete(shard: LmdbShard, txn: Any, key: bytes) -> bool:
+def delete(shard: LmdbEnvironment, txn: Any, key: bytes) -> bool:
     if _is_long(key):
         return shard._long is not None and shard._long.delete(txn, key)
     return bool(txn.delete(key))
 
 
-def pop(shard: LmdbShard, txn: Any, key: bytes) -> bytes | None:
+def pop(shard: LmdbEnvironment, txn: Any, key: bytes) -> bytes | None:
     value = get(shard, txn, key)
     if value is not None:
         delete(shard, txn, key)
     return value
 
 
-def pop_first(shard: LmdbShard, txn: Any) -> Pair | None:
+def pop_first(shard: LmdbEnvironment, txn: Any) -> Pair | None:
     block = scan(shard, txn, b"", None, False, True, 1)
     if not block:
         return None
@@ -78,13 +91,13 @@ def pop_first(shard: LmdbShard, txn: Any) -> Pair | None:
     return pair
 
 
-def modify(shard: LmdbShard, txn: Any, key: bytes, change: Callable[[bytes | None], bytes | None]) -> None:
+def modify(shard: LmdbEnvironment, txn: Any, key: bytes, change: Callable[[bytes | None], bytes | None]) -> None:
     value = change(get(shard, txn, key))
     if value is not None:
         put(shard, txn, key, value)
 
 
-def get_many(shard: LmdbShard, txn: Any, keys: Sequence[bytes]) -> list[bytes | None]:
+def get_many(shard: LmdbEnvironment, txn: Any, keys: Sequence[bytes]) -> list[bytes | None]:
     txn_get, path = txn.get, shard._spec.path
     return [
         (stored if (stored := txn_get(key)) is None or len(stored) <= PLAIN else unseal(stored, path))
@@ -94,7 +107,7 @@ def get_many(shard: LmdbShard, txn: Any, keys: Sequence[bytes]) -> list[bytes | 
     ]
 
 
-def put_many(shard: LmdbShard, txn: Any, pairs: list[Pair]) -> None:
+def put_many(shard: LmdbEnvironment, txn: Any, pairs: list[Pair]) -> None:
     cursor = txn.cursor()
     try:
         if pairs and pairs[0][0] > LONG_TABLE:  # as they are in order, none of the keys is reserved
@@ -112,7 +125,7 @@ def put_many(shard: LmdbShard, txn: Any, pairs: list[Pair]) -> None:
         put(shard, txn, key, value)
 
 
-def add_many(shard: LmdbShard, txn: Any, pairs: list[Pair]) -> list[bool]:
+def add_many(shard: LmdbEnvironment, txn: Any, pairs: list[Pair]) -> list[bool]:
     txn_put = txn.put
     added = []
     for key, value in pairs:
@@ -123,12 +136,12 @@ def add_many(shard: LmdbShard, txn: Any, pairs: list[Pair]) -> list[bool]:
     return added
 
 
-def delete_many(shard: LmdbShard, txn: Any, keys: list[bytes]) -> int:
+def delete_many(shard: LmdbEnvironment, txn: Any, keys: list[bytes]) -> int:
     return sum(delete(shard, txn, key) for key in keys)
 
 
 def scan(
-    shard: LmdbShard, txn: Any, start: bytes, stop: bytes | None, reverse: bool, values: bool, limit: int
+    shard: LmdbEnvironment, txn: Any, start: bytes, stop: bytes | None, reverse: bool, values: bool, limit: int
 ) -> list[Any]:
     block = _scan_short(shard, txn, start, stop, reverse, values, limit)
     long = shard._long
@@ -148,7 +161,7 @@ def scan(
 
 
 def _scan_short(
-    shard: LmdbShard, txn: Any, start: bytes, stop: bytes | None, reverse: bool, values: bool, limit: int
+    shard: LmdbEnvironment, txn: Any, start: bytes, stop: bytes | None, reverse: bool, values: bool, limit: int
 ) -> list[Any]:
     cursor = txn.cursor()
     if reverse:
@@ -196,7 +209,7 @@ def _bounded(items: Any, limit: int, path: str) -> list[Pair]:
     return block
 
 
-def count(shard: LmdbShard, txn: Any) -> int:
+def count(shard: LmdbEnvironment, txn: Any) -> int:
     entries: int = txn.stat()["entries"] - 1
     if shard._long is not None:
         entries += shard._long.count(txn) - 1
@@ -205,7 +218,7 @@ def count(shard: LmdbShard, txn: Any) -> int:
     return entries
 
 
-def clear(shard: LmdbShard, txn: Any) -> None:
+def clear(shard: LmdbEnvironment, txn: Any) -> None:
     # Dropping the main database takes Rack's records with it; LMDB writes that of the table of long keys at commit,
     # because emptying that table has marked it changed.
     if shard._long is not None:
@@ -214,12 +227,12 @@ def clear(shard: LmdbShard, txn: Any) -> None:
     txn.put(IDENTITY, identity(shard._spec))
 
 
-def room(shard: LmdbShard, txn: Any) -> int:
+def room(shard: LmdbEnvironment, txn: Any) -> int:
     """Return how many bytes of the map have never been used."""
     info = shard._env.info()
     return int(info["map_size"]) - (int(info["last_pgno"]) + 1) * int(txn.stat()["psize"])
 
 
-def version(shard: LmdbShard, txn: Any) -> int:
+def version(shard: LmdbEnvironment, txn: Any) -> int:
     txn_id: int = txn.id()
     return txn_id

@@ -221,6 +221,21 @@ def read_overflow(fd: int, number: int, page_size: int, value_size: int) -> byte
     return value
 
 
+def first_value_at(fd: int) -> int:
+    """Return where in the file the value of the first key of the main tree is, which is in a leaf.
+
+    :raises PageError: a page on the way is damaged.
+    """
+    meta = newest(read_metas(fd))
+    number = meta.main.root
+    for _ in range(MAX_DEPTH):
+        page = read_page(fd, number, meta.page_size)
+        if page_kind(page, number) == LEAF:
+            return number * meta.page_size + leaf_nodes(page).values_at[0]
+        number = branch_nodes(page)[1][0]
+    raise PageError("is deeper than LMDB's trees are")
+
+
 def page_number(page: bytes, at: int) -> int:
     """Return the page number that stands for a value in overflow pages."""
     number: int = _NUMBER.unpack_from(page, at)[0]

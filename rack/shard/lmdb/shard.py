@@ -8,71 +8,33 @@ holds all other keys.
 from __future__ import annotations
 
 import os
-import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from itertools import chain
-from typing import Any
 
-import lmdb
-
-from rack.errors import CorruptShardError, TooLargeError
-from rack.shard.base import BLOCK_ITEMS, Examined, Pair, Salvaged, Shard, ShardSpec
-from rack.shard.lmdb import datafile, journalfiles, pages, walk
-from rack.shard.lmdb import operations as ops
-from rack.shard.lmdb.environment import LmdbEnvironment
-from rack.shard.lmdb.longkeys import LongKeys
+from rack.errors import CorruptShardError
+from rack.shard.base import Examined, Pair, Salvaged, ShardSpec, Snapshot
+from rack.shard.lmdb import datafile, journalfiles, operations
+from rack.shard.lmdb.journaled import Journalling
 from rack.shard.lmdb.opening import MAX_KEY
+from rack.shard.lmdb.reader import LmdbReader
 from rack.shard.lmdb.sealed import PLAIN, seal, unseal
-from rack.shard.problem import UncleanError
-from rack.shard.snapshot import SnapshotShard
-from rack.system.lockfile import held_by_others, named
+from rack.shard.problem import UncleanError, unrebuilt
+from rack.system.flock import held_by_others, named
+from rack.system.imports import importing
 
 
-class ElementTooLongError(TooLargeError, lmdb.BadValsizeError):
-    """A ``rack.set_small`` holds elements of 1 to 511 bytes when serialized."""
-
-
-class LmdbShard(LmdbEnvironment, Shard):
+class LmdbShard(LmdbReader):
     suffix = ".lmdb"
+    layouts = ("direct", "small")
     companions = ("-lock",)
     ordered = True
 
-    @property
-    def unprotected(self) -> bool:  # type: ignore[override]
-        return self._unregistered
+    def _new_journalling(self) -> Journalling | None:
+        is_journalled = self._spec.durability == "everysec" and not self._spec.readonly
+        return Journalling(self, self._spec) if is_journalled else None
 
-    # One key. The most frequent operations carry their own transaction, and take the lock by hand, which is 0.1 us
-    # faster than `with`. Taking it inside `try` is what makes that safe: a KeyboardInterrupt may come right behind it.
-    # An lmdb.Error, as for a long key or a full map, is left to _read and _write, which do it all again.
-
-    def get(self, key: bytes) -> bytes | None:
-        if len(key) > 1:
-            try:
-                self._acquire()
-                value: bytes | None = self._begin().get(key)
-            except BaseException as error:
-                self._give_up(error)
-            else:
-                self._release()
-                if value is not None:
-                    return value if len(value) <= PLAIN else unseal(value, self._spec.path)
-                if len(key) <= MAX_KEY:
-                    return None
-        return self._read(ops.get, key)
-
-    def contains(self, key: bytes) -> bool:
-        if len(key) > 1:
-            try:
-                self._acquire()
-                found: bool = self._begin(None, None, False, True).get(key) is not None  # a buffer: nothing is copied
-            except BaseException as error:
-                self._give_up(error)
-            else:
-                self._release()
-                if found or len(key) <= MAX_KEY:
-                    return found
-        return self._read(ops.contains, key)
+    # One key. As in the reader: an lmdb.Error, as for a long key or a full map, is left to _write, which does it again.
 
     def put(self, key: bytes, value: bytes) -> None:
         if 1 < len(key) <= MAX_KEY and len(value) <= PLAIN:
@@ -87,7 +49,7 @@ class LmdbShard(LmdbEnvironment, Shard):
             else:
                 self._release()
                 return
-        self._write(ops.put, key, value)
+        self._write(operations.put, key, value)
 
     def add(self, key: bytes, value: bytes) -> bytes | None:
         if 1 < len(key) <= MAX_KEY and len(value) <= PLAIN:
@@ -103,7 +65,7 @@ class LmdbShard(LmdbEnvironment, Shard):
             else:
                 self._release()
                 return present if present is None or len(present) <= PLAIN else unseal(present, self._spec.path)
-        return self._write(ops.add, key, value)
+        return self._write(operations.add, key, value)
 
     def modify(self, key: bytes, change: Callable[[bytes | None], bytes | None]) -> None:
         if 1 < len(key) <= MAX_KEY:
@@ -121,80 +83,61 @@ class LmdbShard(LmdbEnvironment, Shard):
             else:
                 self._release()
                 return
-        self._write(ops.modify, key, change)
-
-    def long_keys(self, key: bytes) -> LongKeys:
-        if self._long is None:
-            raise ElementTooLongError(
-                f"an element of {len(key)} bytes when serialized: rack.set_small holds 1 to {MAX_KEY} (and not"
-                " the bytes 00 and 01); use rack.set for others"
-            )
-        return self._long
+        self._write(operations.modify, key, change)
 
     def delete(self, key: bytes) -> bool:
-        return self._write(ops.delete, key)
+        return self._write(operations.delete, key)
 
     def pop(self, key: bytes) -> bytes | None:
-        return self._write(ops.pop, key)
+        return self._write(operations.pop, key)
 
     def pop_first(self) -> Pair | None:
-        return self._write(ops.pop_first)
+        return self._write(operations.pop_first)
 
     # Many keys
 
-    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        return self._read(ops.get_many, keys)
-
     def put_many(self, pairs: list[Pair]) -> None:
         self._make_room(pairs)
-        self._write(ops.put_many, pairs)
+        self._write(operations.put_many, pairs)
 
     def add_many(self, pairs: list[Pair]) -> list[bool]:
         self._make_room(pairs)
-        return self._write(ops.add_many, pairs)
+        return self._write(operations.add_many, pairs)
 
     def _make_room(self, pairs: list[Pair]) -> None:
         """Grow the map once for all pairs: a transaction that meets its end has to be done again."""
         step = 1 + len(pairs) // 512  # a sample will do: what it misses is only done again
         need = int(1.5 * step * sum(map(len, chain.from_iterable(pairs[::step])))) + 16 * len(pairs)
         with self._lock:
-            room = self._read(ops.room)
+            room = self._read(operations.room)
             if need > room and not self._spec.readonly:
                 self._grow(need - room)
 
     def delete_many(self, keys: list[bytes]) -> int:
-        return self._write(ops.delete_many, keys)
+        return self._write(operations.delete_many, keys)
 
     # The whole shard
 
-    def scan(
-        self, start: bytes, stop: bytes | None, reverse: bool, values: bool, limit: int = BLOCK_ITEMS
-    ) -> list[Any]:
-        return self._read(ops.scan, start, stop, reverse, values, limit)
-
-    def count(self) -> int:
-        return self._read(ops.count)
-
     def clear(self) -> None:
-        self._write(ops.clear)
-
-    def version(self) -> int:
-        return self._read(ops.version)
+        self._write(operations.clear)
 
     def examine(self, timeout: float | None = None) -> Examined:
-        from rack.shard.lmdb.examine import examine_open  # few processes need it
+        with importing:
+            from rack.shard.lmdb.examine import examine_open  # few processes need it
 
         return examine_open(self, timeout)
 
     @classmethod
     def examine_file(cls, spec: ShardSpec, alone: bool) -> Examined:
-        from rack.shard.lmdb.examine import examine_file
+        with importing:
+            from rack.shard.lmdb.examine import examine_file
 
         return examine_file(spec, alone)
 
     @classmethod
     def salvage(cls, spec: ShardSpec) -> Salvaged:
-        from rack.shard.lmdb.salvage import salvage
+        with importing:
+            from rack.shard.lmdb.salvage import salvage
 
         return salvage(spec)
 
@@ -202,11 +145,14 @@ class LmdbShard(LmdbEnvironment, Shard):
     def remake(cls, spec: ShardSpec, path: str) -> bool | None:
         if not journalfiles.has_base(spec.path):
             return None
-        return journalfiles.remake(spec, path)
+        with importing:
+            from rack.shard.lmdb.examine import examine_file
+
+        return journalfiles.remake(spec, path, examine_file)
 
     def sync(self) -> None:
         with self._lock:
-            self._read(ops.version)  # reopens, adopts what others have grown, or raises, as any operation would
+            self._read(operations.version)  # reopens, adopts what others have grown, or raises, as any operation would
             if self._journalled is None:
                 self._env.sync(True)
         if self._journalled is not None:
@@ -218,7 +164,8 @@ class LmdbShard(LmdbEnvironment, Shard):
             self._journalled.shorten()
 
     def holder(self) -> str | None:
-        from rack.shard.lmdb import mutex  # few processes need it
+        with importing:
+            from rack.shard.lmdb import mutex  # few processes need it
 
         owner = mutex.owner(self._spec.path + "-lock")
         if owner is not None and owner != os.getpid():
@@ -248,12 +195,7 @@ class LmdbShard(LmdbEnvironment, Shard):
     def recover(cls, spec: ShardSpec, durability: str, stamp: int | None) -> None:
         if durability == "everysec":
             if spec.readonly:
-                problem = f"{spec.path} was in use when the system stopped, and has to be rebuilt from its journal"
-                name = spec.path.rpartition("-")[0]
-                raise CorruptShardError(f'{problem}: open the store once for writing (flag="w")').in_words(
-                    f"{problem}: a command that may write to the store does so, such as `rack backup"
-                    f" {shlex.quote(name)} COPY`"
-                )
+                raise unrebuilt(spec.path)
             journalfiles.rebuild(spec)
         elif durability == "process":
             # A page that did not reach the disk may hold an earlier version of the very same leaf, which nothing in
@@ -262,13 +204,15 @@ class LmdbShard(LmdbEnvironment, Shard):
                 raise UncleanError(spec.path, "was being written to: parts of it may be older than others")
             _verify_after_power_failure(spec.path)
 
-    def snapshot(self) -> SnapshotShard:
-        from rack.shard.lmdb.snapshot import LmdbSnapshot  # which is an LmdbShard
+    def snapshot(self) -> Snapshot:
+        with importing:
+            from rack.shard.lmdb.snapshot import LmdbSnapshot
 
         return LmdbSnapshot.take(self)
 
-    def hold(self) -> AbstractContextManager[SnapshotShard]:
-        from rack.shard.lmdb.snapshot import LmdbSnapshot
+    def hold(self) -> AbstractContextManager[Snapshot]:
+        with importing:
+            from rack.shard.lmdb.snapshot import LmdbSnapshot
 
         return LmdbSnapshot.take_held(self)
 
@@ -277,6 +221,9 @@ SHARD = LmdbShard
 
 
 def _verify_after_power_failure(path: str) -> None:
+    with importing:
+        from rack.shard.lmdb import pages, walk  # few processes need them
+
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         for found in walk.walk(fd, pages.newest(pages.read_metas(fd)), values=True):

@@ -19,28 +19,26 @@ import lmdb
 
 from rack.errors import ReadOnlyError
 from rack.shard.base import ShardSpec
-from rack.shard.lmdb import datafile
-from rack.shard.lmdb import operations as ops
-from rack.shard.lmdb.datafile import IDENTITY
-from rack.shard.lmdb.environment import Result
+from rack.shard.lmdb import datafile, operations, pages
 from rack.shard.lmdb.opening import identity, translated
-from rack.shard.lmdb.shard import LmdbShard
+from rack.shard.lmdb.reader import LmdbReader
+from rack.shard.lmdb.transactions import Result
 from rack.shard.snapshot import SnapshotShard
 from rack.system.disk import sync_path
 
 
-class LmdbSnapshot(SnapshotShard, LmdbShard):
-    """Reads as an LmdbShard does, but always in the one transaction."""
+class LmdbSnapshot(SnapshotShard, LmdbReader):
+    """Reads as a live shard does, but always in the one transaction."""
 
     @classmethod
-    def take(cls, live: LmdbShard) -> Self:
+    def take(cls, live: LmdbReader) -> Self:
         with live._lock:
             _make_ready(live)
             return cls(live, live._started(live._env.begin if live._unregistered else live._begin))
 
     @classmethod
     @contextmanager
-    def take_held(cls, live: LmdbShard) -> Iterator[Self]:
+    def take_held(cls, live: LmdbReader) -> Iterator[Self]:
         with live._lock:
             _make_ready(live)
             txn = live._started(live._begin_write)
@@ -49,7 +47,7 @@ class LmdbSnapshot(SnapshotShard, LmdbShard):
             finally:
                 txn.commit()  # of nothing; abort() would wait for other threads' copies of the environment
 
-    def __init__(self, live: LmdbShard, txn: Any) -> None:
+    def __init__(self, live: LmdbReader, txn: Any) -> None:
         self._spec = live._spec
         self._env, self._txn = live._env, txn
         self._main, self._long = live._main, live._long
@@ -57,8 +55,15 @@ class LmdbSnapshot(SnapshotShard, LmdbShard):
         self._begin = self._refuse_begin if live._unregistered else self._current
         self._start(live._snapshots)
 
+    suffix = ""
+    companions = ()
+    ordered = True
+
     def _new_lock(self) -> None:
-        LmdbShard._new_lock(self)
+        LmdbReader._new_lock(self)
+
+    def _new_journalling(self) -> None:
+        return None
 
     def _current(self, *args: Any) -> Any:
         """Stands for ``env.begin``."""
@@ -71,7 +76,7 @@ class LmdbSnapshot(SnapshotShard, LmdbShard):
         raise lmdb.Error("mdb_txn_begin")
 
     def contains(self, key: bytes) -> bool:
-        return self._read(ops.contains, key)
+        return self._read(operations.contains, key)
 
     def _read(self, body: Callable[..., Result], *args: Any) -> Result:
         with self._lock:
@@ -103,13 +108,10 @@ class LmdbSnapshot(SnapshotShard, LmdbShard):
         self._write_copy(spec.path)
         with open(spec.path, "r+b") as file:
             size = os.fstat(file.fileno()).st_size
-            room = datafile.rounded(size + 16 * datafile.PAGE)  # for the identity
-            datafile.extend(file.fileno(), size, room, spec.path)
-        try:
-            with datafile.open_alone(spec.path) as env, env.begin(write=True) as txn:
-                txn.put(IDENTITY, identity(spec))
-        except lmdb.Error as error:
-            raise translated(error, spec.path) from error
+            datafile.extend(file.fileno(), size, datafile.rounded(size), spec.path)
+            # In its place, which no transaction does: that would leave the source's identity in a free page, and a
+            # repair goes by any that it finds. It is as long, and that of the first key.
+            os.pwrite(file.fileno(), identity(spec), pages.first_value_at(file.fileno()))
         sync_path(spec.path)
 
     def _write_copy(self, path: str) -> None:
@@ -141,7 +143,7 @@ class LmdbSnapshot(SnapshotShard, LmdbShard):
         self._env = None
 
 
-def _make_ready(live: LmdbShard) -> None:
+def _make_ready(live: LmdbReader) -> None:
     live.version()  # opens it again, in a forked child
     path = live._spec.path
     if live._unregistered and not os.statvfs(path).f_flag & os.ST_RDONLY:

@@ -1,4 +1,4 @@
-"""The database of an SQLite shard: opening, transactions, fork. What is stored in it is :mod:`.sqlite3`'s.
+"""The database of an SQLite shard: opening, transactions, fork. What is done in one stands in :mod:`.operations`.
 
 Writers queue at a flock on a file of their own, because SQLite's busy handler sleeps and retries, which is neither
 fair nor fast. Opening and closing take it too, so that nobody meets the first opener's recovery or the last closer's
@@ -36,7 +36,7 @@ from rack.errors import (
 from rack.shard.base import ShardSpec
 from rack.shard.problem import Problem, corrupt, identity_problem, read_only
 from rack.shard.snapshot import Snapshots
-from rack.system.lockfile import flock_within
+from rack.system.flock import flock_within
 
 Result = TypeVar("Result")
 

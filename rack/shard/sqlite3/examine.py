@@ -9,16 +9,12 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from rack.errors import CorruptShardError, LockTimeoutError, ReentrantWriteError, StorePathError
 from rack.shard.base import Examined, Pair, ShardSpec
 from rack.shard.problem import Problem, identity_problem
-from rack.shard.sqlite3.database import ERRORS, connect, header_problem, identity, roll_back, translated
-from rack.system.lockfile import path_error
-
-if TYPE_CHECKING:
-    from rack.shard.sqlite3.shard import SqliteShard
+from rack.shard.sqlite3.database import ERRORS, SqliteDatabase, connect, header_problem, identity, roll_back, translated
+from rack.system.disk import path_error
 
 _FINDINGS = 100
 _BLOCK_BYTES = 1 << 20
@@ -43,7 +39,7 @@ def examine_file(spec: ShardSpec, alone: bool) -> Examined:
         raise StorePathError(f"{spec.path} cannot be examined: {error}") from error
 
 
-def examine_open(shard: SqliteShard, timeout: float | None) -> Examined:
+def examine_open(shard: SqliteDatabase, timeout: float | None) -> Examined:
     """As :meth:`rack.shard.base.Shard.examine`."""
     if not shard._lock.acquire(timeout=-1 if timeout is None else timeout):
         raise LockTimeoutError(f"{shard.path}: another thread's write is still waiting; not examined")

@@ -18,21 +18,25 @@ from rack.errors import ReadOnlyError
 from rack.shard.base import ShardSpec
 from rack.shard.snapshot import SnapshotShard
 from rack.shard.sqlite3.database import connect, identity, roll_back, translated
-from rack.shard.sqlite3.shard import SqliteShard
+from rack.shard.sqlite3.reader import SqliteReader
 from rack.system.disk import sync_path
 
 
-class SqliteSnapshot(SnapshotShard, SqliteShard):
-    """Reads as an SqliteShard does, through a connection that is in a transaction."""
+class SqliteSnapshot(SnapshotShard, SqliteReader):
+    """Reads as a live shard does, through a connection that is in a transaction."""
+
+    suffix = ""
+    companions = ()
+    ordered = True
 
     @classmethod
-    def take(cls, live: SqliteShard) -> Self:
+    def take(cls, live: SqliteReader) -> Self:
         # The live connection stays open meanwhile: nobody meets the work of a first opener or a last closer.
         return live._read(lambda _: cls(live))
 
     @classmethod
     @contextmanager
-    def take_held(cls, live: SqliteShard) -> Iterator[Self]:
+    def take_held(cls, live: SqliteReader) -> Iterator[Self]:
         with live._lock:
             connection = live._connected()  # opening queues as well, so that comes first
             with _queued(live):
@@ -45,7 +49,7 @@ class SqliteSnapshot(SnapshotShard, SqliteShard):
                 finally:
                     roll_back(connection)
 
-    def __init__(self, live: SqliteShard) -> None:
+    def __init__(self, live: SqliteReader) -> None:
         self._spec = live._spec
         self._connection = live._connect()
         try:
@@ -99,7 +103,7 @@ def _begin(connection: sqlite3.Connection) -> None:
 
 
 @contextmanager
-def _queued(live: SqliteShard) -> Iterator[None]:
+def _queued(live: SqliteReader) -> Iterator[None]:
     """Keep out writers: be the first in their queue. A reader has no descriptor of it."""
     try:
         fd = os.open(live._spec.path + "-lock", os.O_RDONLY | os.O_CLOEXEC)

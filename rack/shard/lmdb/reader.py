@@ -1,0 +1,64 @@
+"""What can be read of an LMDB shard, live or as a snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rack.shard.base import BLOCK_ITEMS, Shard
+from rack.shard.lmdb import operations
+from rack.shard.lmdb.opening import MAX_KEY
+from rack.shard.lmdb.sealed import PLAIN, unseal
+from rack.shard.lmdb.transactions import LmdbTransactions
+
+
+class LmdbReader(LmdbTransactions, Shard):
+    @property
+    def unprotected(self) -> bool:  # type: ignore[override]
+        return self._unregistered
+
+    # The most frequent operations carry their own transaction, and take the lock by hand, which is 0.1 us faster than
+    # `with`. Taking it inside `try` is what makes that safe: a KeyboardInterrupt may come right behind it. An
+    # lmdb.Error is left to _read, which does it all again.
+
+    def get(self, key: bytes) -> bytes | None:
+        if len(key) > 1:
+            try:
+                self._acquire()
+                value: bytes | None = self._begin().get(key)
+            except BaseException as error:
+                self._give_up(error)
+            else:
+                self._release()
+                if value is not None:
+                    return value if len(value) <= PLAIN else unseal(value, self._spec.path)
+                if len(key) <= MAX_KEY:
+                    return None
+        return self._read(operations.get, key)
+
+    def contains(self, key: bytes) -> bool:
+        if len(key) > 1:
+            try:
+                self._acquire()
+                found: bool = self._begin(None, None, False, True).get(key) is not None  # a buffer: nothing is copied
+            except BaseException as error:
+                self._give_up(error)
+            else:
+                self._release()
+                if found or len(key) <= MAX_KEY:
+                    return found
+        return self._read(operations.contains, key)
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        return self._read(operations.get_many, keys)
+
+    def scan(
+        self, start: bytes, stop: bytes | None, reverse: bool, values: bool, limit: int = BLOCK_ITEMS
+    ) -> list[Any]:
+        return self._read(operations.scan, start, stop, reverse, values, limit)
+
+    def count(self) -> int:
+        return self._read(operations.count)
+
+    def version(self) -> int:
+        return self._read(operations.version)

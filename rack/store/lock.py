@@ -1,0 +1,95 @@
+"""``NAME.rack-lock``: held shared by every process that has the store open, exclusively by one that replaces files.
+
+A flock belongs to the open file description, which a fork shares. A child therefore closes its copy, which leaves the
+parent's lock alone, and takes a lock of its own; it never unlocks the inherited one.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import time
+
+from rack.errors import StoreInUseError
+from rack.system.disk import path_error
+from rack.system.flock import attempt, flock_within, holders, pause
+
+
+class StoreLock:
+    """The lock of the store at ``path``. Not thread-safe: the registry's lock is held around its use."""
+
+    def __init__(self, path: str, readonly: bool = False) -> None:
+        self.path = path + ".rack-lock"
+        self._readonly = readonly
+        self._fd: int | None = None
+
+    def _open(self) -> int | None:
+        if self._fd is None:
+            flags = os.O_RDONLY if self._readonly else os.O_RDWR | os.O_CREAT
+            try:
+                self._fd = os.open(self.path, flags | os.O_CLOEXEC, 0o666)
+            except OSError as error:
+                if self._readonly:
+                    return None  # a store on read-only media has no lock file to hold, and nobody who replaces files
+                raise path_error(error, self.path) from error
+        return self._fd
+
+    def share(self, timeout: float | None = None) -> None:
+        """Hold the lock shared; waits for a process that creates the store or replaces its files."""
+        fd = self._open()
+        if fd is None:
+            return
+        flock_within(timeout, fd, fcntl.LOCK_SH, self.path)
+
+    def claim(self) -> bool:
+        """Hold the lock exclusively if no other process holds it."""
+        return self._attempt(fcntl.LOCK_EX)
+
+    def claim_or_raise(self, purpose: str) -> None:
+        """Hold the lock exclusively, or raise StoreInUseError with the processes in the way."""
+        deadline = time.monotonic() + 0.15  # others may be just looking whether the store exists
+        patience = time.monotonic() + 30  # and one who has it exclusively makes it, or has it on the disk and closes it
+        while not self.claim():
+            now = time.monotonic()
+            if now > patience or (now > deadline and self._attempt(fcntl.LOCK_SH)):
+                break
+            pause()
+        else:
+            return
+        raise StoreInUseError(
+            errno.EBUSY, f"cannot {purpose}: the store is open in {holders(self.path)}; close it there first", self.path
+        )
+
+    def alone(self) -> bool:
+        """Hold the lock exclusively if nobody has the store open, and return True; else do not hold it.
+
+        Who opens the store waits as long as the lock is held exclusively. A store without a lock file is open nowhere.
+        """
+        if self._open() is None:
+            return not os.path.lexists(self.path)
+        if self.claim():
+            return True
+        self.close()  # the last one to close the store is to find itself alone
+        return False
+
+    def _attempt(self, kind: int) -> bool:
+        fd = self._open()
+        assert fd is not None
+        return attempt(fd, kind)
+
+    def is_current(self) -> bool:
+        """Return whether the file at the path is the one that is locked."""
+        if self._fd is None:
+            return self._readonly
+        try:
+            there = os.stat(self.path)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(there, os.fstat(self._fd))
+
+    def close(self) -> None:
+        """Release the lock (in a forked child: the child's copy of it)."""
+        if self._fd is not None:
+            fd, self._fd = self._fd, None
+            os.close(fd)

@@ -1,0 +1,47 @@
+"""Stores with durability "everysec", and power failures for them.
+
+A power failure is played with :func:`fail_power`: of the shards' own files there is nothing but noise, of the journals
+what was synced. (The simulation that takes any subset of pages is tests/powerfail/test_promises.py.)
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rack import PersistentDict
+
+Store = PersistentDict[Any, Any]
+
+
+def fail_power(path: Path, monkeypatch: pytest.MonkeyPatch, synced: bool = True) -> Path:
+    """Return the path of a copy of the store as a power failure may leave it; the system has booted since."""
+    place = path.parent / f"after-{time.monotonic_ns()}"
+    place.mkdir()
+    for file in path.parent.glob(f"{path.name}*"):
+        if file.name.endswith(".lmdb-lock"):
+            continue
+        data = bytearray(file.read_bytes())
+        if file.suffix == ".lmdb":
+            data[8192:] = os.urandom(max(0, len(data) - 8192))
+        elif "-journal-" in file.name and synced and not file.name.endswith("-new"):
+            end = struct.unpack_from("<Q", data, 2056)[0] or len(data)
+            data[max(end, 4096) :] = bytes(len(data) - max(end, 4096))
+        (place / file.name).write_bytes(data)
+    monkeypatch.setattr("rack.store.boot.boot_id", lambda: place.name)
+    return place / path.name
+
+
+def everysec(path: Path, **options: Any) -> Store:
+    return PersistentDict(path, durability="everysec", **options)
+
+
+def stop_keeper(d: Store) -> None:
+    assert d._held is not None
+    assert d._held._keeper is not None
+    d._held._keeper.stop()
