@@ -155,6 +155,10 @@ class Counter(Display):
     def so_far(self) -> str:
         return f"{int(self._done):,} of {counted(self._total, self._noun)} {self._participle}"
 
+    def __enter__(self) -> Self:
+        guard.is_making = bool(self._left)
+        return super().__enter__()
+
     def __exit__(self, exc_type: object, exc: BaseException | None, traceback: object) -> None:
         if isinstance(exc, Stopped) and self._left:
             self._participle += f"; {self._left}"

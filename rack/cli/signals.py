@@ -11,6 +11,7 @@ may be for ever (LMDB waits for some of its locks there), a thread sees to the s
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 import threading
@@ -32,8 +33,12 @@ _PATIENCE = 1.0
 _LONGEST = 30.0
 _AGAIN = 0.002
 
-#: How long the main thread may be in C before a signal is seen to without it, in seconds.
+# How long the main thread may be in C before a signal is seen to without it, in seconds; and if there are files then
+# that it should take away first.
 _STUCK = 2.0
+_STUCK_AT_WORK = 10.0
+_WAIT = 0.02  # seconds
+_ONE = 0.3  # seconds, within which several signals are one
 
 
 class Stopped(BaseException):
@@ -71,6 +76,7 @@ class Guard:
         self.patient = False
         self.signum: int | None = None  # the first one that came
         self.shown: Shown | None = None
+        self.is_making = False  # files, which are taken away if it is not finished
         #: ``rack.store.stillness.still``, once this process may have stores open.
         self.still: Callable[[float], AbstractContextManager[str]] = lambda patience: nullcontext("still")
         self._before: dict[int, Any] = {}
@@ -208,14 +214,17 @@ class Guard:
 
     # In the thread that watches:
 
-    def see_to(self, signum: int) -> None:
-        """Do what a signal asks for if the main thread does not."""
+    def see_to(self, signum: int, is_asked_again: Callable[[], bool]) -> None:
+        """Do what a signal asks for if the main thread does not, or not before it is asked for again."""
         ticks = self._ticks
         signal.pthread_kill(threading.main_thread().ident or 0, _POKE)
-        for _ in range(round(_STUCK / 0.02)):  # not by the clock: the process may be stopped meanwhile
-            time.sleep(0.02)
+        patience = _STUCK_AT_WORK if self.is_making else _STUCK
+        for waits in range(round(patience / _WAIT)):  # not by the clock: the process may be stopped meanwhile
+            time.sleep(_WAIT)
             if self._ticks != ticks or not self._before:  # it has noticed, or there is no guard any more
                 return
+            if is_asked_again() and waits > _ONE / _WAIT:
+                break
         if signum == signal.SIGTSTP:
             os.kill(os.getpid(), signal.SIGSTOP)
         else:
@@ -245,10 +254,13 @@ def _watch(guard: Guard | None) -> None:
 
 
 def _look(fd: int, guard: Guard) -> None:
+    def is_asked_again() -> bool:
+        return bool(select.select([fd], [], [], 0)[0]) and bool({*os.read(fd, 64)} & {*ENDING})
+
     try:
         while numbers := os.read(fd, 64):
             for signum in {*numbers} & {*ENDING, signal.SIGTSTP}:
-                guard.see_to(signum)
+                guard.see_to(signum, is_asked_again)
     finally:
         os.close(fd)
 
