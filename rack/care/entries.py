@@ -10,7 +10,7 @@ from typing import Any, Self
 from rack.codec import blind
 from rack.codec.keys import CANONICAL, KeyCodec, resolve_codec
 from rack.codec.serdes import PRESETS
-from rack.errors import DeserializationError, RackError
+from rack.errors import DeserializationError, RackError, told
 from rack.shard.base import Pair, unknown_hash
 from rack.shard.problem import Problem, corrupt
 from rack.store.manifest import Manifest, Request, digest_of, manifest_path, sha256
@@ -125,7 +125,7 @@ class Entries:
                 try:
                     canonical = codec.dumps(codec.loads(key))
                 except Exception as error:
-                    yield Problem("key", f"has a key that cannot be read ({error!r}): {key[:60]!r}")
+                    yield Problem("key", f"has a key that cannot be read ({told(error)}): {key[:60]!r}")
                 else:
                     if canonical != key:
                         yield Problem("key", f"has a key that is not in its canonical form: {key[:60]!r}")
@@ -137,5 +137,5 @@ class Entries:
                     load(value)
                 except Exception as error:
                     yield Problem(
-                        "value", f"has a value that cannot be read ({error!r}): {value[:60]!r}, of {key[:60]!r}"
+                        "value", f"has a value that cannot be read ({told(error)}): {value[:60]!r}, of {key[:60]!r}"
                     )

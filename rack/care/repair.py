@@ -14,7 +14,7 @@ from rack.care.guess import guess_manifest, read_identity, shard_files
 from rack.care.outcome import Report, ShardReport
 from rack.codec.keys import resolve_codec
 from rack.codec.serdes import MARSHAL, SerdesArgument, resolve
-from rack.errors import ManifestError, RackError, StoreFullError, StoreNotFoundError
+from rack.errors import ManifestError, RackError, StoreFullError, StoreNotFoundError, told
 from rack.shard import shard_class
 from rack.shard.base import IN_PLACE, STRAY, Pair, Salvaged, ShardSpec, unknown_hash
 from rack.shard.problem import Problem
@@ -218,7 +218,7 @@ class _Repair:
             full = path_error(error, self._remade)
             if isinstance(full, StoreFullError):
                 raise full from error
-            shard.add(f"has a journal that is of no use: {error}")
+            shard.add(f"has a journal that is of no use: {told(error)}")
             return None
 
     def _damage(self, shard: ShardReport, spec: ShardSpec, source: str | None) -> ShardReport | None:
@@ -245,7 +245,7 @@ class _Repair:
             try:
                 identity = read_identity(path)
             except OSError as error:
-                self._report.problems.append(f"{path} cannot be read: {error}")
+                self._report.problems.append(f"{path} cannot be read: {error.strerror}")
                 continue
             if identity is not None and identity.store_id != self._manifest.id:
                 self._report.problems.append(f"{path} belongs to another store ({identity.store_id}): it is left out")
@@ -316,7 +316,7 @@ def _to_its_end(items: Salvaged) -> Salvaged:
     except OSError as error:
         if isinstance(error, RackError):
             raise
-        yield Problem("structure", f"cannot be read to its end: {error}")
+        yield Problem("structure", f"cannot be read to its end: {error.strerror}")
 
 
 def _as_strays(items: Salvaged) -> Salvaged:

@@ -9,12 +9,13 @@ from typing import Any
 
 import click
 
-from rack import PersistentDict, UnorderedKeysError
+from rack import PersistentDict
 from rack.cli.arguments import store_argument, timeout_option
 from rack.cli.failure import Command
 from rack.cli.lines import write_lines, writer
 from rack.cli.output import check_open
 from rack.cli.stores import existing
+from rack.errors import UnorderedKeysError, told
 
 
 @click.command(cls=Command)
@@ -53,7 +54,7 @@ def scan(
         except UnorderedKeysError:
             raise
         except TypeError as error:
-            raise click.UsageError(str(error)) from error
+            raise click.UsageError(told(error)) from error
         write_key = writer(entries._key_codec.name)
         lines: Iterator[bytes]
         if isinstance(entries, PersistentDict):

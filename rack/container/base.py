@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 from rack.codec.serdes import unserializable
 from rack.container.batch import Batches
 from rack.container.handle import Handle, Name
-from rack.errors import DeserializationError, NotOpenError, SerializationError
+from rack.errors import DeserializationError, NotOpenError, SerializationError, told
 from rack.shard.spans import ALL, Span
 from rack.store import registry
 from rack.store.sharded import Store
@@ -53,7 +53,7 @@ class Container(Handle):
 
     def _unreadable(self, data: bytes, error: Exception) -> DeserializationError:
         return DeserializationError(
-            f"{self.name}: serdes {self._serdes.name!r} cannot load stored bytes ({error!r}): {data[:60]!r}"
+            f"{self.name}: serdes {self._serdes.name!r} cannot load stored bytes ({told(error)}): {data[:60]!r}"
         )
 
     # Many keys

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from rack.codec.keys import CANONICAL, KeyCodec, resolve_codec
 from rack.codec.serdes import MARSHAL, PRESETS, Serdes
-from rack.errors import ManifestError, MismatchError
+from rack.errors import ManifestError, MismatchError, told
 from rack.shard import DEFAULT_ENGINE, ENGINES, shard_class
 from rack.shard.base import ShardSpec
 from rack.system.disk import path_error, sync_directory
@@ -120,7 +120,7 @@ class Manifest(NamedTuple):
             content = json.loads(data)
             newer = content["format"] > FORMAT
         except (ValueError, KeyError, TypeError) as error:
-            raise ManifestError(f"{file} is not a Rack manifest ({error!r}); {_advice(file)}") from error
+            raise ManifestError(f"{file} is not a Rack manifest ({told(error)}); {_advice(file)}") from error
         if newer:
             too_new = ManifestError(
                 f"{file} has format {content['format']}; this Rack reads up to {FORMAT}. Upgrade with"
