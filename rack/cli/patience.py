@@ -74,6 +74,7 @@ class Wait:
     def go_on(self, error: LockTimeoutError, shard: Shard | None = None) -> None:
         """Return when it is time to try again what ended with ``error``, in ``shard``."""
         while True:
+            guard.stop_if_still()
             if guard.signum is not None:
                 raise error  # the end of what is held raises Stopped
             limit = self._patience.limit

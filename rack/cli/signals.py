@@ -149,7 +149,7 @@ class Guard:
         self._ticks += 1
         if self._stop_asked is None:
             self._stop_asked = time.monotonic()
-            self._stop_if_still()
+            self.stop_if_still()
 
     @contextmanager
     def in_one_piece(self) -> Iterator[None]:
@@ -160,8 +160,8 @@ class Guard:
         finally:
             self._whole = False
 
-    def _stop_if_still(self) -> None:
-        """Stop, or see to it that this is tried again."""
+    def stop_if_still(self) -> None:
+        """If that has been asked for, stop, or see to it that this is tried again."""
         if self._stop_asked is None or self._is_stopping:
             return
         self._is_stopping = True
@@ -206,7 +206,7 @@ class Guard:
             raise Stopped(self.signum)
         if self._is_stopping:
             return
-        self._stop_if_still()
+        self.stop_if_still()
         self._set_alarm()
 
     def _on_poke(self, signum: int, frame: FrameType | None) -> None:

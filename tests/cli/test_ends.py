@@ -30,10 +30,10 @@ WORKERS = pytest.mark.parametrize("workers", [1, 3])
 @contextmanager
 def running(*args: object, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
     """A command in a process group of its own, of which nothing may be left at the end of the body."""
-    options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-    with subprocess.Popen(
-        [*RACK, *map(str, args)], env=ENVIRONMENT, start_new_session=True, bufsize=0, **options
-    ) as process:
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    # In the same session: else Ctrl-Z would not stop it, as there would be nobody to continue it.
+    options = {"process_group": 0, "bufsize": 0, "env": ENVIRONMENT, **pipes, **options}
+    with subprocess.Popen([*RACK, *map(str, args)], **options) as process:
         try:
             yield process
             process.wait(30)
