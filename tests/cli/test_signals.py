@@ -1,0 +1,405 @@
+"""Ctrl-C and its like, at any moment: during imports, in a finalizer, while Python runs C, where it was ignored."""
+
+from __future__ import annotations
+
+import os
+import pty
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from rack import PersistentSet
+from rack.cli.signals import Guard, Stopped
+from tests.cli.test_ends import ENVIRONMENT, RACK, elements, pipe_of, running
+from tests.cli.test_stopped import lines_of
+from tests.support.processes import end_sound as end_sound
+
+# The first moments
+
+
+def _first_line() -> float:
+    """Return after how many seconds a new interpreter comes to the first line of a program of its own."""
+    times = []
+    for _ in range(5):
+        started = time.monotonic()
+        subprocess.run([sys.executable, "-c", "pass"], env=ENVIRONMENT, check=True)
+        times.append(time.monotonic() - started)
+    return sorted(times)[2]
+
+
+#: What an end by Ctrl-C shows that came before the command's own first line. That is Python's, and Python tells it.
+PYTHONS_OWN = ("site", "runpy", "init_sys_streams", "<frozen", "import path entry", "bin/rack", "most recent call last")
+
+
+@pytest.mark.parametrize("entry", ["script", "module"])
+def test_ctrl_c_at_any_moment_of_the_start_ends_it_by_that_signal_and_quietly(
+    tmp_path: Path, entry: str, seed: int, long: bool
+) -> None:
+    """...from the command's first line on, which comes before its imports and milliseconds after Python's own start."""
+    rng = random.Random(seed)
+    script = tmp_path / "rack"
+    script.write_text("import sys\nfrom rack.cli import main\nif __name__ == '__main__':\n    sys.exit(main())\n")
+    command = [sys.executable, str(script)] if entry == "script" else RACK
+    start = _first_line()
+    loud = quiet = 0
+    count = 400 if long else 50
+    for _ in range(count):
+        with subprocess.Popen(
+            [*command, "dedup", str(tmp_path / "s")],
+            env={name: value for name, value in ENVIRONMENT.items() if name != "PYTHONWARNINGS"},  # of unclosed files
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process:
+            delay = rng.uniform(0, 0.15)
+            time.sleep(delay)
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                assert delay < 2 * start, "it has lost the signal"  # Python has, in its own start
+                continue
+            error = pipe_of(process.stderr).read().decode()
+        if error:
+            loud += 1
+            assert any(own in error for own in PYTHONS_OWN), error
+            assert delay < 3 * start + 0.02, (delay, start, error)
+        else:
+            quiet += 1
+            assert process.returncode == -signal.SIGINT, delay
+    assert quiet > count / 2, f"{loud} of {count} are told by Python"
+
+
+def test_nothing_is_imported_before_ctrl_c_is_seen_to() -> None:
+    script = """
+        import sys
+        before = set(sys.modules)
+        from rack.cli import main
+        print(sorted(name for name in set(sys.modules) - before if name not in sys.builtin_module_names))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], env=ENVIRONMENT, capture_output=True, check=True, text=True
+    )
+    frozen = "'importlib', 'importlib._bootstrap', 'importlib._bootstrap_external'"  # which are there anyway
+    assert done.stdout == f"['__future__', {frozen}, 'rack', 'rack.cli', 'rack.system', 'rack.system.imports']\n"
+
+
+# Where it was ignored from the start, as by a shell's `&`
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> Path:
+    for name, numbers in (("a", range(30_000)), ("b", range(10_000, 40_000))):
+        with PersistentSet[bytes](tmp_path / name, serdes="bytes", shards=2) as store:
+            store.update(b"%d" % number for number in numbers)
+    (tmp_path / "f").write_bytes(b"".join(b"%d %s\n" % (number, b"x" * 60) for number in range(60_000)))
+    return tmp_path
+
+
+COMMANDS = [
+    ["dedup", "s", "f", "--count"],
+    ["dedup", "s", "f", "--workers", "2", "--count"],
+    ["scan", "a"],
+    ["union", "a", "b"],
+    ["union", "a", "b", "-o", "out", "--workers", "2"],
+    ["compare", "a", "b", "--workers", "2"],
+    ["copy", "a", "out", "--workers", "2"],
+    ["backup", "a", "out"],
+    ["verify", "a", "--workers", "2"],
+    ["repair", "a"],
+    ["demo", "--dir", ".", "--megabytes", "1"],
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_goes_on_ignoring_ctrl_c(command: list[str], stores: Path) -> None:
+    def ignore() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    options = {"cwd": stores, "preexec_fn": ignore}
+    with running(*command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options) as process:
+        while process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
+            time.sleep(0.01)
+    assert process.returncode == (1 if command[0] == "compare" else 0)
+
+
+def test_it_goes_on_ignoring_ctrl_c_behind_an_ampersand_and_ends_by_sigterm(tmp_path: Path) -> None:
+    script = f'mkfifo pipe; "{sys.executable}" -m rack dedup s < pipe > out & echo $!; wait $!; echo $?'
+    with subprocess.Popen(
+        ["sh", "-c", script], cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as shell:
+        pid = int(pipe_of(shell.stdout).readline())
+        while not (tmp_path / "pipe").exists():
+            time.sleep(0.01)
+        with open(tmp_path / "pipe", "wb", buffering=0) as pipe:
+            pipe.write(b"a\n")
+            while not (tmp_path / "out").exists() or (tmp_path / "out").read_bytes() != b"a\n":
+                time.sleep(0.01)
+            os.kill(pid, signal.SIGINT)
+            pipe.write(b"b\n")
+            while (tmp_path / "out").read_bytes() != b"a\nb\n":
+                time.sleep(0.01)
+            os.kill(pid, signal.SIGTERM)
+            assert pipe_of(shell.stdout).read() == b"143\n"
+
+
+# How far it came
+
+
+LONG = [
+    (["dedup", "s", "f"], "interrupted: ... lines read, ... new, 0 seen before; ... of 42.7 MB"),
+    (["dedup", "s", "f", "--workers", "2"], "interrupted: ... lines read, ... new, 0 seen before; ... of 42.7 MB"),
+    (["copy", "c", "out"], "interrupted: ... of 1,500,000 entries copied; out was not made"),
+    (["copy", "c", "out", "--workers", "2"], "interrupted: ... of 1,500,000 entries copied; out was not made"),
+    (["union", "c", "c", "-o", "out"], "interrupted: ... of 3,000,000 elements read; out was not made"),
+    (["compare", "c", "c"], "interrupted: ... of 3,000,000 entries compared"),
+    (["verify", "c"], "interrupted: ... of 2 shards verified"),
+    (["repair", "c"], "interrupted: ... of ... entries kept; no store was made"),
+]
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("large")
+    (directory / "f").write_bytes(b"".join(b"%d %s\n" % (number, b"x" * 60) for number in range(630_000)))
+    with PersistentSet[bytes](directory / "c", serdes="bytes", shards=2) as store:
+        store.update(b"%d" % number for number in range(1_500_000))
+    return directory
+
+
+def interrupt_late(process: subprocess.Popen[bytes], signum: signal.Signals) -> None:
+    """End a command after more than a second: of which it spends the most stopped, as it would be done before."""
+    assert pipe_of(process.stderr).readline()  # a line about its progress: it is at work
+    os.kill(process.pid, signal.SIGSTOP)
+    time.sleep(1.1)
+    os.kill(process.pid, signum)
+    os.kill(process.pid, signal.SIGCONT)
+    assert process.wait(10) == -signum
+
+
+@pytest.mark.parametrize(("command", "said"), LONG, ids=[" ".join(command) for command, _ in LONG])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_command_that_was_long_at_work_says_how_far_it_came(
+    command: list[str], said: str, large: Path, signum: signal.Signals
+) -> None:
+    before = {*large.iterdir()}
+    with running(*command, "--progress", "0.001", cwd=large, stdout=subprocess.DEVNULL) as process:
+        interrupt_late(process, signum)
+        line = pipe_of(process.stderr).read().decode().splitlines(keepends=True)[-1]
+    pattern = f"rack {command[0]}: {said}\n".split("...")
+    for part in pattern:
+        assert part in line, (pattern, line)
+        line = line[line.index(part) + len(part) :]
+    assert line == ""
+    if command[0] == "dedup":
+        for file in large.glob("s[.-]*"):
+            file.unlink()
+    assert {*large.iterdir()} == before
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_it_says_is_what_it_has_stored(workers: int, large: Path, tmp_path: Path) -> None:
+    args = ["dedup", tmp_path / "s", "f", "--workers", workers, "--progress", "0.001"]
+    with running(*args, cwd=large, stdout=subprocess.DEVNULL) as process:
+        interrupt_late(process, signal.SIGINT)
+        line = pipe_of(process.stderr).read().decode().splitlines()[-1]
+    new = int(line.split(" read, ")[1].split(" new")[0].replace(",", ""))
+    assert new == len(elements(tmp_path / "s")) > 0
+
+
+def test_quiet_and_short_ones_say_nothing(large: Path, tmp_path: Path) -> None:
+    for args in (["-q"], []):
+        with running("dedup", tmp_path / "s", *args, stdin=subprocess.PIPE) as process:
+            pipe_of(process.stdin).write(b"a\n")
+            started = time.monotonic()
+            while "s.rack" not in os.listdir(tmp_path):
+                time.sleep(0.01)
+            time.sleep(1.2 if args else 0.05)
+            os.kill(process.pid, signal.SIGINT)
+            assert process.wait(10) == -signal.SIGINT
+            if args or time.monotonic() - started < 0.9:
+                assert pipe_of(process.stderr).read() == b""
+
+
+# Exceptions that Python drops
+
+
+def test_a_signal_that_comes_in_a_finalizer_is_not_lost(capfd: pytest.CaptureFixture[str]) -> None:
+    class Late:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            for _ in range(1000):  # here Stopped is raised, and dropped
+                pass
+
+    def collect() -> None:
+        late = Late()
+        del late
+        time.sleep(5)
+
+    started = time.monotonic()
+    with pytest.raises(Stopped) as stopped, Guard():
+        collect()
+    assert stopped.value.signum == signal.SIGTERM
+    assert time.monotonic() - started < 3
+    assert capfd.readouterr().err == ""
+
+
+def test_other_exceptions_in_finalizers_are_told_as_ever() -> None:
+    script = """
+        from rack.cli.signals import Guard
+        class Broken:
+            def __del__(self): raise ValueError("mine")
+        with Guard():
+            Broken()
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], env=ENVIRONMENT, capture_output=True, check=True, text=True
+    )
+    assert "ValueError: mine" in done.stderr
+
+
+def test_a_signal_in_what_is_held_is_how_it_ends_whatever_that_raises() -> None:
+    guard = Guard()
+
+    def work() -> None:
+        with guard.held():
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise ValueError("in the middle")
+
+    with guard, pytest.raises(Stopped):
+        work()
+
+
+def test_everything_is_as_it_was_behind_a_guard() -> None:
+    numbers = (*(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP), signal.SIGALRM, signal.SIGURG)
+    before = [signal.getsignal(number) for number in numbers], sys.unraisablehook
+    with Guard():
+        assert signal.getsignal(signal.SIGTSTP) not in (signal.SIG_DFL, before[0][3])
+    assert ([signal.getsignal(number) for number in numbers], sys.unraisablehook) == before
+
+
+# While the main thread is in C
+
+#: A program that waits in C, where no handler of Python's runs, for ten seconds; or until it is ended.
+STUCK = """
+    import ctypes, sys
+    from rack.cli.signals import Stopped, guard
+    libc = ctypes.CDLL(None)
+    mask = (ctypes.c_ulong * 16)(*[2 ** 64 - 1] * 16)
+    guard.is_making = "making" in sys.argv
+    try:
+        with guard:
+            print("waits", flush=True)
+            libc.poll.argtypes = [ctypes.c_void_p, ctypes.c_ulong, ctypes.c_int]
+            mutex = (ctypes.c_long * 8)()
+            libc.pthread_mutex_init(mutex, None)
+            libc.pthread_mutex_lock(mutex)
+            libc.pthread_mutex_lock(mutex)  # as LMDB does
+    except Stopped as stopped:
+        stopped.die()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="knows how Linux keeps a mutex")
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_it_even_where_it_waits_in_c_for_ever(signum: signal.Signals) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(STUCK)],
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        process_group=0,
+    ) as process:
+        try:
+            assert pipe_of(process.stdout).readline() == b"waits\n"
+            time.sleep(0.2)
+            os.kill(process.pid, signal.SIGTSTP)
+            deadline = time.monotonic() + 20
+            while not (os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOHANG)):
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            os.kill(process.pid, signal.SIGCONT)
+            time.sleep(0.2)
+            assert process.poll() is None
+            os.kill(process.pid, signum)
+            assert process.wait(20) == -signum
+            assert pipe_of(process.stderr).read() == b""
+        finally:
+            process.kill()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="knows how Linux keeps a mutex")
+def test_what_makes_files_is_given_more_time_unless_it_is_asked_again() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(STUCK), "making"], env=ENVIRONMENT, stdout=subprocess.PIPE
+    ) as process:
+        try:
+            assert pipe_of(process.stdout).readline() == b"waits\n"
+            time.sleep(0.2)
+            os.kill(process.pid, signal.SIGINT)
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(4)
+            os.kill(process.pid, signal.SIGINT)
+            assert process.wait(5) == -signal.SIGINT
+        finally:
+            process.kill()
+
+
+# The terminal
+
+
+def test_ctrl_z_takes_the_bar_away_and_gives_the_cursor_back(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    os.set_blocking(ours, False)
+    shown = b""
+
+    def listen(until: bytes) -> None:
+        nonlocal shown
+        deadline = time.monotonic() + 20
+        while until not in shown:
+            assert time.monotonic() < deadline, shown
+            try:
+                shown += os.read(ours, 1 << 16)
+            except BlockingIOError:
+                time.sleep(0.01)
+
+    with running(
+        *("dedup", tmp_path / "s"),
+        stdin=subprocess.PIPE,
+        stderr=theirs,
+        env={**ENVIRONMENT, "TERM": "xterm", "COLUMNS": "120"},
+    ) as process:
+        os.close(theirs)
+        pipe_of(process.stdin).write(b"a\n")
+        listen(b"1 line, ")
+        assert shown.count(b"\x1b[?25l") == shown.count(b"\x1b[?25h") + 1  # the cursor is hidden
+        os.kill(process.pid, signal.SIGTSTP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+        listen(b"\x1b[?25h")
+        os.kill(process.pid, signal.SIGCONT)
+        shown = b""
+        pipe_of(process.stdin).write(b"b\n")
+        listen(b"2 lines, ")  # and it is there again
+        pipe_of(process.stdin).close()
+        assert process.wait(10) == 0
+    os.close(ours)
+
+
+def test_workers_that_are_told_to_end_while_they_wait_do_so(tmp_path: Path) -> None:
+    with running("dedup", tmp_path / "s", "--workers", 2, stdin=subprocess.PIPE) as process:
+        pipe_of(process.stdin).write(b"a\n")
+        assert pipe_of(process.stdout).read(2) == b"a\n"
+        time.sleep(1.1)
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(10) == -signal.SIGTERM
+        assert lines_of(process, "interrupted") == (
+            "rack dedup: interrupted: 1 line read, 1 new, 0 seen before; 2 bytes\n"
+        )
