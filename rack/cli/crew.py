@@ -87,19 +87,20 @@ class Crew(Generic[Task, Report]):
         """Take in what the workers say; wait for it for at most ``seconds``."""
         for connection in wait(list(self._workers), seconds):
             assert isinstance(connection, Connection)
-            try:
-                kind, content = connection.recv()
-            except (EOFError, ConnectionError):
-                self._lost(connection)
+            with guard.held():  # a message is read as a whole, and counts
+                try:
+                    kind, content = connection.recv()
+                except (EOFError, ConnectionError):
+                    self._lost(connection)
+                if kind == "report":
+                    self._receive(content)
             if kind == "ready":
                 self._ready.append(connection)
-            elif kind == "report":
-                self._receive(content)
             elif kind == "said":
                 self._say(content)
             elif kind == "stopped":
                 raise Stopped(content)
-            else:
+            elif kind == "failed":
                 raise Failure(content)
 
     def _send(self, connection: Connection, message: tuple[str, Task | None]) -> None:
@@ -173,7 +174,7 @@ class Crew(Generic[Task, Report]):
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
                 self._job(self._tasks(connection), lambda report: connection.send(("report", report)))
             finally:
-                for signum in ENDING:
+                for signum in (*ENDING, signal.SIGALRM):
                     signal.signal(signum, signal.SIG_IGN)
         except (EOFError, ConnectionError):
             pass  # the parent is gone

@@ -93,11 +93,12 @@ class Display(ABC):
         elif self._bar is not None and self._task is not None:
             self._next = now + REFRESH
             done, total, counts = self._state()
-            self._bar.update(self._task, completed=done, total=total, counts=counts)
-            if not self._is_shown:
-                self._is_shown = True
-                self._bar.start()
-            self._bar.refresh()
+            with guard.held(), guard.in_one_piece():  # else the cursor may stay hidden
+                self._bar.update(self._task, completed=done, total=total, counts=counts)
+                if not self._is_shown:
+                    self._is_shown = True
+                    self._bar.start()
+                self._bar.refresh()
 
     def say(self, message: str) -> None:
         """Print a line on standard error, above the bar."""

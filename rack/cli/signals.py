@@ -27,6 +27,9 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: How long a held signal may be kept waiting (a reader of the output that has stopped reading, say), in seconds.
 GRACE = 4.0
 
+#: After how long Stopped is raised again if it has come to nothing, in seconds.
+_LOST = 0.5
+
 # How long Ctrl-Z waits, in seconds: while the command itself waits for others, and at most, while others may wait for
 # it. And how often it tries.
 _PATIENCE = 1.0
@@ -80,21 +83,21 @@ class Guard:
         #: ``rack.store.stillness.still``, once this process may have stores open.
         self.still: Callable[[float], AbstractContextManager[str]] = lambda patience: nullcontext("still")
         self._before: dict[int, Any] = {}
-        self._holding = False
-        self._whole = False
-        self._end_by: float | None = None
-        self._is_lost = False  # Stopped was raised in a finalizer, and Python dropped it
+        self._held = 0  # how many blocks that are held it is in
+        self._whole = 0
+        self._end_by: float | None = None  # when Stopped is to be raised, in any case or again
         self._stop_asked: float | None = None
         self._is_stopping = False
         self._ticks = 0  # how often a handler has run
 
     def __enter__(self) -> Self:
+        # First what the others need, which goes last as well.
+        self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._on_alarm)
+        self._before[_POKE] = signal.signal(_POKE, self._on_poke)
         handlers = dict.fromkeys(ENDING, self._on_ending) | {signal.SIGTSTP: self._on_stop}
         for signum, handler in handlers.items():
             if signal.getsignal(signum) != signal.SIG_IGN:
                 self._before[signum] = signal.signal(signum, handler)
-        self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._on_alarm)
-        self._before[_POKE] = signal.signal(_POKE, self._on_poke)
         self._hook_before, sys.unraisablehook = sys.unraisablehook, self._on_unraisable
         self.watch()
         return self
@@ -105,10 +108,10 @@ class Guard:
 
     def __exit__(self, *exc_info: object) -> None:
         _watch(None)
-        signal.setitimer(signal.ITIMER_REAL, 0)
         sys.unraisablehook = self._hook_before
         while self._before:
             signum, handler = self._before.popitem()
+            signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signum, signal.SIG_DFL if handler is None else handler)
 
     # Ends
@@ -117,30 +120,26 @@ class Guard:
         self._ticks += 1
         if self.signum is None:
             self.signum = signum
-            if not self._holding:
-                raise Stopped(signum)
-            self._end_by = time.monotonic() + GRACE
+            self._end_by = time.monotonic() + (GRACE if self._held else _LOST)
             self._set_alarm()
+            if not self._held:
+                raise Stopped(signum)
         elif not self.patient:
             raise Stopped(self.signum)
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """The body is finished before a signal ends the command. Then that is how it ends, whatever the body raised."""
-        self._holding = True
+        self._held += 1
         try:
             yield
         finally:
-            self._holding = False
-            self._end_by = None
-            if self.signum is not None:
+            self._held -= 1
+            if self.signum is not None and not self._held:
                 raise Stopped(self.signum)
 
     def _on_unraisable(self, unraisable: sys.UnraisableHookArgs) -> None:
-        if isinstance(unraisable.exc_value, Stopped):
-            self._is_lost = True
-            self._set_alarm()
-        else:
+        if not isinstance(unraisable.exc_value, Stopped):
             self._hook_before(unraisable)
 
     # Stops
@@ -154,11 +153,11 @@ class Guard:
     @contextmanager
     def in_one_piece(self) -> Iterator[None]:
         """Other processes may be waiting for the end of the body: it is not stopped there, for a while."""
-        self._whole = True
+        self._whole += 1
         try:
             yield
         finally:
-            self._whole = False
+            self._whole -= 1
 
     def stop_if_still(self) -> None:
         """If that has been asked for, stop, or see to it that this is tried again."""
@@ -193,17 +192,20 @@ class Guard:
 
     def _set_alarm(self) -> None:
         now = time.monotonic()
-        due = [now + _AGAIN] if self._is_lost or self._stop_asked is not None else []
+        due = [now + _AGAIN] if self._stop_asked is not None else []
         if self._end_by is not None:
             due.append(self._end_by)
         signal.setitimer(signal.ITIMER_REAL, max(min(due) - now, 0.001) if due else 0)
 
     def _on_alarm(self, signum: int, frame: FrameType | None) -> None:
         self._ticks += 1
-        is_late = self._end_by is not None and time.monotonic() >= self._end_by
-        if self.signum is not None and (is_late or (self._is_lost and not self._holding)):
-            self._is_lost = False
-            raise Stopped(self.signum)
+        if self.signum is not None and self._end_by is not None and time.monotonic() >= self._end_by:
+            # Python drops an exception that is raised in a finalizer, and in some other places. Then Stopped is raised
+            # again; but not while it is on its way.
+            self._end_by = time.monotonic() + _LOST
+            self._set_alarm()
+            if not _is_unwinding():
+                raise Stopped(self.signum)
         if self._is_stopping:
             return
         self.stop_if_still()
@@ -232,6 +234,15 @@ class Guard:
 
 
 # The watching thread. It reads the signals' numbers from a pipe, into which Python's handler in C writes them at once.
+
+
+def _is_unwinding() -> bool:
+    """Whether what runs was called because Stopped was raised: to close and to remove things."""
+    error = sys.exc_info()[1]
+    while error is not None and not isinstance(error, Stopped):
+        error = error.__context__
+    return error is not None
+
 
 #: A signal that does nothing unless there is a handler.
 _POKE = signal.SIGURG

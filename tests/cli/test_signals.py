@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -23,18 +24,10 @@ from tests.support.processes import end_sound as end_sound
 # The first moments
 
 
-def _first_line() -> float:
-    """Return after how many seconds a new interpreter comes to the first line of a program of its own."""
-    times = []
-    for _ in range(5):
-        started = time.monotonic()
-        subprocess.run([sys.executable, "-c", "pass"], env=ENVIRONMENT, check=True)
-        times.append(time.monotonic() - started)
-    return sorted(times)[2]
-
-
-#: What an end by Ctrl-C shows that came before the command's own first line. That is Python's, and Python tells it.
-PYTHONS_OWN = ("site", "runpy", "init_sys_streams", "<frozen", "import path entry", "bin/rack", "most recent call last")
+#: What may be in a traceback: Python's own start, and what comes before the command's first line.
+EARLY = re.compile(
+    r"<frozen .*|.*/bin/.*|.*/rack|.*/rack/(__init__|__main__|cli/__init__|system/imports)\.py|.*/site.*"
+)
 
 
 @pytest.mark.parametrize("entry", ["script", "module"])
@@ -46,8 +39,7 @@ def test_ctrl_c_at_any_moment_of_the_start_ends_it_by_that_signal_and_quietly(
     script = tmp_path / "rack"
     script.write_text("import sys\nfrom rack.cli import main\nif __name__ == '__main__':\n    sys.exit(main())\n")
     command = [sys.executable, str(script)] if entry == "script" else RACK
-    start = _first_line()
-    loud = quiet = 0
+    loud = quiet = lost = 0
     count = 400 if long else 50
     for _ in range(count):
         with subprocess.Popen(
@@ -64,17 +56,17 @@ def test_ctrl_c_at_any_moment_of_the_start_ends_it_by_that_signal_and_quietly(
                 process.wait(5)
             except subprocess.TimeoutExpired:
                 process.kill()
-                assert delay < 2 * start, "it has lost the signal"  # Python has, in its own start
+                lost += 1  # by Python, in its own start
                 continue
             error = pipe_of(process.stderr).read().decode()
         if error:
             loud += 1
-            assert any(own in error for own in PYTHONS_OWN), error
-            assert delay < 3 * start + 0.02, (delay, start, error)
+            assert all(map(EARLY.fullmatch, re.findall('File "(.*?)"', error))), error
         else:
             quiet += 1
             assert process.returncode == -signal.SIGINT, delay
     assert quiet > count / 2, f"{loud} of {count} are told by Python"
+    assert lost < count / 25
 
 
 def test_nothing_is_imported_before_ctrl_c_is_seen_to() -> None:
@@ -177,7 +169,11 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def interrupt_late(process: subprocess.Popen[bytes], signum: signal.Signals) -> None:
     """End a command after more than a second: of which it spends the most stopped, as it would be done before."""
-    assert pipe_of(process.stderr).readline()  # a line about its progress: it is at work
+    while True:
+        line = pipe_of(process.stderr).readline()
+        assert line, "it has ended"
+        if b" 0 lines" not in line:  # about its progress: it is at work
+            break
     os.kill(process.pid, signal.SIGSTOP)
     time.sleep(1.1)
     os.kill(process.pid, signum)
@@ -250,6 +246,28 @@ def test_a_signal_that_comes_in_a_finalizer_is_not_lost(capfd: pytest.CaptureFix
     assert stopped.value.signum == signal.SIGTERM
     assert time.monotonic() - started < 3
     assert capfd.readouterr().err == ""
+
+
+def test_a_signal_that_somebody_drops_is_not_lost_and_not_raised_again_while_things_are_closed() -> None:
+    done: list[str] = []
+
+    def work() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        except BaseException:
+            done.append("dropped")
+        try:
+            time.sleep(5)
+        finally:
+            time.sleep(1.5)  # what has to be closed takes its time
+            done.append("closed")
+
+    started = time.monotonic()
+    with pytest.raises(Stopped), Guard():
+        work()
+    assert done == ["dropped", "closed"]
+    assert 1.5 < time.monotonic() - started < 4
 
 
 def test_other_exceptions_in_finalizers_are_told_as_ever() -> None:
