@@ -8,8 +8,6 @@ True
 
 from __future__ import annotations
 
-from importlib import import_module
-
 from rack.system.imports import importing
 
 TYPE_CHECKING = False  # as typing has it, without importing that
@@ -89,6 +87,8 @@ if not TYPE_CHECKING:  # a type checker would believe that any name is there
         if name not in _LATER:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         with importing:
+            from importlib import import_module
+
             found = globals()[name] = getattr(import_module(_LATER[name]), name)
         return found
 
