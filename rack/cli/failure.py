@@ -58,9 +58,10 @@ def forget() -> None:
 
 def as_given(text: str) -> str:
     """Return a text for the user, in which the paths that he has written are as he has written them."""
-    for path in sorted(_given, key=len, reverse=True):
-        text = re.sub(rf"(?<![\w/.-]){re.escape(path)}(?![^\s/'\"`.,:;)-])", lambda _: _given[path], text)  # noqa: B023
-    return text
+    if not _given:
+        return text
+    paths = "|".join(re.escape(path) for path in sorted(_given, key=len, reverse=True))
+    return re.sub(rf"(?<![\w/.-])({paths})(?![^\s/'\"`.,:;)-])", lambda found: _given[found[1]], text)
 
 
 class Failure(click.ClickException):
