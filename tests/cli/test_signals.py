@@ -40,6 +40,9 @@ def test_ctrl_c_at_any_moment_of_the_start_ends_it_by_that_signal_and_quietly(
     script = tmp_path / "rack"
     script.write_text("import sys\nfrom rack.cli import main\nif __name__ == '__main__':\n    sys.exit(main())\n")
     command = [sys.executable, str(script)] if entry == "script" else RACK
+    started = time.monotonic()
+    subprocess.run([sys.executable, "-c", "pass"], env=ENVIRONMENT, check=True)
+    longest = 0.1 + 6 * (time.monotonic() - started)
     loud = quiet = lost = 0
     count = 400 if long else 50
     for _ in range(count):
@@ -50,7 +53,7 @@ def test_ctrl_c_at_any_moment_of_the_start_ends_it_by_that_signal_and_quietly(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         ) as process:
-            delay = rng.uniform(0, 0.15)
+            delay = rng.uniform(0, longest)
             time.sleep(delay)
             process.send_signal(signal.SIGINT)
             try:
@@ -68,7 +71,7 @@ def test_ctrl_c_at_any_moment_of_the_start_ends_it_by_that_signal_and_quietly(
         else:
             quiet += 1
             assert process.returncode == -signal.SIGINT, delay
-    assert quiet > count / 2, f"{loud} of {count} are told by Python"
+    assert quiet > count / 4, f"{loud} of {count} are told by Python"
     assert lost < count / 25
 
 
@@ -214,13 +217,12 @@ def test_what_it_says_is_what_it_has_stored(workers: int, large: Path, tmp_path:
 
 
 def test_quiet_and_short_ones_say_nothing(large: Path, tmp_path: Path) -> None:
-    for args in (["-q"], []):
+    for args, line in ((["-q"], b"a\n"), ([], b"b\n")):
+        started = time.monotonic()
         with running("dedup", tmp_path / "s", *args, stdin=subprocess.PIPE) as process:
-            pipe_of(process.stdin).write(b"a\n")
-            started = time.monotonic()
-            while "s.rack" not in os.listdir(tmp_path):
-                time.sleep(0.01)
-            time.sleep(1.2 if args else 0.05)
+            pipe_of(process.stdin).write(line)
+            assert pipe_of(process.stdout).read(2) == line
+            time.sleep(1.2 if args else 0)
             os.kill(process.pid, signal.SIGINT)
             assert process.wait(10) == -signal.SIGINT
             if args or time.monotonic() - started < 0.9:

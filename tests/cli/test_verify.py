@@ -137,9 +137,9 @@ def test_other_commands_say_what_happened_what_is_lost_and_what_to_do(
     command: list[str], unclean: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert main(command) == 1
+    happened = "s was in use when the system stopped, and s-0000.lmdb was being written to"
     assert capfd.readouterr().err == (
-        f"rack {command[0]}: s was in use when the system stopped, and s-0000.lmdb was being written to: parts of it may"
-        f" be older than others. {ADVICE}\n"
+        f"rack {command[0]}: {happened}: parts of it may be older than others. {ADVICE}\n"
     )
 
 
