@@ -35,6 +35,7 @@ _LOST = 0.5
 _PATIENCE = 1.0
 _LONGEST = 30.0
 _AGAIN = 0.002
+_REPEATED = 0.05
 
 # How long the main thread may be in C before a signal is seen to without it, in seconds; and if there are files then
 # that it should take away first.
@@ -195,7 +196,8 @@ class Guard:
         due = [now + _AGAIN] if self._stop_asked is not None else []
         if self._end_by is not None:
             due.append(self._end_by)
-        signal.setitimer(signal.ITIMER_REAL, max(min(due) - now, 0.001) if due else 0)
+        # Again and again: one that comes just before a system call does not interrupt that.
+        signal.setitimer(signal.ITIMER_REAL, max(min(due) - now, 0.001) if due else 0, _REPEATED)
 
     def _on_alarm(self, signum: int, frame: FrameType | None) -> None:
         self._ticks += 1
