@@ -8,39 +8,39 @@ True
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-from rack.codec.canonical import register_key
-from rack.dict import PersistentDict
-from rack.errors import (
-    CorruptShardError,
-    DeserializationError,
-    LockTimeoutError,
-    ManifestError,
-    MismatchError,
-    NotOpenError,
-    RackError,
-    ReadOnlyError,
-    ReentrantWriteError,
-    SerializationError,
-    SnapshotLostError,
-    StoreDeletedError,
-    StoreExistsError,
-    StoreFullError,
-    StoreInUseError,
-    StoreNotFoundError,
-    StorePathError,
-    TooLargeError,
-    UnorderedKeysError,
-    WorkerError,
-)
-from rack.set import PersistentSet
 from rack.system.imports import importing
 
+TYPE_CHECKING = False  # as typing has it, without importing that
 if TYPE_CHECKING:
+    from typing import Any
+
     from rack.care.repair import repair
     from rack.care.verify import verify
+    from rack.codec.canonical import register_key
+    from rack.dict import PersistentDict
+    from rack.errors import (
+        CorruptShardError,
+        DeserializationError,
+        LockTimeoutError,
+        ManifestError,
+        MismatchError,
+        NotOpenError,
+        RackError,
+        ReadOnlyError,
+        ReentrantWriteError,
+        SerializationError,
+        SnapshotLostError,
+        StoreDeletedError,
+        StoreExistsError,
+        StoreFullError,
+        StoreInUseError,
+        StoreNotFoundError,
+        StorePathError,
+        TooLargeError,
+        UnorderedKeysError,
+        WorkerError,
+    )
+    from rack.set import PersistentSet
 
 __version__ = "1.0.0"
 
@@ -73,8 +73,16 @@ __all__ = [
     "verify",
 ]
 
-#: What few processes need, and the module of each: imported when it is first asked for.
-_LATER = {"repair": "rack.care.repair", "verify": "rack.care.verify"}
+#: The module of each name, imported when it is first asked for. So the command `rack` comes to its own first line,
+#: where it sees to Ctrl-C, before anything else is imported.
+_LATER = {
+    **dict.fromkeys((name for name in __all__ if name.endswith("Error")), "rack.errors"),
+    "PersistentDict": "rack.dict",
+    "PersistentSet": "rack.set",
+    "register_key": "rack.codec.canonical",
+    "repair": "rack.care.repair",
+    "verify": "rack.care.verify",
+}
 
 if not TYPE_CHECKING:  # a type checker would believe that any name is there
 
@@ -82,6 +90,8 @@ if not TYPE_CHECKING:  # a type checker would believe that any name is there
         if name not in _LATER:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         with importing:
+            from importlib import import_module
+
             found = globals()[name] = getattr(import_module(_LATER[name]), name)
         return found
 

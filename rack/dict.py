@@ -368,8 +368,8 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
             beside = os.path.join(gettempdir(), "rack")  # which has a lock of its own, the first time
         return cls._produce(name, beside, options, lambda made: made._put((key, value) for key in keys))
 
-    def _make_set(self, name: Name, fill: Callable[[Any], object]) -> PersistentSet[Any]:
-        made: PersistentSet[Any] = self._derived(name, fill, PersistentSet)
+    def _make_set(self, name: Name, fill: Callable[[Any], object], **options: Any) -> PersistentSet[Any]:
+        made: PersistentSet[Any] = self._derived(name, fill, PersistentSet, **options)
         return made
 
     def _new_set(

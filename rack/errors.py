@@ -6,6 +6,9 @@ catch. A missing key is a plain ``KeyError`` and an unhashable one a plain ``Typ
 
 from __future__ import annotations
 
+import os
+from typing import Self
+
 
 class RackError(Exception):
     """Base of every error that is Rack's own."""
@@ -13,6 +16,21 @@ class RackError(Exception):
     def __str__(self) -> str:
         # A path need not be UTF-8; what it has of other bytes is escaped, so that the message can be printed.
         return super().__str__().encode("utf-8", "backslashreplace").decode()
+
+    #: The message in words alone, where the message itself speaks of arguments (``flag="c"``): for who gave none.
+    words: str | None = None
+
+    def in_words(self, words: str) -> Self:
+        """Return the error, with its message in words alone."""
+        self.words = words
+        return self
+
+
+def told(error: BaseException) -> str:
+    """Return what an error says, in words alone."""
+    words = getattr(error, "words", None) or getattr(error, "strerror", None) or str(error) or type(error).__name__
+    file = getattr(error, "filename", None)
+    return f"{os.fsdecode(file)}: {words}" if isinstance(file, str | bytes) else words
 
 
 class NotOpenError(RackError, ValueError):
@@ -80,6 +98,9 @@ class TooLargeError(RackError, OverflowError):
 
 class LockTimeoutError(RackError, TimeoutError):
     """``timeout=`` seconds went by without the shard's writer lock. The operation has not happened and will not."""
+
+    #: Who has the lock, and which one it is, where that is known: "process 4711, which has the lock of data/seen.rack".
+    waited_for: str | None = None
 
 
 class WorkerError(RackError, RuntimeError):

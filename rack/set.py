@@ -37,7 +37,8 @@ class PersistentSet(Container, Scannable[T], MutableSet[T], Generic[T]):
         the disk before the call returns.
     :param flag: "r" read only, "w" read and write, "c" make it if needed (default), "n" always a new, empty one.
     :param timeout: seconds to wait for another process's write before LockTimeoutError; None waits. It makes each
-        operation slower, as another thread does the waiting.
+        operation slower, as another thread does the waiting. Without it, who waits for a writer on LMDB waits in C,
+        where no signal is noticed: Ctrl-C and a time limit of a signal's come when the writer has let go.
     :param memory: bytes that a bulk write (``update``, ``add_many``, ``copy``, ...) may hold, to write many at a time;
         default 96 MiB. What is ingested beyond the machine's memory is ingested faster with more.
 
@@ -199,8 +200,8 @@ class PersistentSet(Container, Scannable[T], MutableSet[T], Generic[T]):
 
     # New sets
 
-    def _make_set(self, name: Name, fill: Callable[[Any], object]) -> PersistentSet[Any]:
-        made: PersistentSet[Any] = self._derived(name, fill)
+    def _make_set(self, name: Name, fill: Callable[[Any], object], **options: Any) -> PersistentSet[Any]:
+        made: PersistentSet[Any] = self._derived(name, fill, **options)
         return made
 
     def copy(self, name: Name = None, *, workers: int = 1, **options: Any) -> PersistentSet[T]:

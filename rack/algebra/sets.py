@@ -33,14 +33,18 @@ def made(
     name: Name = None,
     workers: int = 1,
     progress: Progress | None = None,
+    **options: Any,
 ) -> Any:
-    """Return a new, open set with what ``join`` makes of ``mine`` and the others: ``mine`` makes it."""
+    """Return a new, open set with what ``join`` makes of ``mine`` and the others: ``mine`` makes it.
+
+    ``options`` of the constructor make it differ from ``mine``.
+    """
 
     def fill(result: Container) -> None:
         with operands(mine, others, join in _WHOLE) as theirs:
             each_shard(_fill, (result, join, [Stored(mine), *theirs]), mine, workers, progress)
 
-    return mine._make_set(name, fill)
+    return mine._make_set(name, fill, **options)
 
 
 def streamed(mine: Container, join: Join, others: Sequence[Iterable[Any]], progress: Progress) -> Blocks:

@@ -11,7 +11,7 @@ from rack.codec.canonical import is_read
 from rack.codec.failure import is_damage
 from rack.codec.keys import BLIND, CANONICAL, KeyCodec, resolve_codec
 from rack.codec.serdes import PRESETS
-from rack.errors import DeserializationError, RackError
+from rack.errors import DeserializationError, RackError, told
 from rack.shard.base import Pair, unknown_hash
 from rack.shard.problem import Problem, corrupt
 from rack.store.manifest import Manifest, Request, digest_of, manifest_path, sha256
@@ -40,7 +40,7 @@ class Knowledge:
         lacks = []
 
         def lack(what: str, argument: str, name: str) -> None:
-            lacks.append(f"{what}: that takes {argument}={name.removeprefix('custom:')}, which is not Rack's")
+            lacks.append(f"{what}: that takes the {argument} {name.removeprefix('custom:')}, which is not Rack's")
 
         for name, given in (("serdes", request.serdes), ("key_serdes", request.key_serdes)):
             if given is not None:
@@ -67,7 +67,7 @@ class Knowledge:
             codec = resolve_codec(kind, PRESETS[kind])
         else:
             codec = None
-            lack("whether keys can be read", "key_serdes", manifest.key_serdes)
+            lack("whether keys can be read", "key serdes", manifest.key_serdes)
 
         hash = request.hash or sha256
         if digest_of(hash).hex() != manifest.probes["hash"][1]:
@@ -128,7 +128,7 @@ class Entries:
                 except Exception as error:
                     if not is_damage(error):
                         raise
-                    yield Problem("key", f"has a key that cannot be read ({error!r}): {key[:60]!r}")
+                    yield Problem("key", f"has a key that cannot be read ({told(error)}): {key[:60]!r}")
                 else:
                     if canonical != key:
                         yield Problem("key", f"has a key that is not in its canonical form: {key[:60]!r}")
@@ -144,5 +144,5 @@ class Entries:
                     if not is_damage(error):
                         raise
                     yield Problem(
-                        "value", f"has a value that cannot be read ({error!r}): {value[:60]!r}, of {key[:60]!r}"
+                        "value", f"has a value that cannot be read ({told(error)}): {value[:60]!r}, of {key[:60]!r}"
                     )

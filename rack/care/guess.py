@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from rack.codec.failure import is_damage
-from rack.codec.keys import BLIND, CANONICAL, resolve_codec
+from rack.codec.keys import BLIND, CANONICAL, KeyCodec, resolve_codec
 from rack.codec.serdes import PRESETS
 from rack.errors import ManifestError
 from rack.shard import ENGINES, shard_class
@@ -97,8 +97,14 @@ def guess_manifest(path: str, kind: str | None, serdes: str | None, key_serdes: 
         if not pairs:
             raise ManifestError(f"the shards at {path} hold nothing that tells a dict from a set: give the kind")
         kind = "dict" if any(value for _, value in pairs) else "set"
+    keys = [key for key, _ in pairs]
+    if serdes is not None and key_serdes is None and _all_read(resolve_codec(None, PRESETS[serdes]), keys):
+        key_serdes = serdes  # what it is where only the serdes was given when the store was made
+    is_serdes_given = serdes is not None
     serdes = serdes or _guess_serdes([value if kind == "dict" else key for key, value in pairs], kind)
-    key_serdes = key_serdes or _guess_key_serdes([key for key, _ in pairs], serdes)
+    key_serdes = key_serdes or _guess_key_serdes(keys, serdes)
+    if kind == "set" and not is_serdes_given and key_serdes in ("str", "bytes", "ordered"):
+        serdes = key_serdes  # as it is made: PersistentSet(name, serdes="bytes")
     values = PRESETS[serdes]
     request = Request(kind, engine, _guess_shards(samples), values, resolve_codec(key_serdes, values), None, layout)
     manifest = Manifest.new(request)
@@ -139,12 +145,16 @@ def _guess_key_serdes(keys: list[bytes], serdes: str) -> str:
         codec = resolve_codec(name, PRESETS[serdes])
         if codec is CANONICAL:
             codec = BLIND
-        if name not in ("str", "bytes") and all(_reads(partial(_same, codec), key) for key in keys):
+        if name not in ("str", "bytes") and _all_read(codec, keys):
             return name
     return "str" if all(_reads(PRESETS["str"].loads, key) for key in keys) else "bytes"
 
 
-def _same(codec: Any, key: bytes) -> None:
+def _all_read(codec: KeyCodec, keys: list[bytes]) -> bool:
+    return all(_reads(partial(_same, codec), key) for key in keys)
+
+
+def _same(codec: KeyCodec, key: bytes) -> None:
     if codec.dumps(codec.loads(key)) != key:
         raise ValueError
 

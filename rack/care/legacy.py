@@ -41,6 +41,11 @@ class LegacyStore:
             yield loaded if self.kind == "dict" else loaded[0]
 
 
+def is_file_name(name: str) -> bool:
+    """Whether a file of that name may be a store of Rack 0.1."""
+    return name.endswith(tuple(shard_class(engine).suffix for engine in ENGINES))
+
+
 def find(name: str) -> LegacyStore:
     """Return the store that Rack 0.1 calls ``name``; its file's name does too.
 
@@ -48,7 +53,7 @@ def find(name: str) -> LegacyStore:
     :raises CorruptShardError: its file cannot be read, or is something else.
     """
     engines = {shard_class(engine).suffix: engine for engine in ENGINES}
-    files = [name] if name.endswith(tuple(engines)) else [name + suffix for suffix in engines]
+    files = [name] if is_file_name(name) else [name + suffix for suffix in engines]
     found = [file for file in files if os.path.isfile(file)]
     if not found:
         raise StoreNotFoundError(f"there is no store {name!r}: neither {name}.rack nor one of Rack 0.1")

@@ -14,14 +14,24 @@ from rack.care.guess import guess_manifest, read_identity, shard_files
 from rack.care.outcome import Report, ShardReport
 from rack.codec.keys import resolve_codec
 from rack.codec.serdes import MARSHAL, SerdesArgument, resolve
-from rack.errors import ManifestError, RackError, StoreFullError, StoreNotFoundError
+from rack.errors import ManifestError, RackError, StoreFullError, StoreNotFoundError, told
 from rack.shard import shard_class
 from rack.shard.base import IN_PLACE, STRAY, Pair, Salvaged, ShardSpec, unknown_hash
 from rack.shard.problem import Problem
 from rack.store import files, registry
 from rack.store.boot import Record, copy_problem
 from rack.store.lock import StoreLock
-from rack.store.manifest import Manifest, Request, digest_of, manifest_path, new_id, sha256, shard_path
+from rack.store.manifest import (
+    Manifest,
+    Request,
+    absolute_path,
+    digest_of,
+    manifest_path,
+    new_id,
+    sha256,
+    shard_path,
+    stem,
+)
 from rack.store.registry import OpenStore
 from rack.system.disk import path_error
 
@@ -59,10 +69,11 @@ def repair(
     :raises StoreExistsError: there is a store of the new name.
     :raises StoreInUseError: another process has the damaged store open.
     """
-    path = os.path.abspath(os.fspath(name))
-    target = os.path.abspath(os.fspath(to)) if to is not None else path + "-repaired"
+    path = absolute_path(name)
+    to = os.fspath(stem(os.fspath(name)) + "-repaired" if to is None else to)
+    target = absolute_path(to)
     files.check_absent(target)
-    report = Report(os.fspath(name), target if to is None else os.fspath(to))
+    report = Report(os.fspath(name), to)
     manifest = _manifest(path, kind, serdes, key_serdes, report)
     values = None if serdes is None else resolve(serdes)
     keys = None if key_serdes is None else resolve_codec(key_serdes, values or MARSHAL)
@@ -81,9 +92,10 @@ def repair(
         with _held(path):
             record = Record.read(path)
             if record.is_of_earlier_boot():
+                is_journalled = record.durability == "everysec"
                 report.problems.append(
                     f"{name} was in use when the system stopped: what its shards hold may be of different moments"
-                    ' (if it had durability="everysec", opening it rebuilds it from its journals: try that first)'
+                    + (" (opening it rebuilds it from its journals: try that first)" if is_journalled else "")
                 )
             copied = copy_problem(path, manifest, record)
             if copied is not None:
@@ -128,8 +140,8 @@ def _manifest(path: str, kind: str | None, serdes: object, key_serdes: object, r
     names = [None if argument is None else resolve(argument).name for argument in (serdes, key_serdes)]
     manifest = guess_manifest(path, kind, *names)
     report.problems.append(
-        f"so it is taken for a {manifest.kind} of {manifest.shards} shards with serdes={manifest.serdes!r} and"
-        f" key_serdes={manifest.key_serdes!r}"
+        f"so it is taken for a {manifest.kind} of {manifest.shards} shards, with the serdes {manifest.serdes} and the"
+        f" key serdes {manifest.key_serdes}"
     )
     return manifest
 
@@ -210,7 +222,7 @@ class _Repair:
             full = path_error(error, self._remade)
             if isinstance(full, StoreFullError):
                 raise full from error
-            shard.add(f"has a journal that is of no use: {error}")
+            shard.add(f"has a journal that is of no use: {told(error)}")
             return None
 
     def _damage(self, shard: ShardReport, spec: ShardSpec, source: str | None) -> ShardReport | None:
@@ -237,7 +249,7 @@ class _Repair:
             try:
                 identity = read_identity(path)
             except OSError as error:
-                self._report.problems.append(f"{path} cannot be read: {error}")
+                self._report.problems.append(f"{path} cannot be read: {error.strerror}")
                 continue
             if identity is not None and identity.store_id != self._manifest.id:
                 self._report.problems.append(f"{path} belongs to another store ({identity.store_id}): it is left out")
@@ -308,7 +320,7 @@ def _to_its_end(items: Salvaged) -> Salvaged:
     except OSError as error:
         if isinstance(error, RackError):
             raise
-        yield Problem("structure", f"cannot be read to its end: {error}")
+        yield Problem("structure", f"cannot be read to its end: {error.strerror}")
 
 
 def _as_strays(items: Salvaged) -> Salvaged:

@@ -13,14 +13,14 @@ from rack.care.entries import Entries, Knowledge
 from rack.care.guess import shard_files
 from rack.codec.keys import resolve_codec
 from rack.codec.serdes import MARSHAL, SerdesArgument, resolve
-from rack.errors import CorruptShardError, ManifestError, RackError, StoreNotFoundError
+from rack.errors import ManifestError, RackError, StoreNotFoundError, told
 from rack.shard import shard_class
 from rack.shard.base import Examined
-from rack.shard.problem import Problem
+from rack.shard.problem import Problem, UncleanError
 from rack.store import registry
 from rack.store.boot import Record, copy_problem, read_stamps
 from rack.store.lock import StoreLock
-from rack.store.manifest import Manifest, Request, manifest_path, shard_path, unfinished_path
+from rack.store.manifest import Manifest, Request, absolute_path, manifest_path, shard_path, unfinished_path
 from rack.system.fanout import check_workers, fan_out
 
 _LISTED = 20  # findings of one kind in one shard; the others are counted
@@ -64,7 +64,7 @@ class Report:
 
     def file(self, finding: Finding) -> str:
         """Return the file that a finding is about."""
-        path = os.path.abspath(self.name)
+        path = absolute_path(self.name)
         if finding.shard is None or self.manifest is None:
             return manifest_path(path)
         return shard_path(path, finding.shard, shard_class(self.manifest.engine).suffix)
@@ -137,7 +137,7 @@ def verify(
     (True, 1, [])
     """
     check_workers(workers)
-    path = os.path.abspath(os.fspath(name))
+    path = absolute_path(name)
     given = _Given(hash, serdes, key_serdes)
     while True:
         report = Report(os.fspath(name))
@@ -202,13 +202,11 @@ class _Examination:
             if self.record.is_of_earlier_boot():
                 try:
                     cls.recover(spec, self.record.durability, self.stamps[number])
-                except CorruptShardError as error:
-                    if self.record.durability == "everysec":
-                        raise  # it has not been rebuilt yet
-                    report.add([Finding(number, "power", str(error))])
+                except UncleanError as error:
+                    report.add([Finding(number, "power", error.problem)])
             self._take(cls.examine_file(spec, True), number, report, progress)
         except (RackError, OSError) as error:
-            report.unexamined.append(str(error))
+            report.unexamined.append(told(error))
         return report
 
     def _take(self, items: Examined, number: int, report: Report, progress: Callable[[float], object]) -> None:
@@ -257,7 +255,7 @@ def _examined(examination: _Examination, report: Report, workers: int, progress:
         return False
     if report.left_out:
         report.not_checked.append(
-            f"{report.left_out} keys of classes of the program's own: whether these are there (give serdes=)"
+            f"{report.left_out:,} keys of classes of the program's own: whether these are there takes their serdes"
         )
     return True
 

@@ -7,18 +7,23 @@ shows 130, 143, 141): only so a shell loop around it stops as well.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # signal itself takes a while to import
 import os
-import signal
 import sys
-from collections.abc import Sequence
-from importlib.util import find_spec
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the ``rack`` command with ``args`` (default: those of the process) and return its exit code."""
+    # Until the command has its own handler: no traceback from an import.
+    if _signal.getsignal(_signal.SIGINT) == _signal.default_int_handler:
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
     _fill_standard_descriptors()
-    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the command has its own: no traceback from an import
+    from importlib.util import find_spec
+
     for needed in ("click", "rich"):  # which is imported where it is used
         if find_spec(needed) is None:
             message = f'rack: the command needs {needed}, which is not installed: pip install "rack[cli]"'

@@ -10,49 +10,37 @@ from typing import Any
 
 import click
 
-from rack import PersistentSet
 from rack.algebra import joins
 from rack.algebra.sets import Join, Progress, made, streamed
-from rack.cli.arguments import store_name
-from rack.cli.entrybar import entry_bar
-from rack.cli.failure import Failure, tell
+from rack.cli.arguments import durability_option, store_name, store_names, timeout_option, workers_option
+from rack.cli.display import Counter, Wish, with_wish
+from rack.cli.failure import Command, Failure, counted, tell
 from rack.cli.lines import write_lines, writer
+from rack.cli.output import check_open
+from rack.cli.patience import PatientSet
 from rack.cli.stores import existing
-
-
-def _store_names(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(store_name(context, parameter, value) for value in values)
 
 
 def _shared(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options that all four have."""
     for option in (
-        click.option("-q", "--quiet", is_flag=True, help="No progress bar and no summary on standard error."),
-        click.option(
-            "--workers",
-            type=click.IntRange(min=1),
-            default=1,
-            show_default=True,
-            metavar="N",
-            help="Make OUT with N processes, which share the shards.",
-        ),
+        with_wish("No progress bar and no summary on standard error."),
+        timeout_option,
+        durability_option("OUT"),
+        workers_option("Make OUT with N processes, which share the shards."),
         click.option("-0", "--null", is_flag=True, help="Lines end with NUL."),
-        click.option("-o", "--output", metavar="OUT", callback=_output_name, help="Make the set OUT of the elements."),
+        click.option("-o", "--output", metavar="OUT", callback=store_name, help="Make the set OUT of the elements."),
     ):
         command = option(command)
     return command
 
 
-def _output_name(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    return None if value is None else store_name(context, parameter, value)
-
-
 _first = click.argument("a", metavar="A", callback=store_name)
 _second = click.argument("b", metavar="B", callback=store_name)
-_others = click.argument("others", metavar="B...", nargs=-1, required=True, callback=_store_names)
+_others = click.argument("others", metavar="B...", nargs=-1, required=True, callback=store_names)
 
 
-@click.command()
+@click.command(cls=Command)
 @_first
 @_others
 @_shared
@@ -69,7 +57,7 @@ def union(a: str, others: tuple[str, ...], **options: Any) -> None:
     _run(joins.union, a, others, **options)
 
 
-@click.command()
+@click.command(cls=Command)
 @_first
 @_others
 @_shared
@@ -81,7 +69,7 @@ def intersect(a: str, others: tuple[str, ...], **options: Any) -> None:
     _run(joins.intersection, a, others, **options)
 
 
-@click.command()
+@click.command(cls=Command)
 @_first
 @_others
 @_shared
@@ -93,7 +81,7 @@ def diff(a: str, others: tuple[str, ...], **options: Any) -> None:
     _run(joins.difference, a, others, **options)
 
 
-@click.command()
+@click.command(cls=Command)
 @_first
 @_second
 @_shared
@@ -106,37 +94,47 @@ def symdiff(a: str, b: str, **options: Any) -> None:
 
 
 def _run(
-    join: Join, first: str, others: Iterable[str], output: str | None, null: bool, workers: int, quiet: bool
+    join: Join,
+    first: str,
+    others: Iterable[str],
+    output: str | None,
+    null: bool,
+    workers: int,
+    durability: str | None,
+    wish: Wish,
 ) -> None:
-    if output is None and workers > 1:
-        raise click.UsageError("--workers is for -o OUT: lines are written by one process")
-    if output is None and sys.stdout is None:
-        raise Failure("standard output is closed")
+    if output is None:
+        if workers > 1:
+            raise click.UsageError("--workers is for -o OUT: lines are written by one process")
+        if durability is not None:
+            raise click.UsageError("--durability is for -o OUT")
+        check_open()
     with ExitStack() as stack:
         mine, *theirs = [stack.enter_context(_existing_set(name)) for name in (first, *others)]
         total = len(mine) + sum(len(other) for other in theirs)
         # The bar and the lines are not to be mixed on one terminal.
-        bar = not quiet and sys.stderr.isatty() and (output is not None or not sys.stdout.isatty())
-        with entry_bar(not bar) as show:
+        bar = output is not None or not sys.stdout.isatty()
+        left = "" if output is None else f"{output} was not made"
+        with Counter(wish, "element", "read", left, bar) as show:
             progress = summed(show, total)
             if output is None:
                 lines = _lines(mine, streamed(mine, join, theirs, progress))
                 count = write_lines(lines, b"\0" if null else b"\n")
             else:
-                with made(mine, join, theirs, output, workers, progress) as result:
+                with made(mine, join, theirs, output, workers, progress, durability=durability) as result:
                     count = len(result)
-    if not quiet:
-        tell(f"{count:,} elements" + (f" in {output}" if output is not None else ""))
+    if not wish.quiet:
+        tell(counted(count, "element") + (f" in {output}" if output is not None else ""))
 
 
-def _existing_set(name: str) -> PersistentSet[Any]:
+def _existing_set(name: str) -> PatientSet:
     store = existing(name)
-    if not isinstance(store, PersistentSet):
+    if not isinstance(store, PatientSet):
         raise Failure(f"{name} is a dict, and this is for sets; `rack compare` is for dicts too")
     return store
 
 
-def _lines(store: PersistentSet[Any], blocks: Iterator[list[bytes]]) -> Iterator[bytes]:
+def _lines(store: PatientSet, blocks: Iterator[list[bytes]]) -> Iterator[bytes]:
     keys = chain.from_iterable(blocks)
     if store._key_codec.name in ("str", "bytes"):
         return keys  # they are the lines

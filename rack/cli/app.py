@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
 import click
 
-from rack import RackError, __version__
-from rack.cli.failure import Failure
+from rack import __version__
+from rack.cli.failure import failing, forget
 from rack.cli.signals import Stopped, guard
 
 #: The commands by name: the module of each, in which it is the object of that name, and the first sentence of its help.
@@ -55,7 +56,11 @@ class _Modules(Mapping[str, click.Command]):
 
 
 class Commands(click.Group):
-    """A group whose commands' expected errors are one line on standard error and exit code 1."""
+    """A group of commands. What they do with errors is theirs (``rack.cli.failure.Command``)."""
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        with failing(1):  # --help writes, too
+            return super().make_context(*args, **extra)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         limit = formatter.width - 6 - max(map(len, COMMANDS))
@@ -63,19 +68,13 @@ class Commands(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(sorted(texts.items()))
 
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except (RackError, OSError) as error:
-            raise Failure.of(error) from error
-
 
 @click.group(
     cls=Commands,
     commands=_Modules(),
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done, 1 an error, 2 wrong usage; 130 and 141 (as the shell shows them) when Ctrl-C or a"
-    " closed pipe ended it.",
+    epilog="Exit codes: 0 done, 1 an error, 2 wrong usage; where 1 is an answer (compare, repair, verify) every error"
+    " is 2. 130 and 141 (as the shell shows them) when Ctrl-C or a closed pipe ended it.",
 )
 @click.version_option(__version__, prog_name="rack", message="%(prog)s %(version)s")
 def app() -> None:
@@ -88,11 +87,16 @@ def app() -> None:
 
 def run(args: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; a signal or a closed pipe ends the process."""
+    forget()
     try:
         with guard:
-            app.main(args=None if args is None else list(args), prog_name="rack")
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
+            code = app.main(None if args is None else list(args), prog_name="rack", standalone_mode=False)
+            return code if isinstance(code, int) else 0
+    except click.ClickException as error:
+        with suppress(OSError):  # that nobody can read it
+            error.show()
+        return error.exit_code
+    except click.Abort:
+        return 1
     except Stopped as stopped:
         stopped.die()
-    return 0

@@ -4,31 +4,35 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import click
 
-from rack import ReadOnlyError, StoreNotFoundError
-from rack.cli.arguments import store_name
-from rack.cli.entrybar import entry_bar
-from rack.cli.failure import tell
+from rack import LockTimeoutError, ReadOnlyError, StoreNotFoundError
+from rack.cli.arguments import store_name, timeout_option
+from rack.cli.display import Counter, Wish, with_wish
+from rack.cli.failure import Command, counted, tell
+from rack.cli.patience import MOMENT, PatientShard, patience
 from rack.cli.progress import size
 from rack.shard import shard_class
 from rack.shard.base import Snapshot
 from rack.store import files, registry
 from rack.store.backup import write_backup
 from rack.store.instant import OpenSnapshot
-from rack.store.manifest import Manifest, Request, manifest_path, shard_path
+from rack.store.manifest import Manifest, Request, absolute_path, manifest_path, shard_path
 from rack.store.opening import Mode
 from rack.store.registry import OpenStore
+from rack.store.sharded import Store
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("source", metavar="SRC", callback=store_name)
 @click.argument("target", metavar="DST", callback=store_name)
-@click.option("-q", "--quiet", is_flag=True, help="No progress bar and no summary on standard error.")
-def backup(source: str, target: str, quiet: bool) -> None:
+@timeout_option
+@with_wish("No progress bar and no summary on standard error.")
+def backup(source: str, target: str, wish: Wish) -> None:
     """Back up the store SRC, as it is at one instant, to a new store DST.
 
     Other processes may go on writing to SRC: DST has all of its shards as they were at the same moment. It is a store
@@ -36,13 +40,13 @@ def backup(source: str, target: str, quiet: bool) -> None:
     before: a backup that is interrupted leaves no store. An existing DST is an error.
     """
     begun = time.monotonic()
-    path, target = os.path.abspath(source), os.path.abspath(target)
-    files.check_absent(target)
-    held = _open(path)
-    try:
-        snapshot = OpenSnapshot(held, held.store(held.mode), None)
+    path = absolute_path(target)
+    files.check_absent(path)
+    with _opened(absolute_path(source)) as held:
+        store = Store([PatientShard(shard) for shard in held.store(held.mode).shards])
+        snapshot = patience.call(lambda: OpenSnapshot(held, store, None), held.shards)
         try:
-            with entry_bar(quiet or not sys.stderr.isatty(), "shards") as show:
+            with Counter(wish, "shard", "backed up", f"{target} was not made") as show:
                 entries = shards = 0
 
                 def copied(shard: Snapshot) -> None:
@@ -52,13 +56,25 @@ def backup(source: str, target: str, quiet: bool) -> None:
                     shards += 1
                     show(shards, len(snapshot.shards))
 
-                write_backup(snapshot, target, copied)
+                write_backup(snapshot, path, copied)
         finally:
             registry.release(snapshot)
-    finally:
-        registry.release(held)
-    if not quiet:
-        tell(f"{entries:,} entries backed up to {target}: {_size(target)} in {time.monotonic() - begun:.2f} s")
+    if not wish.quiet:
+        seconds = time.monotonic() - begun
+        tell(f"{counted(entries, 'entry')} backed up to {target}: {_size(path)} in {seconds:.2f} s")
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[OpenStore]:
+    """Wait, to open it and to close it, for other processes; not after an error: they will close it."""
+    held = patience.call(lambda: _open(path))
+    try:
+        yield held
+    except BaseException:
+        with suppress(LockTimeoutError):
+            registry.release(held)
+        raise
+    patience.call(lambda: registry.release(held))
 
 
 def _open(path: str) -> OpenStore:
@@ -68,9 +84,9 @@ def _open(path: str) -> OpenStore:
     except FileNotFoundError:
         raise StoreNotFoundError(errno.ENOENT, "there is no such store", manifest_path(path)) from None
     try:
-        return registry.acquire(path, request, Mode("w", None, None, None))
+        return registry.acquire(path, request, Mode("w", None, MOMENT, None))
     except ReadOnlyError:
-        return registry.acquire(path, request, Mode("r", None, None, None))
+        return registry.acquire(path, request, Mode("r", None, MOMENT, None))
 
 
 def _size(path: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -10,28 +10,42 @@ import click
 
 from rack import StoreNotFoundError
 from rack.care import legacy
-from rack.cli.arguments import store_name
-from rack.cli.entrybar import entry_bar
-from rack.cli.failure import tell
+from rack.cli.arguments import durability_option, store_name, timeout_option, workers_option
+from rack.cli.display import Counter, Wish, with_wish
+from rack.cli.failure import Command, counted, remember, tell
 from rack.cli.stores import CLASSES, existing
 from rack.codec.serdes import PRESETS
 from rack.container.copying import copied
 from rack.shard import ENGINES
+from rack.store.manifest import MAX_SHARDS
+
+_presets = click.Choice(sorted(PRESETS))
 
 
-@click.command()
-@click.argument("source", metavar="SRC", callback=store_name)
+def _source_name(context: click.Context, parameter: click.Parameter, value: str) -> str | None:
+    """A store's name, or the file of a store of Rack 0.1."""
+    if legacy.is_file_name(value) and os.path.isfile(value):
+        remember(value)
+        return value
+    return store_name(context, parameter, value)
+
+
+@click.command(cls=Command)
+@click.argument("source", metavar="SRC", callback=_source_name)
 @click.argument("target", metavar="DST", callback=store_name)
 @click.option("--engine", type=click.Choice(sorted(ENGINES)), help="Engine of DST (default: that of SRC).")
-@click.option("--shards", type=click.IntRange(min=1), metavar="N", help="Shards of DST (default: as many as SRC).")
-@click.option("--serdes", type=click.Choice(sorted(PRESETS)), help="Serdes of DST (default: that of SRC).")
+@click.option("--shards", type=click.IntRange(1, MAX_SHARDS), metavar="N", help="Shards of DST (default: as SRC).")
+@click.option("--serdes", type=_presets, help="Serdes of DST (default: that of SRC).")
 @click.option(
-    "--workers", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Copy with N processes."
+    "--key-serdes",
+    type=_presets,
+    help="Serdes of the keys of DST (default: that of SRC, but what goes with --serdes if SRC has no separate one).",
 )
-@click.option("-q", "--quiet", is_flag=True, help="No progress bar and no summary on standard error.")
-def copy(
-    source: str, target: str, engine: str | None, shards: int | None, serdes: str | None, workers: int, quiet: bool
-) -> None:
+@workers_option("Copy with N processes.")
+@durability_option("DST")
+@timeout_option
+@with_wish("No progress bar and no summary on standard error.")
+def copy(source: str, target: str, workers: int, wish: Wish, **given: Any) -> None:
     """Copy the store SRC to a new store DST.
 
     This is how a store gets another engine, another number of shards or another serdes. DST is there when the command
@@ -41,9 +55,8 @@ def copy(
 
     Other processes may use SRC meanwhile; what they write after the copy has passed is not in DST.
     """
-    given = {"engine": engine, "shards": shards, "serdes": serdes}
-    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    with entry_bar(quiet or not sys.stderr.isatty()) as show:
+    options = {name: value for name, value in given.items() if value is not None}
+    with Counter(wish, "entry", "copied", f"{target} was not made") as show:
         try:
             store = existing(source)
         except StoreNotFoundError:
@@ -60,8 +73,8 @@ def copy(
                 made = copied(store, target, workers, options, advance)
     with made:
         copied_entries = len(made)
-    if not quiet:
-        tell(f"{copied_entries:,} entries copied to {target}")
+    if not wish.quiet:
+        tell(f"{counted(copied_entries, 'entry')} copied to {target}")
 
 
 def _copied_legacy(source: str, target: str, options: dict[str, Any], show: Callable[[int, int], None]) -> Any:

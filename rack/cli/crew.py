@@ -17,9 +17,10 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, NoReturn, Self, TypeVar
 
-from rack import RackError
-from rack.cli.failure import Failure
+from rack.cli.failure import Failure, tell
+from rack.cli.patience import patience
 from rack.cli.signals import ENDING, Stopped, guard
+from rack.errors import RackError, told
 
 Task = TypeVar("Task")
 Report = TypeVar("Report")
@@ -34,13 +35,21 @@ PATIENCE = 10.0
 class Crew(Generic[Task, Report]):
     """``count`` processes that run ``job``. Use it with ``with``: at the end of the body no process is left.
 
-    ``receive`` is called in this process with every report. A worker's error is raised here and ends all of them.
+    In this process ``receive`` is called with every report, and ``say`` with what a worker has to tell the user. A
+    worker's error is raised here and ends all of them.
     """
 
-    def __init__(self, count: int, job: Job[Task, Report], receive: Callable[[Report], None]) -> None:
+    def __init__(
+        self,
+        count: int,
+        job: Job[Task, Report],
+        receive: Callable[[Report], None],
+        say: Callable[[str], object] = tell,
+    ) -> None:
         self._count = count
         self._job = job
         self._receive = receive
+        self._say = say
         self._workers: dict[Connection, BaseProcess] = {}
         self._ready: list[Connection] = []
 
@@ -78,17 +87,20 @@ class Crew(Generic[Task, Report]):
         """Take in what the workers say; wait for it for at most ``seconds``."""
         for connection in wait(list(self._workers), seconds):
             assert isinstance(connection, Connection)
-            try:
-                kind, content = connection.recv()
-            except (EOFError, ConnectionError):
-                self._lost(connection)
+            with guard.held():  # a message is read as a whole, and counts
+                try:
+                    kind, content = connection.recv()
+                except (EOFError, ConnectionError):
+                    self._lost(connection)
+                if kind == "report":
+                    self._receive(content)
             if kind == "ready":
                 self._ready.append(connection)
-            elif kind == "report":
-                self._receive(content)
+            elif kind == "said":
+                self._say(content)
             elif kind == "stopped":
                 raise Stopped(content)
-            else:
+            elif kind == "failed":
                 raise Failure(content)
 
     def _send(self, connection: Connection, message: tuple[str, Task | None]) -> None:
@@ -133,9 +145,12 @@ class Crew(Generic[Task, Report]):
                 for connection in wait(waiting, 0.2):
                     assert isinstance(connection, Connection)
                     try:
-                        connection.recv()  # so that none waits for us to listen
+                        kind, content = connection.recv()  # so that none waits for us to listen
                     except (EOFError, ConnectionError):
                         waiting.remove(connection)
+                    else:
+                        if kind == "report":
+                            self._receive(content)
         finally:
             for process in self._workers.values():
                 process.kill()
@@ -151,12 +166,15 @@ class Crew(Generic[Task, Report]):
         # Ctrl-C reaches every process of a terminal: it is the parent that decides.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         guard.patient = True
+        guard.shown = None
+        guard.watch()
+        patience.say = lambda message: connection.send(("said", message))
         try:
             try:  # the other signals raise Stopped, by the guard that was inherited
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
                 self._job(self._tasks(connection), lambda report: connection.send(("report", report)))
             finally:
-                for signum in ENDING:
+                for signum in (*ENDING, signal.SIGALRM):
                     signal.signal(signum, signal.SIG_IGN)
         except (EOFError, ConnectionError):
             pass  # the parent is gone
@@ -176,8 +194,10 @@ class Crew(Generic[Task, Report]):
     def _tell_end(connection: Connection, error: BaseException) -> None:
         if isinstance(error, Stopped):
             message: tuple[str, Any] = ("stopped", error.signum)
-        elif isinstance(error, Failure | RackError | OSError):
-            message = ("failed", str(error))
+        elif isinstance(error, Failure):
+            message = ("failed", error.message)
+        elif isinstance(error, RackError | OSError):
+            message = ("failed", told(error))
         else:
             message = ("failed", f"error in a worker process: {''.join(traceback.format_exception(error))}")
         try:

@@ -8,36 +8,43 @@ from collections.abc import Callable, Iterator
 
 import click
 
-from rack import PersistentSet
-from rack.cli.arguments import store_argument
+from rack.cli.arguments import durability_option, store_argument, timeout_option, workers_option
 from rack.cli.crew import Crew
-from rack.cli.failure import Failure, tell
+from rack.cli.display import Wish, with_wish
+from rack.cli.failure import Command, tell
 from rack.cli.inputs import InputError
-from rack.cli.output import Output
+from rack.cli.output import Output, check_open, say
+from rack.cli.patience import PatientSet, patience
 from rack.cli.progress import Meter
 from rack.cli.signals import guard
 from rack.cli.sources import Block, Part, Source
+from rack.store.manifest import MAX_SHARDS
 
 
-@click.command()
+@click.command(cls=Command)
 @store_argument
 @click.argument("files", metavar="[FILE]...", nargs=-1)
 @click.option("-0", "--null", is_flag=True, help="Lines end with NUL, in the input and in the output.")
 @click.option("--count", is_flag=True, help="Write three counts in place of the lines: read, new, seen.")
+@workers_option("Read with N processes. With more than one, the order of the output is not that of the input.")
 @click.option(
-    "--workers",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
+    "--shards",
+    type=click.IntRange(1, MAX_SHARDS),
     metavar="N",
-    help="Read with N processes. With more than one, the order of the output is not that of the input.",
+    help="Spread a new store over N files (more: more writers).",
 )
-@click.option(
-    "--shards", type=click.IntRange(min=1), metavar="N", help="Spread a new store over N files (more: more writers)."
-)
-@click.option("-q", "--quiet", is_flag=True, help="No progress bar and no summary on standard error.")
+@durability_option("STORE")
+@timeout_option
+@with_wish("No progress bar and no summary on standard error.")
 def dedup(
-    store: str, files: tuple[str, ...], null: bool, count: bool, workers: int, shards: int | None, quiet: bool
+    store: str,
+    files: tuple[str, ...],
+    null: bool,
+    count: bool,
+    workers: int,
+    shards: int | None,
+    durability: str | None,
+    wish: Wish,
 ) -> None:
     """Write the lines that STORE has not seen, each exactly once.
 
@@ -51,39 +58,35 @@ def dedup(
 
     STORE is made if it does not exist; in Python it is PersistentSet(STORE, serdes="bytes").
 
-    Ctrl-C and a closed pipe (as in "| head") end the command quietly. What was written stays seen, and another run
-    goes on from there. Lines are stored just before they are written, a block of about 1 MiB at a time: a process that
-    is killed between the two, or whose reader goes away, has stored up to a block (per worker) that nobody was given.
+    Ctrl-C and a closed pipe (as in "| head") end the command; after Ctrl-C it says how far it came. What was written
+    stays seen, and another run goes on from there. Lines are stored just before they are written, a block of about
+    1 MiB at a time: a process that is killed between the two, or whose reader goes away, has stored up to a block (per
+    worker) that nobody was given. Ctrl-Z stops it where no other process has to wait for it.
 
     Exit codes: 0 done; 1 an error, or a FILE that could not be read; 2 wrong usage; and, as a shell shows them, 130
     after Ctrl-C and 141 after a closed pipe.
     """
-    if sys.stdout is None:
-        raise Failure("standard output is closed")
-    try:
-        seen = PersistentSet[bytes](store, serdes="bytes", shards=shards)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
+    check_open()
     output = None if count else Output()
     problems = Problems()
     sources = [source for path in files or ("-",) if (source := _look(path, output, problems))]
-    with seen:
+    with PatientSet(store, serdes="bytes", shards=shards, durability=durability):
         pass  # made, or found to be what it should be, before anything is read
-    if not quiet and any(source.path == "-" for source in sources) and os.isatty(0):
+    if not wish.quiet and any(source.path == "-" for source in sources) and os.isatty(0):
         tell("reading lines from the terminal; Ctrl-D ends them")
 
     # The bar and the lines are not to be mixed on one terminal.
-    bar = not quiet and sys.stderr.isatty() and (count or not sys.stdout.isatty())
+    bar = count or not sys.stdout.isatty()
     sizes = [source.size for source in sources]
-    meter = Meter(bar, None if None in sizes else sum(filter(None, sizes)))
-    run = Run(store, b"\0" if null else b"\n", output, meter, problems)
+    meter = Meter(wish, bar, None if None in sizes else sum(filter(None, sizes)))
+    run = Run(store, durability, b"\0" if null else b"\n", output, meter, problems)
     if workers > 1 and sources:
         run.with_crew(workers, sources)
     else:
         run.alone(sources)
     if count:
-        click.echo(f"read\t{meter.lines}\nnew\t{meter.new}\nseen\t{meter.lines - meter.new}")
-    if not quiet:
+        say(f"read\t{meter.lines}\nnew\t{meter.new}\nseen\t{meter.lines - meter.new}")
+    if not wish.quiet:
         tell(meter.summary())
     if problems.told:
         raise click.exceptions.Exit(1)
@@ -114,32 +117,46 @@ def _look(path: str, output: Output | None, problems: Problems) -> Source | None
 
 
 class Deduper:
-    """What a process does with a block: commit its new lines, then write them."""
+    """What a process does with a block: commit its new lines, then write them, and say that it is done."""
 
-    def __init__(self, seen: PersistentSet[bytes], separator: bytes, output: Output | None) -> None:
+    def __init__(
+        self,
+        seen: PatientSet,
+        separator: bytes,
+        output: Output | None,
+        done: Callable[[int, int, int], None],
+    ) -> None:
+        """``done`` is told the bytes that were used up for a block, its lines, and how many were new."""
         self._seen = seen
         self._separator = separator
         self._output = output
+        self._done = done
 
-    def __call__(self, block: bytes) -> tuple[int, int]:
-        """Return how many lines the block has, and how many were new.
+    def __call__(self, block: bytes, consumed: int) -> None:
+        """Deal with a block.
 
         :raises Stopped: nobody reads the output any more. If that is known before, nothing is committed.
         """
         lines = block.split(self._separator)
         if self._output is None:
-            return len(lines), self._seen.add_many(lines)
+            with guard.held():
+                self._done(consumed, len(lines), self._seen.add_many(lines))
+            return
         self._output.check()
         new: list[bytes] = []
         with guard.held():
             try:
                 new.extend(self._seen.filter_new(lines))
-            finally:  # also what was committed before an error
-                count = len(new)
-                if new:
-                    new.append(b"")
-                    self._output.write(self._separator.join(new))
-        return len(lines), count
+            except BaseException:  # there is what was committed before
+                self._write(new)
+                self._done(0, len(new), len(new))
+                raise
+            self._write(new)
+            self._done(consumed, len(lines), len(new))
+
+    def _write(self, lines: list[bytes]) -> None:
+        if lines and self._output is not None:
+            self._output.write(self._separator.join([*lines, b""]))
 
 
 #: What a worker reports: bytes used up, lines and new lines of a block; or an input that cannot be read.
@@ -149,8 +166,17 @@ Report = tuple[int, int, int] | str
 class Run:
     """One run of the command over its inputs."""
 
-    def __init__(self, store: str, separator: bytes, output: Output | None, meter: Meter, problems: Problems) -> None:
+    def __init__(
+        self,
+        store: str,
+        durability: str | None,
+        separator: bytes,
+        output: Output | None,
+        meter: Meter,
+        problems: Problems,
+    ) -> None:
         self._store = store
+        self._durability = durability
         self._separator = separator
         self._output = output
         self._meter = meter
@@ -158,12 +184,12 @@ class Run:
 
     def alone(self, sources: list[Source]) -> None:
         """Do everything in this process, in the order of the inputs."""
-        with self._open() as seen, self._meter:
-            self._problems.say = self._meter.say
-            handle = Deduper(seen, self._separator, self._output)
+        with self._meter, self._open() as seen:
+            self._problems.say = patience.say = self._meter.say
+            handle = Deduper(seen, self._separator, self._output, self._meter.add)
             for source in sources:
                 for block, consumed in self._readable(source.blocks(self._separator, self._idle)):
-                    self._meter.add(consumed, *handle(block))
+                    handle(block, consumed)
 
     def with_crew(self, workers: int, sources: list[Source]) -> None:
         """Hand the inputs out to processes: parts of files to read themselves, and blocks of what only we can read.
@@ -171,7 +197,7 @@ class Run:
         A compressed file can only be read from its start. Where there are fewer of them than workers, they are read
         here too, so that all workers have something to do.
         """
-        with Crew(workers, self._work, self._receive) as crew, self._meter:  # forked before the bar is drawn
+        with self._meter, Crew(workers, self._work, self._receive, self._meter.say) as crew:
             self._problems.say = self._meter.say
 
             def idle() -> None:
@@ -188,8 +214,8 @@ class Run:
 
             crew.run(tasks(), self._meter.tick)
 
-    def _open(self) -> PersistentSet[bytes]:
-        return PersistentSet(self._store, serdes="bytes", flag="w")
+    def _open(self) -> PatientSet:
+        return PatientSet(self._store, serdes="bytes", flag="w", durability=self._durability)
 
     def _idle(self) -> None:
         self._meter.tick()
@@ -211,10 +237,10 @@ class Run:
     def _work(self, tasks: Iterator[Part | Block], report: Callable[[Report], None]) -> None:
         """In a worker: handle blocks, and read parts."""
         with self._open() as seen:
-            handle = Deduper(seen, self._separator, self._output)
+            handle = Deduper(seen, self._separator, self._output, lambda *counts: report(counts))
             for task in tasks:
                 try:
                     for block, consumed in task.blocks(self._separator) if isinstance(task, Part) else (task,):
-                        report((consumed, *handle(block)))
+                        handle(block, consumed)
                 except InputError as error:
                     report(str(error))

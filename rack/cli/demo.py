@@ -18,12 +18,15 @@ from typing import TYPE_CHECKING
 import click
 
 from rack import PersistentDict, PersistentSet
+from rack.cli.arguments import workers_option
 from rack.cli.crew import Crew
-from rack.cli.failure import Failure
+from rack.cli.display import Wish
+from rack.cli.failure import Command, Failure, counted
+from rack.cli.output import say
 from rack.cli.progress import Meter, size
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.table import Table
 
 _WORD = re.compile(r"[A-Za-z_]\w+")
 
@@ -31,7 +34,7 @@ _WORD = re.compile(r"[A-Za-z_]\w+")
 Report = tuple[int, int, int, int, int]
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option(
     "--dir",
     "directory",
@@ -46,9 +49,7 @@ Report = tuple[int, int, int, int, int]
     metavar="N",
     help="Read at most N MB of source files.",
 )
-@click.option(
-    "--workers", type=click.IntRange(min=1), default=4, show_default=True, metavar="N", help="Read with N processes."
-)
+@workers_option("Read with N processes.", default=4)
 def demo(directory: Path | None, megabytes: float, workers: int) -> None:
     """See Rack at work: several processes fill one set and one dict at once.
 
@@ -56,14 +57,16 @@ def demo(directory: Path | None, megabytes: float, workers: int) -> None:
     a PersistentDict with incr(). Then the result is compared with what one process gets with a set and a Counter in
     memory; the exit code is 1 if they differ. The stores are kept, to be tried.
     """
-    from rich.console import Console
-
-    console = Console(highlight=False)
     paths = _source_files(megabytes * 1e6)
     place = directory or Path(tempfile.mkdtemp(prefix="rack-demo-"))
     # Names of the demo's own: flag="n" will replace no store of the user's.
     lines_name, words_name = str(place / "demo-lines"), str(place / "demo-words")
-    console.print(f"{workers} processes read {len(paths):,} files of Python's standard library ...")
+    read = (
+        f"1 process reads {counted(len(paths), 'file')}"
+        if workers == 1
+        else (f"{workers:,} processes read {counted(len(paths), 'file')}")
+    )
+    say(f"{read} of Python's standard library ...")
     try:
         place.mkdir(parents=True, exist_ok=True)
         total = _fill(paths, workers, lines_name, words_name)
@@ -71,12 +74,12 @@ def demo(directory: Path | None, megabytes: float, workers: int) -> None:
         if directory is None:  # half a demo, in a place that nobody was told
             shutil.rmtree(place, ignore_errors=True)
         raise
-    console.print("One process does the same in memory, to compare ...")
+    say("One process does the same in memory, to compare ...")
     began = time.monotonic()
     lines, words = _in_memory(paths)
     seconds = time.monotonic() - began
     _compare(lines, words, total, lines_name, words_name)
-    _show(console, total, seconds, lines, words)
+    _show(total, seconds, lines, words)
     _show_next(place, lines_name, words_name, paths[0])
 
 
@@ -136,8 +139,8 @@ def _fill(paths: list[Path], workers: int, lines_name: str, words_name: str) -> 
         total.add(read, lines, new)
 
     size_of_all = sum(path.stat().st_size for path in paths)
-    total = Total(bar=sys.stderr.isatty(), total=size_of_all)
-    with Crew(workers, work, receive) as crew, total:
+    total = Total(Wish(), total=size_of_all)
+    with total, Crew(workers, work, receive) as crew:
         crew.run(paths, total.tick)
     return total
 
@@ -158,15 +161,19 @@ def _compare(lines: set[bytes], words: Counter[str], total: Total, lines_name: s
         in_store = {*seen}
         if in_store != lines:
             wrong = len(in_store ^ lines)
-            raise Failure(f"the set in {lines_name} is wrong: {wrong:,} lines are missing or too many. This is a bug")
+            raise Failure(
+                f"the set in {lines_name} is wrong: {counted(wrong, 'line')} missing or too many. This is a bug"
+            )
         if total.new != len(lines):
-            raise Failure(f"{total.new:,} lines were new to some process, but there are {len(lines):,}. This is a bug")
+            raise Failure(
+                f"new to some process: {counted(total.new, 'line')}, and there are {len(lines):,}. This is a bug"
+            )
         if dict(counts.items()) != words:
             wrong = sum(counts.get(word) != words.get(word) for word in {*counts} | {*words})
-            raise Failure(f"the dict in {words_name} is wrong: {wrong:,} words are counted wrongly. This is a bug")
+            raise Failure(f"the dict in {words_name} is wrong: {counted(wrong, 'word')} counted wrongly. This is a bug")
 
 
-def _show(console: Console, total: Total, seconds: float, lines: set[bytes], words: Counter[str]) -> None:
+def _show(total: Total, seconds: float, lines: set[bytes], words: Counter[str]) -> None:
     from rich.table import Table
 
     table = Table("", "all", "distinct", "a second")
@@ -175,30 +182,38 @@ def _show(console: Console, total: Total, seconds: float, lines: set[bytes], wor
     table.add_row("lines", f"{total.lines:,}", f"{len(lines):,}", f"{total.lines / total.seconds:,.0f}")
     table.add_row("words", f"{total.words:,}", f"{len(words):,}", f"{total.words / total.seconds:,.0f}")
     table.add_row("incr() calls", f"{total.incr_calls:,}", "", f"{total.incr_calls / total.seconds:,.0f}")
-    console.print(table)
+    say(_rendered(table))
     top = Table("word", "count")
     top.columns[1].justify = "right"
     for word, count in words.most_common(10):
         top.add_row(word, f"{count:,}")
-    console.print(top)
-    console.print(
+    say(_rendered(top))
+    say(
         f"{size(total.bytes)} in {total.seconds:.1f} s (in memory, one process: {seconds:.1f} s)."
-        " The set and the dict are equal to a set and a Counter in memory.",
-        soft_wrap=True,
+        " The set and the dict are equal to a set and a Counter in memory."
     )
+
+
+def _rendered(table: Table) -> str:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get().removesuffix("\n")
 
 
 def _show_next(place: Path, lines_name: str, words_name: str, path: Path) -> None:
     """Print commands that can be copied into a shell as they are."""
     rack = _this_command()
     look = 'import rack, sys; words = rack.PersistentDict(sys.argv[1]).open(); print(len(words), words["self"])'
-    click.echo(f"The stores are in {place}. To try next:\n")
-    click.echo("  # every line of this file has been seen: none is new")
-    click.echo(f"  {rack} dedup {shlex.quote(lines_name)} {shlex.quote(str(path))} --count")
-    click.echo("  # a line is new once, over all runs")
-    click.echo(f"  echo 'a line of my own' | {rack} dedup {shlex.quote(lines_name)}")
-    click.echo("  # the dict in Python")
-    click.echo(f"  {shlex.quote(sys.executable)} -c {shlex.quote(look)} {shlex.quote(words_name)}")
+    say(f"The stores are in {place}. To try next:\n")
+    say("  # every line of this file has been seen: none is new")
+    say(f"  {rack} dedup {shlex.quote(lines_name)} {shlex.quote(str(path))} --count")
+    say("  # a line is new once, over all runs")
+    say(f"  echo 'a line of my own' | {rack} dedup {shlex.quote(lines_name)}")
+    say("  # the dict in Python")
+    say(f"  {shlex.quote(sys.executable)} -c {shlex.quote(look)} {shlex.quote(words_name)}")
 
 
 def _this_command() -> str:

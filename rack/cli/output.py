@@ -1,4 +1,4 @@
-"""Standard output shared by processes: whole blocks of lines, each line once and in one piece."""
+"""Standard output: of what a command reports, and shared by processes, whole blocks of lines in one piece."""
 
 from __future__ import annotations
 
@@ -8,12 +8,41 @@ import os
 import select
 import signal
 import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rack.cli.failure import Failure
-from rack.cli.signals import Stopped
+import click
+
+from rack.cli.failure import Failure, as_given
+from rack.cli.signals import Stopped, guard
+
+
+def check_open() -> None:
+    """Raise Failure if there is no standard output."""
+    if sys.stdout is None:
+        raise Failure("standard output is closed")
+
+
+def say(text: str) -> None:
+    """Print a line of the command's result, or several.
+
+    :raises Stopped: the reader has closed the pipe.
+    :raises Failure: it cannot be written.
+    """
+    check_open()
+    try:
+        click.echo(os.fsencode(as_given(text)))  # a path may be no text
+    except OSError as error:
+        raise _write_failure(error) from error
+
+
+def _write_failure(error: OSError) -> Failure:
+    """The failure that standard output cannot be written. A closed pipe is none: that raises Stopped."""
+    if error.errno == errno.EPIPE:
+        raise Stopped(signal.SIGPIPE) from error
+    return Failure(f"cannot write to standard output: {error.strerror}")
 
 
 class Output:
@@ -26,6 +55,7 @@ class Output:
     """
 
     def __init__(self, descriptor: int = 1) -> None:
+        check_open()
         self._descriptor = descriptor
         self._poll = select.poll()
         self._poll.register(descriptor, 0)
@@ -62,10 +92,8 @@ class Output:
                         view = view[os.write(self._descriptor, view) :]
                     except BlockingIOError:  # the descriptor was given to us in non-blocking mode
                         select.select([], [self._descriptor], [])
-        except BrokenPipeError as error:
-            raise Stopped(signal.SIGPIPE) from error
         except OSError as error:
-            raise Failure(f"cannot write to standard output: {error.strerror}") from error
+            raise _write_failure(error) from error
 
     def is_file(self, other: os.stat_result) -> bool:
         """Whether ``other`` is the very file that the output goes to."""
@@ -74,8 +102,9 @@ class Output:
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        fcntl.lockf(self._lock, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.lockf(self._lock, fcntl.LOCK_UN)
+        with guard.in_one_piece():
+            fcntl.lockf(self._lock, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.lockf(self._lock, fcntl.LOCK_UN)

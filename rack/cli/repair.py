@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import json
-import sys
+from collections.abc import Iterator
 
 import click
 
 from rack.care.outcome import Report
 from rack.care.repair import repair as repair_store
 from rack.cli.arguments import store_argument, store_name
-from rack.cli.entrybar import entry_bar
-from rack.cli.failure import tell
+from rack.cli.display import Counter, Wish, with_wish
+from rack.cli.failure import Verdict, counted
+from rack.cli.output import say
 from rack.codec.serdes import PRESETS
-from rack.errors import RackError
 
-WHOLE, DAMAGED, NOT_DONE = 0, 1, 2
+WHOLE, DAMAGED = 0, 1
 _presets = click.Choice(sorted(PRESETS))
 
 
 @click.command(
+    cls=Verdict,
     epilog="Exit codes: 0 nothing was damaged and nothing is lost, 1 something was (the new store is there, with what"
-    " could be kept), 2 wrong usage or it could not be done (there is no new store)."
+    " could be kept), 2 wrong usage or any error: it could not be done (there is no new store), or the report not be"
+    " written.",
 )
 @store_argument
 @click.option(
@@ -32,7 +34,7 @@ _presets = click.Choice(sorted(PRESETS))
 @click.option("--serdes", type=_presets, help="Serdes of a store whose manifest is lost.")
 @click.option("--key-serdes", type=_presets, help="Serdes of the keys of a store whose manifest is lost.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing; the exit code tells.")
+@with_wish("Print nothing; the exit code tells.")
 @click.pass_context
 def repair(
     context: click.Context,
@@ -43,7 +45,7 @@ def repair(
     serdes: str | None,
     key_serdes: str | None,
     as_json: bool,
-    quiet: bool,
+    wish: Wish,
 ) -> None:
     """Make a new store of what can be read of the damaged STORE, which is left as it is.
 
@@ -64,36 +66,30 @@ def repair(
     have stored), "strays" (may be old), "strays_kept", "found" (how many things are wrong) and "problems" (the first 20
     of them).
     """
-    try:
-        with entry_bar(quiet or not sys.stderr.isatty()) as bar:
-            report = repair_store(
-                store, to or None, kind=kind, serdes=serdes, key_serdes=key_serdes, stray=stray, progress=bar
-            )
-    except (RackError, OSError) as error:
-        tell(str(error))
-        context.exit(NOT_DONE)
-    if as_json and not quiet:
-        click.echo(json.dumps(report.as_dict(), indent=2))
-    elif not quiet:
-        _print(report)
+    with Counter(wish, "entry", "kept", "no store was made") as progress:
+        report = repair_store(
+            store, to, kind=kind, serdes=serdes, key_serdes=key_serdes, stray=stray, progress=progress
+        )
+    if not wish.quiet:
+        say(json.dumps(report.as_dict(), indent=2) if as_json else "\n".join(_lines(report)))
     context.exit(WHOLE if report.sound else DAMAGED)
 
 
-def _print(report: Report) -> None:
-    for problem in report.problems:
-        click.echo(problem)
+def _lines(report: Report) -> Iterator[str]:
+    """Yield what the report says."""
+    yield from report.problems
     for shard in report.shards:
         for problem in shard.problems:
-            click.echo(f"{shard.path} {problem}")
+            yield f"{shard.path} {problem}"
         if shard.found > len(shard.problems):
-            click.echo(f"{shard.path}: and {shard.found - len(shard.problems):,} more")
+            yield f"{shard.path}: and {shard.found - len(shard.problems):,} more"
         if shard.found or shard.lost or shard.strays:
             lost = "how many are lost is not known" if shard.lost is None else f"{shard.lost:,} lost"
             strays = f", {shard.strays_kept:,} of them may be old" if shard.strays_kept else ""
             left = shard.strays - shard.strays_kept
-            click.echo(f"shard {shard.number}: {shard.kept:,} entries kept{strays}, {lost}")
+            yield f"shard {shard.number}: {counted(shard.kept, 'entry')} kept{strays}, {lost}"
             if left:
-                click.echo(f"shard {shard.number}: {left:,} more may be old, deleted or wrong; --stray keeps them")
+                yield f"shard {shard.number}: {left:,} more may be old, deleted or wrong; --stray keeps them"
     for lack in report.not_checked:
-        click.echo(f"not checked: {lack}")
-    click.echo(f"{report.kept:,} entries are in {report.to}")
+        yield f"not checked: {lack}"
+    yield f"{counted(report.kept, 'entry')} {'is' if report.kept == 1 else 'are'} in {report.to}"

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import ast
 import os
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
 
-from rack import PersistentDict, UnorderedKeysError
-from rack.cli.arguments import store_argument
-from rack.cli.failure import Failure
+from rack import PersistentDict
+from rack.cli.arguments import store_argument, timeout_option
+from rack.cli.failure import Command
 from rack.cli.lines import write_lines, writer
+from rack.cli.output import check_open
 from rack.cli.stores import existing
+from rack.errors import UnorderedKeysError, told
 
 
-@click.command()
+@click.command(cls=Command)
 @store_argument
 @click.option("--prefix", metavar="P", help="Only keys that begin with P.")
 @click.option("--start", metavar="S", help="Only keys from S on.")
@@ -25,6 +26,7 @@ from rack.cli.stores import existing
 @click.option("--reverse", is_flag=True, help="From the last to the first.")
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most N; with --reverse the last ones.")
 @click.option("-0", "--null", is_flag=True, help="Lines end with NUL.")
+@timeout_option
 def scan(
     store: str, prefix: str | None, start: str | None, stop: str | None, reverse: bool, limit: int | None, null: bool
 ) -> None:
@@ -42,8 +44,7 @@ def scan(
 
     A closed pipe (as in "| head") ends the command quietly.
     """
-    if sys.stdout is None:
-        raise Failure("standard output is closed")
+    check_open()
     with existing(store) as entries:
         parse = _PARSERS.get(entries._key_codec.name, _PARSERS["str"])  # scan() refuses others
         bounds = {"start": start, "stop": stop, "prefix": prefix}
@@ -53,7 +54,7 @@ def scan(
         except UnorderedKeysError:
             raise
         except TypeError as error:
-            raise click.UsageError(str(error)) from error
+            raise click.UsageError(told(error)) from error
         write_key = writer(entries._key_codec.name)
         lines: Iterator[bytes]
         if isinstance(entries, PersistentDict):

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import os
-from typing import Any
-
-from rack import PersistentDict, PersistentSet
+from rack.cli.patience import PatientDict, PatientSet
 from rack.errors import StoreNotFoundError
-from rack.store.manifest import Manifest, manifest_path
+from rack.store.manifest import Manifest, absolute_path, manifest_path
 
-CLASSES: dict[str, type[PersistentDict[Any, Any]] | type[PersistentSet[Any]]] = {
-    "dict": PersistentDict,
-    "set": PersistentSet,
-}
+CLASSES: dict[str, type[PatientDict] | type[PatientSet]] = {"dict": PatientDict, "set": PatientSet}
 
 
-def existing(name: str) -> PersistentDict[Any, Any] | PersistentSet[Any]:
+def existing(name: str) -> PatientDict | PatientSet:
     """Return the container of a store that is there, to be read, not open.
 
     :raises StoreNotFoundError: there is none.
     """
     try:
-        manifest = Manifest.read(os.path.abspath(name))
+        manifest = Manifest.read(absolute_path(name))
     except FileNotFoundError:
         raise StoreNotFoundError(f"there is no store {name!r}: no {manifest_path(name)}") from None
     return CLASSES[manifest.kind](name, flag="r")

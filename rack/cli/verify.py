@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import json
-import sys
+import shlex
+from collections.abc import Iterable, Iterator
 
 import click
 
-from rack.care.verify import Report
+from rack.care.verify import Finding, Report
 from rack.care.verify import verify as verify_store
-from rack.cli.arguments import store_argument
-from rack.cli.entrybar import entry_bar
-from rack.cli.failure import tell
-from rack.errors import RackError
+from rack.cli.arguments import store_argument, workers_option
+from rack.cli.display import Counter, Wish, with_wish
+from rack.cli.failure import Verdict, counted
+from rack.cli.output import say
 
 SOUND, DAMAGED, NOT_EXAMINED = 0, 1, 2
 
 
 @click.command(
-    epilog="Exit codes: 0 sound, 1 damaged, 2 wrong usage, or the store or a part of it could not be examined."
+    cls=Verdict,
+    epilog="Exit codes: 0 sound, 1 damaged, 2 wrong usage or any error: the store or a part of it could not be"
+    " examined, or the report not be written.",
 )
 @store_argument
-@click.option(
-    "--workers", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Verify with N processes."
-)
+@workers_option("Verify with N processes.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing; the exit code tells.")
+@with_wish("Print nothing; the exit code tells.")
 @click.pass_context
-def verify(context: click.Context, store: str, workers: int, as_json: bool, quiet: bool) -> None:
+def verify(context: click.Context, store: str, workers: int, as_json: bool, wish: Wish) -> None:
     """Verify the STORE: report everything that is wrong with it.
 
     Looks at the manifest, at every page of every shard (or has SQLite do that), and at every entry: whether it can be
@@ -42,31 +43,52 @@ def verify(context: click.Context, store: str, workers: int, as_json: bool, quie
     examined). Kinds are manifest, missing, foreign, swapped, structure, count, order, record, checksum, shard, key,
     value and power (in use when the system stopped, so not to be relied on).
     """
-    try:
-        with entry_bar(quiet or not sys.stderr.isatty(), "shards") as bar:
-            report = verify_store(store, workers=workers, progress=bar)
-    except (RackError, OSError) as error:
-        tell(str(error))
-        context.exit(NOT_EXAMINED)
-    if as_json and not quiet:
-        click.echo(json.dumps(report.as_dict(), indent=2))
-    elif not quiet:
-        _print(report)
+    with Counter(wish, "shard", "verified") as progress:
+        report = verify_store(store, workers=workers, progress=progress)
+    if not wish.quiet:
+        say(json.dumps(report.as_dict(), indent=2) if as_json else "\n".join(_lines(report)))
     context.exit(DAMAGED if report.found else SOUND if report.sound else NOT_EXAMINED)
 
 
-def _print(report: Report) -> None:
+def _lines(report: Report) -> Iterator[str]:
+    """Yield what the report says. What is found in several shards alike is one line."""
+    alike: dict[tuple[str, str], list[Finding]] = {}
     for finding in report.findings:
-        click.echo(f"{report.file(finding)} {finding.message}" if finding.shard is not None else finding.message)
+        alike.setdefault((finding.kind, finding.message), []).append(finding)
+    for (_, message), (first, *others) in alike.items():
+        if first.shard is None:
+            yield message
+        elif others:
+            numbers = [finding.shard for finding in (first, *others) if finding.shard is not None]
+            yield f"{report.name}, shards {ranges(numbers)}: {message}"
+        else:
+            yield f"{report.file(first)} {message}"
     if report.found > len(report.findings):
-        click.echo(f"and {report.found - len(report.findings):,} more")
-    for reason in report.unexamined:
-        click.echo(f"not examined: {reason}")
+        yield f"and {report.found - len(report.findings):,} more"
+    for reason in dict.fromkeys(report.unexamined):
+        yield f"not examined: {reason}"
     for lack in report.not_checked:
-        click.echo(f"not checked: {lack}")
+        yield f"not checked: {lack}"
     if report.in_use:
-        click.echo("in use by other processes: examined as it was at one moment, shard by shard")
+        yield "in use by other processes: examined as it was at one moment, shard by shard"
+    name = shlex.quote(report.name)
     if report.sound:
-        click.echo(f"{report.name} is sound: {report.entries:,} entries")
+        yield f"{report.name} is sound: {counted(report.entries, 'entry')}"
+    elif report.found and all(finding.kind == "power" for finding in report.findings):
+        yield (
+            f"{report.name} was in use when the system stopped. Normally only what was written in the last half minute"
+            f" is lost: `rack repair {name}` makes a new store of the rest"
+        )
     elif report.found:
-        click.echo(f"{report.name} is damaged: `rack repair {report.name}` saves what can be read")
+        yield f"{report.name} is damaged: `rack repair {name}` saves what can be read"
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Numbers for people: "0-3, 7"."""
+    found: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if found and number == found[-1][-1] + 1:
+            found[-1].append(number)
+        else:
+            found.append([number])
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in found)

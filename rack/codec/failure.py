@@ -71,9 +71,10 @@ def unserializable(
     place = f"{what}{steps}: {type_name(type(part))}"
     reason = "" if "unmarshallable" in str(error) else f", {error}" if isinstance(error, RefusedError) else f": {error}"
     said = f"{what} of type {_kind(value)} cannot be stored ({place}{reason})"
-    if not serdes.startswith("canonical"):  # there the reason says all
-        said += f": {_HELD.get(serdes, f'serdes {serdes!r} refused it')}; {_advice(part, what, serdes)}"
-    return SerializationError(said)
+    if serdes.startswith("canonical"):  # there the reason says all
+        return SerializationError(said)
+    said += f": {_HELD.get(serdes, f'serdes {serdes!r} refused it')}; {_advice(part, what, serdes)}"
+    return SerializationError(said).in_words(said.replace("serdes='pickle'", "serdes 'pickle'"))
 
 
 class RefusedError(TypeError):

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from rack.codec.failure import is_failure, unserializable
 from rack.container.handle import Handle, Name
 from rack.container.rows import dumped
-from rack.errors import DeserializationError, SerializationError
+from rack.errors import DeserializationError, SerializationError, told
 from rack.shard.spans import ALL, Span
 from rack.store.sharded import Store
 from rack.system.fanout import fan_out
@@ -52,7 +52,7 @@ class Container(Handle):
         if not is_failure(error):
             raise error
         return DeserializationError(
-            f"{self.name}: serdes {self._serdes.name!r} cannot load stored bytes ({error!r}): {data[:60]!r}"
+            f"{self.name}: serdes {self._serdes.name!r} cannot load stored bytes ({told(error)}): {data[:60]!r}"
         )
 
     # Many keys
@@ -138,7 +138,7 @@ class Container(Handle):
         """Return whether worker processes can use the container."""
         return not self._is_snapshot
 
-    def _make_set(self, name: Name, fill: Callable[[Any], object]) -> Any:
+    def _make_set(self, name: Name, fill: Callable[[Any], object], **options: Any) -> Any:
         """Return a new, open set that holds keys as this container does, filled by ``fill``."""
         raise NotImplementedError
 

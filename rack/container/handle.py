@@ -183,8 +183,11 @@ class Handle(Snapshotting):
         self._dump = self._serdes.dumps
         self._dump_scalar = self._serdes.dump_scalar
         self._load = self._serdes.loads
-        self._store = held.store(self._mode)
-        self._route = self._store.route
+        self._use(held.store(self._mode))
+
+    def _use(self, store: Store) -> None:
+        self._store = store
+        self._route = store.route
 
     def _set_closed(self, reason: Exception | None = None) -> None:
         closed: Any = _NOT_OPEN if reason is None else _NotOpen(reason)
@@ -291,7 +294,9 @@ class Handle(Snapshotting):
         # What was adopted from the manifest are presets, so their names will do; and names can be pickled.
         if arguments["serdes"] is None:
             arguments["serdes"] = self._serdes.name
-        if arguments["key_serdes"] is None and "serdes" not in options:
+        # Another serdes brings its own for keys, unless the keys had one that did not come with the values'.
+        of_their_own = self._kind == "dict" and self._codec.name != resolve_codec(None, self._serdes).name
+        if arguments["key_serdes"] is None and ("serdes" not in options or of_their_own):
             arguments["key_serdes"] = self._codec.preset
         arguments |= {"shards": self._manifest.shards, "engine": self._manifest.engine, **options}
         if like is not None:

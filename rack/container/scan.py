@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from rack.codec import ordered
 from rack.codec.keys import KeyCodec
-from rack.errors import SerializationError, UnorderedKeysError
+from rack.errors import SerializationError, UnorderedKeysError, told
 from rack.shard.spans import Span
 
 E = TypeVar("E", covariant=True)
@@ -69,6 +69,9 @@ def span_of(codec: KeyCodec, start: Any, stop: Any, prefix: Any, reverse: bool, 
         raise UnorderedKeysError(
             "scan() needs keys whose bytes are in order, and this store's are not: make it with serdes (or, of a dict,"
             " key_serdes) 'ordered', 'str' or 'bytes'; `rack copy NAME NEW --serdes ordered` makes such a copy"
+        ).in_words(
+            f"the keys have no order, as they are of the serdes {codec.name.partition('+')[2] or 'marshal'}: it takes"
+            " ordered, str or bytes. `rack copy STORE NEW --serdes ordered` makes such a copy"
         )
     if limit is not None:
         if not isinstance(limit, int) or isinstance(limit, bool):
@@ -88,13 +91,16 @@ def _bound(codec: KeyCodec, what: str, key: Any) -> bytes:
     try:
         return codec.dumps(key)
     except SerializationError as error:
-        raise SerializationError(f"{what}={key!r} cannot be a key of this store: {error}") from error
+        raise SerializationError(f"{what}={key!r} cannot be a key of this store: {error}").in_words(
+            f"{what} {key!r} cannot be a key of this store: {told(error)}"
+        ) from error
 
 
 def _prefix_range(codec: KeyCodec, prefix: Any) -> tuple[bytes, bytes | None]:
     """Return the range of bytes that the keys with a prefix have; None: to the end."""
     if not isinstance(prefix, str | bytes | tuple):
-        raise SerializationError(f"prefix={prefix!r}: must be a str, bytes or tuple, whatever the keys are")
+        problem = "must be a str, bytes or tuple, whatever the keys are"
+        raise SerializationError(f"prefix={prefix!r}: {problem}").in_words(f"prefix {prefix!r} {problem}")
     low = _bound(codec, "prefix", prefix)
     if isinstance(prefix, tuple):
         return ordered.tuple_range(low)

@@ -30,7 +30,7 @@ Examined = Iterator[int | Problem | list[Pair]]
 
 def unknown_hash(data: bytes) -> bytes:
     """Stands for the ``hash`` of a spec where a function of the user's is not at hand."""
-    raise TypeError("the store has a hash= of its own, which was not given")
+    raise TypeError("the store has a hash of its own, which was not given")
 
 
 class ShardSpec(NamedTuple):
@@ -79,6 +79,8 @@ class Shard(ABC):
     stamped_when_open: ClassVar[bool] = True
     #: Whether ``scan`` is in order of the keys' bytes.
     ordered: ClassVar[bool]
+    #: An RLock that is held around each use of the file.
+    _lock: Any
 
     # One key
 
@@ -248,6 +250,22 @@ class Shard(ABC):
 
         :raises ReadOnlyError: the shard was opened for reading alone, and its engine's writers cannot be held off.
         """
+
+    # Who is in the way
+
+    def holder(self) -> str | None:
+        """Return the process that keeps others from writing to the shard just now, in words; None: no other one."""
+        return None
+
+    def pause(self, timeout: float) -> bool:
+        """Wait until no operation is under way in this process, and hold off new ones until :meth:`resume`.
+
+        False: one still was after ``timeout`` seconds, or is in this very thread.
+        """
+        return not self._lock._is_owned() and self._lock.acquire(timeout=timeout)
+
+    def resume(self) -> None:
+        self._lock.release()
 
     # Life
 

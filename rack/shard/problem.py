@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from rack.errors import CorruptShardError
+from errno import EACCES
+
+from rack.errors import CorruptShardError, ReadOnlyError
 from rack.system.imports import importing
 
 #: Every kind of problem, as ``rack verify --json`` names it.
@@ -58,12 +60,51 @@ def identity_problem(expected: str, found: object) -> Problem | None:
     return Problem("foreign", f"has the identity {found!r}, and not {expected!r}")
 
 
-def corrupt(path: str, message: str, errno: int | None = None) -> CorruptShardError:
-    """Return the error for the shard at ``path``; says what to do. ``message`` goes on from the shard's name."""
+class UncleanError(CorruptShardError):
+    """The shard may be damaged, because its store was in use when the system stopped.
+
+    ``problem`` goes on from the shard's name.
+    """
+
+    def __init__(self, path: str, problem: str) -> None:
+        store, name = _store_of(path)
+        super().__init__(
+            f"{store} was in use when the system stopped, and {path} {problem}. Normally only what was written in the"
+            f" last half minute is lost: `rack repair {name}` makes a new store of the rest"
+        )
+        self.path = path
+        self.problem = problem
+
+    def __reduce__(self) -> tuple[type[UncleanError], tuple[str, str]]:
+        return UncleanError, (self.path, self.problem)
+
+
+def unrebuilt(path: str) -> CorruptShardError:
+    """Return the error for the shard at ``path``, which has to be rebuilt by who may write to it."""
+    problem = f"{path} was in use when the system stopped, and has to be rebuilt from its journal"
+    return CorruptShardError(f'{problem}: open the store once for writing (flag="w")').in_words(
+        f"{problem}: a command that may write to the store does so, such as `rack backup {_store_of(path)[1]} COPY`"
+    )
+
+
+def _store_of(path: str) -> tuple[str, str]:
+    """Return the name of the store of the shard at ``path``, and how it is written in a shell."""
     with importing:
         import shlex
 
-    name = shlex.quote(path.rpartition("-")[0])
+    store = path.rpartition("-")[0]
+    return store, shlex.quote(store)
+
+
+def read_only(path: str) -> ReadOnlyError:
+    """Return the error for a write to the shard at ``path``, which was opened for reading alone."""
+    error = ReadOnlyError(EACCES, 'the store was opened with flag="r"', path)
+    return error.in_words("the store was opened for reading alone")
+
+
+def corrupt(path: str, message: str, errno: int | None = None) -> CorruptShardError:
+    """Return the error for the shard at ``path``; says what to do. ``message`` goes on from the shard's name."""
+    name = _store_of(path)[1]
     advice = f"`rack verify {name}` tells all that is wrong, `rack repair {name}` saves what can be read"
     if errno is None:
         return CorruptShardError(f"{path} {message}. {advice}")

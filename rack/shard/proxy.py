@@ -109,6 +109,15 @@ class ShardProxy(Shard):
 
     # Life is the inner shard's own.
 
+    def holder(self) -> str | None:
+        return self._inner.holder()
+
+    def pause(self, timeout: float) -> bool:
+        return self._inner.pause(timeout)
+
+    def resume(self) -> None:
+        self._inner.resume()
+
     def keep(self) -> None:
         self._inner.keep()
 
@@ -143,7 +152,7 @@ class ReadOnlyShard(Shard):
 class FrozenShard(ReadOnlyShard, ShardProxy):
     """For a container with ``flag="r"`` on a store that this process has also open for writing."""
 
-    _refusal = 'the container was opened with flag="r"'
+    _refusal = "the container was opened for reading alone"
 
 
 class GuardedShard(ShardProxy):

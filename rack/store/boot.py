@@ -26,13 +26,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
-from rack.errors import CorruptShardError, LockTimeoutError, MismatchError
+from rack.errors import CorruptShardError, MismatchError
 from rack.shard import shard_class
 from rack.store.lock import StoreLock
 from rack.store.manifest import Manifest, Request, manifest_path, record_path, shard_path
 from rack.system.boot import boot_id
 from rack.system.disk import path_error, sync_file, sync_paths
-from rack.system.flock import holders, pause
+from rack.system.flock import holders, lock_timeout, pause
 from rack.system.imports import importing
 from rack.system.place import open_beside
 
@@ -130,9 +130,7 @@ def gate(path: str, timeout: float | None) -> Iterator[int]:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 if time.monotonic() > deadline:
-                    raise LockTimeoutError(
-                        f"{manifest_path(path)} is being opened by {holders(manifest_path(path))}; waited {timeout} s"
-                    )
+                    raise lock_timeout(manifest_path(path), timeout)
                 pause()
         yield fd
     finally:
@@ -165,9 +163,12 @@ def admit(path: str, manifest: Manifest, request: Request, asked: str | None, re
     if "everysec" in (durability, record.durability):
         if durability != record.durability:
             if record.boot == here and not _is_alone(lock):
+                who = f"{holders(lock.path)} has {manifest_path(path)} open with"
                 raise MismatchError(
-                    f"durability={durability!r} was given, but {holders(lock.path)} has {manifest_path(path)} open with"
-                    f" {record.durability!r}: close it there first"
+                    f"durability={durability!r} was given, but {who} {record.durability!r}: close it there first"
+                ).in_words(
+                    f"{who} the durability {record.durability}, and not {durability}: while it is so, others can only"
+                    " have the same"
                 )
             if record.durability == "everysec":  # what is journalled is needed until the record says that it is not
                 sync_paths([file for spec in specs for file in cls.unsynced_files(spec.path)])

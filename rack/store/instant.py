@@ -73,7 +73,7 @@ def _too_busy(timeout: float | None) -> str:
         return f"the store could not be seen at one instant within {timeout} s"
     return (
         f"the store has been written to without a pause for {_PATIENCE:.0f} s, and who may only read cannot hold off"
-        ' writers: open it with flag="w"'
+        " writers"
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from rack.codec.keys import CANONICAL, KeyCodec, resolve_codec
 from rack.codec.serdes import MARSHAL, PRESETS, Serdes
-from rack.errors import ManifestError, MismatchError
+from rack.errors import ManifestError, MismatchError, told
 from rack.shard import DEFAULT_ENGINE, ENGINES, shard_class
 from rack.shard.base import ShardSpec
 from rack.system.disk import path_error, sync_directory
@@ -120,7 +120,7 @@ class Manifest(NamedTuple):
             content = json.loads(data)
             newer = content["format"] > FORMAT
         except (ValueError, KeyError, TypeError) as error:
-            raise ManifestError(f"{file} is not a Rack manifest ({error!r}); {_advice(file)}") from error
+            raise ManifestError(f"{file} is not a Rack manifest ({told(error)}); {_advice(file)}") from error
         if newer:
             too_new = ManifestError(
                 f"{file} has format {content['format']}; this Rack reads up to {FORMAT}. Upgrade with"
@@ -169,16 +169,21 @@ class Manifest(NamedTuple):
         where = manifest_path(path)
         if request.kind != self.kind:
             class_name = {"dict": "PersistentDict", "set": "PersistentSet"}
-            raise MismatchError(f"{where} is a {self.kind}: open it as {class_name.get(self.kind, self.kind)}")
+            raise MismatchError(
+                f"{where} is a {self.kind}: open it as {class_name.get(self.kind, self.kind)}"
+            ).in_words(f"{where} is a {self.kind}, and not a {request.kind}")
         for name in ("engine", "shards", "layout"):
             asked = getattr(request, name)
             if asked is None or asked == getattr(self, name):
                 continue
+            mine = getattr(self, name)
             if name == "layout":
                 hint = "rack.set_small and rack.set differ in this"
             else:
-                hint = f"`rack copy {path} NEW --{name} {asked}` makes a copy with it"
-            raise MismatchError(f"{name}={asked!r} was given, but {where} has {name}={getattr(self, name)!r}; {hint}")
+                hint = f"`rack copy {_quoted(path)} NEW --{name} {asked}` makes a copy with it"
+            raise MismatchError(f"{name}={asked!r} was given, but {where} has {name}={mine!r}; {hint}").in_words(
+                f"{where} has {f'{mine} shards' if name == 'shards' else f'the {name} {mine}'}, and not {asked}; {hint}"
+            )
         if request.opaque:
             return
         for name, given in (("serdes", request.serdes), ("key_serdes", request.key_serdes)):
@@ -189,18 +194,22 @@ class Manifest(NamedTuple):
                 raise MismatchError(
                     f"hash={'None (sha256)' if request.hash is None else request.hash!r} was given, but {where} was"
                     f" made with hash={self.hash}: they differ on {_HASH_PROBE!r}"
-                )
+                ).in_words(f"{where} was made with the hash {self.hash}, which is not Rack's")
 
     def reconcile_serdes(self, name: str, given: Serdes | KeyCodec | None, where: str) -> None:
         recorded: str = getattr(self, name)
         probe = self.probes.get(name)
         if given is None:
             if recorded.startswith("custom:"):
-                raise MismatchError(f"{where} was made with {name}={recorded[7:]}, which is not Rack's: give it too")
+                raise MismatchError(
+                    f"{where} was made with {name}={recorded[7:]}, which is not Rack's: give it too"
+                ).in_words(f"{where} was made with the {_title(name)} {recorded[7:]}, which is not Rack's")
             return
         if probe is None or given.probe is None:
             if given.name != recorded:
-                raise MismatchError(f"{name}={given.name!r} was given, but {where} has {name}={recorded!r}")
+                raise MismatchError(f"{name}={given.name!r} was given, but {where} has {name}={recorded!r}").in_words(
+                    f"{where} has the {_title(name)} {recorded}, and not {given.name}"
+                )
             return
         value, data = marshal.loads(bytes.fromhex(probe[0])), bytes.fromhex(probe[1])
         Serdes(given.name, bytes, given.loads).check_reads((value, data))
@@ -251,15 +260,34 @@ class Manifest(NamedTuple):
 
 
 def absolute_path(name: str | os.PathLike[str]) -> str:
-    """Return where the store of that name is."""
+    """Return where the store of that name is. The name of its manifest means it too."""
     path = os.fspath(name)
     if not isinstance(path, str):
         raise TypeError(f"name={name!r}: must be str or a path of str")
-    if not path or path.endswith(("/", os.sep)) or os.path.basename(path) in (".", ".."):
-        raise ValueError(f"name={path!r}: must be the prefix of the files to make, like 'data/seen', not a directory")
-    if "\0" in path:
-        raise ValueError(f"name={path!r}: must not contain a NUL")
-    return os.path.abspath(path)
+    problem = name_problem(path)
+    if problem is not None:
+        raise ValueError(f"name={path!r}: {problem}")
+    return os.path.abspath(stem(path))
+
+
+def stem(name: str) -> str:
+    """Return the name of a store for that, or for the name of its manifest. No store's name ends as that does."""
+    while name.endswith(".rack"):
+        name = name.removesuffix(".rack")
+    return name
+
+
+def name_problem(name: str) -> str | None:
+    """Return why a store cannot have that name."""
+    if os.path.basename(stem(name)) in ("", ".", ".."):
+        return "must be the prefix of the files to make, like 'data/seen', not a directory"
+    if "\0" in name:
+        return "must not contain a NUL"
+    return None
+
+
+def _title(argument: str) -> str:
+    return argument.replace("_", " ")
 
 
 def new_id() -> str:
@@ -268,11 +296,16 @@ def new_id() -> str:
 
 
 def _advice(file: str) -> str:
+    name = _quoted(file.rpartition(".")[0])
+    return f"restore it from a copy, or make a new store of the shards: `rack repair {name}`"
+
+
+def _quoted(path: str) -> str:
+    """Return a path as it is written in a shell."""
     with importing:
         import shlex
 
-    name = shlex.quote(file.rpartition(".")[0])
-    return f"restore it from a copy, or make a new store of the shards: `rack repair {name}`"
+    return shlex.quote(path)
 
 
 def manifest_path(path: str) -> str:

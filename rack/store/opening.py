@@ -8,13 +8,13 @@ import os
 import time
 from typing import NamedTuple
 
-from rack.errors import LockTimeoutError, RackError, StoreInUseError, StoreNotFoundError, StorePathError
+from rack.errors import RackError, StoreInUseError, StoreNotFoundError, StorePathError
 from rack.store import files
 from rack.store.boot import DURABILITIES, admit, gate
 from rack.store.bulk import LEAST_MEMORY
 from rack.store.lock import StoreLock
 from rack.store.manifest import Manifest, Request, manifest_path
-from rack.system.flock import pause
+from rack.system.flock import lock_timeout, pause
 
 
 class Mode:
@@ -85,7 +85,9 @@ def _join(path: str, request: Request, mode: Mode, lock: StoreLock) -> Entry:
             lock.close()  # the store was removed while we waited, and its lock with it
             continue
         if mode.flag in "rw":
-            raise StoreNotFoundError(errno.ENOENT, 'there is no such store; flag="c" makes one', manifest_path(path))
+            raise StoreNotFoundError(
+                errno.ENOENT, 'there is no such store; flag="c" makes one', manifest_path(path)
+            ).in_words("there is no such store")
         if lock.claim() and lock.is_current():
             if not os.path.lexists(manifest_path(path)):
                 # Who has the lock exclusively does not need the gate, and must not wait for it: it comes first.
@@ -95,7 +97,7 @@ def _join(path: str, request: Request, mode: Mode, lock: StoreLock) -> Entry:
                         return Entry(made, lock, durability, True)
         elif time.monotonic() > deadline:
             if mode.timeout is not None:
-                raise LockTimeoutError(f"{lock.path} is locked; waited {mode.timeout} s")
+                raise lock_timeout(lock.path, mode.timeout)
             raise StoreInUseError(
                 errno.EBUSY, "the manifest is missing while other processes have the store open", manifest_path(path)
             )

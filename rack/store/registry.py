@@ -207,14 +207,18 @@ def _key(path: str) -> object:
 def _check_shareable(held: OpenStore, request: Request, mode: Mode) -> None:
     name = manifest_path(held.path)
     if mode.flag == "n":
-        raise StoreInUseError(errno.EBUSY, 'flag="n" would replace a store that this process has open', name)
+        raise StoreInUseError(errno.EBUSY, 'flag="n" would replace a store that this process has open', name).in_words(
+            "a store that this process has open would be replaced"
+        )
     if held.mode.flag == "r" != mode.flag:
-        raise StoreInUseError(errno.EBUSY, 'this process has the store open with flag="r"; close that first', name)
+        raise StoreInUseError(
+            errno.EBUSY, 'this process has the store open with flag="r"; close that first', name
+        ).in_words("this process has the store open for reading alone")
     held.manifest.reconcile(request, held.path)
     if mode.flag != "r" and mode.durability not in (None, held.durability):
         raise MismatchError(
             f"durability={mode.durability!r} was given, but this process has {name} open with {held.durability!r}"
-        )
+        ).in_words(f"this process has {name} open with the durability {held.durability}, and not {mode.durability}")
 
 
 def release(held: OpenStore, keep: bool = True) -> None:
@@ -289,15 +293,26 @@ def orphan(held: OpenStore, anonymous: bool) -> None:
 
 
 def _release_orphans() -> None:
+    late = []
     while _orphans:
         held, anonymous = _orphans.popleft()
-        with contextlib.suppress(StoreDeletedError):  # there is nobody left to tell
+        try:
             remove(held) if anonymous else release(held)
+        except StoreDeletedError:  # there is nobody left to tell
+            pass
+        except LockTimeoutError:  # an operation that gave up still waits in it
+            late.append((held, anonymous))
+    _orphans.extend(late)
 
 
-def guard() -> contextlib.AbstractContextManager[Any]:
+def guard() -> Any:
     """Return the registry's lock, for what else happens when a container opens or closes. Not held across a fork."""
     return _lock
+
+
+def open_shards() -> list[Shard]:
+    """Return every shard that this process has open. The caller has the registry's lock."""
+    return [shard for held in _all for shard in held.shards]
 
 
 def make(path: str, manifest: Manifest, request: Request) -> OpenStore:

@@ -87,7 +87,8 @@ def path_error(error: OSError, path: str) -> RackError:
     if os.path.isdir(path):
         return StorePathError(errno.EISDIR, "a directory is in the place of a file of the store", path)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return ReadOnlyError(error.errno, f'{error.strerror}; flag="r" opens a store for reading alone', path)
+        advice = 'flag="r" opens a store for reading alone'
+        return ReadOnlyError(error.errno, f"{error.strerror}; {advice}", path).in_words(str(error.strerror))
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StoreFullError(error.errno, error.strerror, path)
     if error.errno == errno.ENAMETOOLONG:

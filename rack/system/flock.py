@@ -21,8 +21,16 @@ def flock_within(timeout: float | None, fd: int, kind: int, path: str) -> None:
     deadline = time.monotonic() + timeout
     while not attempt(fd, kind):
         if time.monotonic() >= deadline:
-            raise LockTimeoutError(f"{path} is locked by {holders(path)}; waited {timeout} s")
+            raise lock_timeout(path, timeout)
         time.sleep(0.002)
+
+
+def lock_timeout(path: str, timeout: float) -> LockTimeoutError:
+    """Return the error for a lock on a file that was not free in time; names the processes that have it."""
+    who = holders(path)
+    error = LockTimeoutError(f"{path} is locked by {who}; waited {timeout} s")
+    error.waited_for = f"{who}, which has locked {path}"
+    return error
 
 
 def attempt(fd: int, kind: int) -> bool:
@@ -40,8 +48,25 @@ def pause() -> None:
 
 
 def holders(path: str) -> str:
-    """Return the processes that hold a flock on a file, in words. Only Linux tells."""
-    pids = []
+    """Return the other processes that hold a flock on a file, in words. Only Linux tells."""
+    return named(_other_lockers(path))
+
+
+def held_by_others(path: str) -> str | None:
+    """Return which other processes hold a flock on a file, and that they do, in words; None: none that is known of."""
+    pids = _other_lockers(path)
+    return f"{named(pids)}, which has locked {path}" if pids else None
+
+
+def named(pids: list[int]) -> str:
+    """Return processes in words, those that are stopped as such."""
+    if not pids:
+        return "another process"
+    return f"process {', '.join(f'{pid} (stopped)' if _is_stopped(pid) else str(pid) for pid in pids)}"
+
+
+def _other_lockers(path: str) -> list[int]:
+    pids = set()
     if sys.platform == "linux":
         try:
             status = os.stat(path)
@@ -50,8 +75,15 @@ def holders(path: str) -> str:
                 for line in table:
                     fields = line.split()
                     if "FLOCK" in fields and "->" not in fields and fields[-3] == place:
-                        pids.append(fields[-4])
-        except (OSError, IndexError):
-            pids = []
-    pids = sorted(set(pids) - {str(os.getpid())}, key=int)
-    return f"process {', '.join(pids)}" if pids else "another process"
+                        pids.add(int(fields[-4]))
+        except (OSError, ValueError, IndexError):
+            return []
+    return sorted(pids - {os.getpid()})
+
+
+def _is_stopped(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
+    except (OSError, IndexError):
+        return False

@@ -8,7 +8,7 @@ for any other lock, so whoever holds one may import.
 from __future__ import annotations
 
 import os
-from threading import RLock
+from _thread import RLock  # that of threading, which takes some milliseconds to import
 
 importing = RLock()
 # The thread that forks has the lock in the child too.

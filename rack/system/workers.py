@@ -187,10 +187,10 @@ def _pickled(job: tuple[Callable[..., Any], tuple[Any, ...]]) -> bytes:
 
 
 def _not_sent(error: Exception) -> SerializationError:
+    problem = f"this cannot be sent to worker processes ({error})"
     return SerializationError(
-        f"this cannot be sent to worker processes ({error}): give serdes and hash that are defined in a module, other"
-        " than the program itself, or use workers=1"
-    )
+        f"{problem}: give serdes and hash that are defined in a module, other than the program itself, or use workers=1"
+    ).in_words(f"{problem}: use one")
 
 
 # In the worker:

@@ -147,9 +147,9 @@ KINDS: dict[str, tuple[type[Any], dict[str, Any], list[str]]] = {
     "json": (PersistentDict, {"serdes": "json"}, []),
     "ordered": (PersistentDict, {"key_serdes": "ordered"}, []),
     "str": (PersistentSet, {"serdes": "str"}, []),
-    "own serdes": (PersistentDict, {"serdes": Reversed}, ["serdes=Reversed"]),
-    "own serdes for keys": (PersistentDict, {"key_serdes": Reversed}, ["key_serdes=Reversed"]),
-    "own hash": (PersistentDict, {"hash": _reverse}, ["hash=_reverse"]),
+    "own serdes": (PersistentDict, {"serdes": Reversed}, ["the serdes Reversed"]),
+    "own serdes for keys": (PersistentDict, {"key_serdes": Reversed}, ["the key serdes Reversed"]),
+    "own hash": (PersistentDict, {"hash": _reverse}, ["the hash _reverse"]),
     "all one's own": (PersistentDict, {"serdes": Reversed, "key_serdes": Reversed, "hash": _reverse}, ["s", "k", "h"]),
 }
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from rack import MismatchError, PersistentDict, PersistentSet
+from rack.store.manifest import Manifest
 from tests.cli.test_ends import ENVIRONMENT, running
 from tests.container.test_copy import DATA
 from tests.support.processes import assert_sound
@@ -67,7 +68,7 @@ def test_rack_copy_with_workers_ends_by_a_signal_and_leaves_nothing(
     with PersistentDict(tmp_path / "a", shards=4) as a:
         a.update((number, number) for number in range(100_000))
     before = {file.name for file in tmp_path.iterdir()}
-    with running("copy", tmp_path / "a", tmp_path / "b", "--workers", 2, "--serdes", "json") as process:
+    with running("copy", tmp_path / "a", tmp_path / "b", "--workers", 2, "--serdes", "json", "-q") as process:
         _wait_until_it_copies(tmp_path)
         (os.killpg if everybody else os.kill)(process.pid, signum)
         errors = process.communicate(timeout=30)[1]
@@ -110,3 +111,69 @@ def test_the_error_for_another_shard_count_names_a_command_that_works(tmp_path: 
     with PersistentSet(tmp_path / "NEW", shards=4) as new:
         assert set(new) == set(range(100))
         assert new.check() == 100
+
+
+# Keys
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("options", [{"key_serdes": "str"}, {"key_serdes": "ordered", "serdes": "json"}, {}])
+def test_keys_keep_a_serdes_of_their_own_and_get_the_one_that_is_given(
+    tmp_path: Path, options: dict[str, str], workers: str
+) -> None:
+    content = {"ann": [1], "bob": [2]}
+    with PersistentDict[str, Any](tmp_path / "a", shards=2, **options) as a:
+        a.update(content)
+        assert dict(a.copy(serdes="pickle")) == content
+    key_serdes = options.get("key_serdes")
+    expected = {
+        (): key_serdes or "canonical",
+        ("--serdes", "pickle"): key_serdes or "canonical+pickle",
+        ("--serdes", "pickle", "--key-serdes", "ordered"): "ordered",
+        ("--key-serdes", "str"): "str",
+        ("--key-serdes", "marshal"): "canonical",
+    }
+    for number, (arguments, recorded) in enumerate(expected.items()):
+        assert rack("copy", "a", f"b{number}", "--workers", workers, *arguments, cwd=tmp_path).returncode == 0
+        manifest = Manifest.read(str(tmp_path / f"b{number}"))
+        assert manifest.key_serdes == recorded, arguments
+        assert manifest.serdes == (arguments[1] if "--serdes" in arguments else options.get("serdes", "marshal"))
+        with PersistentDict[str, Any](tmp_path / f"b{number}") as b:
+            assert dict(b) == content
+            assert b.check() == 2
+            if manifest.key_serdes in ("str", "ordered"):
+                assert list(b.keys().scan(prefix="a")) == ["ann"]
+
+
+def test_copying_in_python_keeps_the_serdes_of_keys_as_well(tmp_path: Path) -> None:
+    with PersistentDict[str, Any](tmp_path / "a", shards=1, key_serdes="str") as a:
+        a["ann"] = 1
+    with PersistentDict[str, Any](tmp_path / "a") as a, a.copy(tmp_path / "b", serdes="json") as b:
+        assert list(b.scan(prefix="a")) == [("ann", 1)]
+    with PersistentDict[str, Any](tmp_path / "c", shards=1) as c:
+        c["ann"] = 1
+        with c.copy(serdes="ordered") as sortable:  # whose keys had none of their own
+            assert list(sortable.scan(prefix="a")) == [("ann", 1)]
+    with PersistentSet[str](tmp_path / "s", shards=1, key_serdes="str") as s:
+        s.add("ann")
+    with PersistentSet[str](tmp_path / "s") as s, s.copy(serdes="ordered") as sorted_set:
+        assert sorted_set._manifest.key_serdes == "ordered"  # of a set it is the elements that are meant
+
+
+# Durability
+
+
+@pytest.mark.parametrize("command", [["copy", "a", "out"], ["union", "a", "a", "-o", "out"], ["dedup", "out", "f"]])
+def test_a_durability_that_is_given_is_what_the_new_store_has(tmp_path: Path, command: list[str]) -> None:
+    (tmp_path / "f").write_bytes(b"a\n")
+    with PersistentSet[bytes](tmp_path / "a", serdes="bytes", shards=2) as a:
+        a.add(b"a")
+    for durability in ("process", "everysec", "always"):
+        done = rack(*command, "--durability", durability, "-q", cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+        with PersistentSet[bytes](tmp_path / "out") as out:
+            assert out._open_store().durability == ("everysec" if durability == "everysec" else "process")
+            assert set(out) == {b"a"}
+        for path in tmp_path.glob("out*"):
+            path.unlink()
+    assert "Invalid value for '--durability'" in rack(*command, "--durability", "some", cwd=tmp_path).stderr

@@ -61,7 +61,7 @@ def test_a_file_that_cannot_be_read_is_named_and_the_others_are_read(tmp_path: P
     errors = done.stderr.decode().splitlines()
     assert errors[0] == f"rack dedup: {tmp_path / 'missing'}: No such file or directory"
     assert errors[1] == f"rack dedup: {tmp_path}: Is a directory"
-    assert "1 lines read" in errors[2]
+    assert "1 line read" in errors[2]
     assert len(errors) == 3
 
 

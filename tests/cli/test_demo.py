@@ -81,7 +81,7 @@ def test_a_difference_from_python_is_an_error_that_says_what_is_wrong(tmp_path: 
     lines, words = demo._in_memory(paths)
     demo._compare(lines, words, total, *names)
     total.new += 1
-    with pytest.raises(Failure, match="lines were new to some process"):
+    with pytest.raises(Failure, match="new to some process"):
         demo._compare(lines, words, total, *names)
     total.new -= 1
     with PersistentDict[str, int](names[1]) as counts:
@@ -91,7 +91,7 @@ def test_a_difference_from_python_is_an_error_that_says_what_is_wrong(tmp_path: 
         demo._compare(lines, words, total, *names)
     with PersistentSet[bytes](names[0]) as seen:
         seen.add(b"no line of any file")
-    with pytest.raises(Failure, match="demo-lines is wrong: 1 lines"):
+    with pytest.raises(Failure, match="demo-lines is wrong: 1 line "):
         demo._compare(lines, words, total, *names)
 
 

@@ -30,10 +30,10 @@ WORKERS = pytest.mark.parametrize("workers", [1, 3])
 @contextmanager
 def running(*args: object, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
     """A command in a process group of its own, of which nothing may be left at the end of the body."""
-    options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-    with subprocess.Popen(
-        [*RACK, *map(str, args)], env=ENVIRONMENT, start_new_session=True, bufsize=0, **options
-    ) as process:
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    # In the same session: else Ctrl-Z would not stop it, as there would be nobody to continue it.
+    options = {"process_group": 0, "bufsize": 0, "env": ENVIRONMENT, **pipes, **options}
+    with subprocess.Popen([*RACK, *map(str, args)], **options) as process:
         try:
             yield process
             process.wait(30)
@@ -79,7 +79,7 @@ def lines(tmp_path: Path) -> list[bytes]:
 def test_a_signal_ends_it_quietly_and_loses_and_doubles_no_line(
     tmp_path: Path, lines: list[bytes], workers: int, signum: signal.Signals, everybody: bool
 ) -> None:
-    args = ("dedup", tmp_path / "s", tmp_path / "f", "--workers", workers)
+    args = ("dedup", tmp_path / "s", tmp_path / "f", "--workers", workers, "-q")
     with open(tmp_path / "out", "wb") as out:
         with running(*args, stdout=out) as process:
             while not os.path.getsize(tmp_path / "out"):
@@ -138,7 +138,7 @@ def test_a_killed_command_has_doubled_no_line_and_the_next_goes_on(
 
 @WORKERS
 def test_ctrl_c_while_waiting_for_input_ends_it(tmp_path: Path, workers: int) -> None:
-    with running("dedup", tmp_path / "s", "--workers", workers, stdin=subprocess.PIPE) as process:
+    with running("dedup", tmp_path / "s", "--workers", workers, "-q", stdin=subprocess.PIPE) as process:
         pipe_of(process.stdin).write(b"a\n")
         assert pipe_of(process.stdout).read(2) == b"a\n"
         os.kill(process.pid, signal.SIGINT)
@@ -148,7 +148,7 @@ def test_ctrl_c_while_waiting_for_input_ends_it(tmp_path: Path, workers: int) ->
 
 
 def test_ctrl_c_ends_it_even_if_its_reader_has_stopped_reading(tmp_path: Path, lines: list[bytes]) -> None:
-    with running("dedup", tmp_path / "s", tmp_path / "f", "--workers", 2) as process:
+    with running("dedup", tmp_path / "s", tmp_path / "f", "--workers", 2, "-q") as process:
         assert pipe_of(process.stdout).read(1)
         time.sleep(0.5)  # now it waits in a write
         os.kill(process.pid, signal.SIGINT)

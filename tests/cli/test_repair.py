@@ -266,3 +266,46 @@ def test_a_branch_that_is_lost_costs_nothing(tmp_path: Path) -> None:
     report = repair(path)
     assert (report.shards[0].lost, report.shards[0].strays) == (0, 0)
     assert content(Path(report.to)) == expected
+
+
+# What is made is what it was
+
+
+@pytest.mark.parametrize("lines", [[b"a", b"b"], [b"\xff", b"plain"], []], ids=["text", "bytes", "empty"])
+def test_a_store_of_dedup_whose_manifest_is_lost_can_be_used_by_it_again(
+    lines: list[bytes], tmp_path: Path, engine: str
+) -> None:
+    (tmp_path / "f").write_bytes(b"".join(line + b"\n" for line in lines))
+    (tmp_path / "g").write_bytes(b"more\n")
+    assert run("dedup", tmp_path / "s", tmp_path / "f", "-q", "--count")[0] == 0
+    (tmp_path / "s.rack").unlink()
+    assert run("repair", tmp_path / "s", "--serdes", "bytes", "--kind", "set")[0] == 1
+    code, output, errors = run("dedup", tmp_path / "s-repaired", tmp_path / "f", tmp_path / "g", "-q")
+    assert (code, output, errors) == (0, "more\n", "")
+    with PersistentSet[bytes](tmp_path / "s-repaired", serdes="bytes", flag="w") as store:
+        assert set(store) == {*lines, b"more"}
+    assert_sound(store)
+
+
+@pytest.mark.parametrize("serdes", ["marshal", "pickle", "json", "str", "bytes", "ordered"])
+@pytest.mark.parametrize("cls", [PersistentSet, PersistentDict])
+def test_the_serdes_that_is_given_makes_what_it_made_at_first(
+    cls: type[Any], serdes: str, tmp_path: Path, engine: str
+) -> None:
+    keys: list[Any] = [b"\xff", b"b"] if serdes == "bytes" else ["a", "b"]
+    with cls(tmp_path / "s", serdes=serdes, shards=2) as store:
+        store.update(keys if cls is PersistentSet else dict.fromkeys(keys, keys[0]))
+        manifest = store._manifest
+    (tmp_path / "s.rack").unlink()
+    kind = "set" if cls is PersistentSet else "dict"
+    assert run("repair", tmp_path / "s", "--serdes", serdes, "--kind", kind)[0] == 1
+    with cls(tmp_path / "s-repaired", serdes=serdes, flag="w") as made:
+        assert set(made) == set(keys)
+        assert (made._manifest.serdes, made._manifest.key_serdes) == (manifest.serdes, manifest.key_serdes)
+    # Nothing is given: it is a store like that, if the shards tell.
+    assert run("repair", tmp_path / "s", "--to", tmp_path / "t")[0] == 1
+    with cls(tmp_path / "t", flag="w") as guessed:
+        assert set(guessed) == set(keys)
+    if cls is PersistentSet and serdes in ("str", "bytes"):
+        with cls(tmp_path / "t", serdes=serdes, flag="w") as guessed:
+            assert set(guessed) == set(keys)

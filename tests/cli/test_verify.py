@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rack import PersistentDict
+from rack import CorruptShardError, PersistentDict, PersistentSet
+from rack.cli import main
 from rack.shard.problem import KINDS
+from rack.store.boot import Record
 from tests.cli.test_help import ENVIRONMENT, RACK
 from tests.support.processes import assert_sound, default_engine
 from tests.support.processes import engine as engine
@@ -91,3 +94,85 @@ def test_the_kinds_of_findings_are_in_the_help() -> None:
     output = run("verify", "--help")[1]
     for kind in KINDS:
         assert kind in output
+
+
+# In use when the system stopped
+
+
+@pytest.fixture
+def unclean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store of 16 shards, all of which were being written to when the system stopped."""
+    with PersistentSet[bytes](tmp_path / "s", serdes="bytes", engine="lmdb") as store:
+        store.update(b"%d" % number for number in range(1000))
+    Record("another boot", "process").write(str(tmp_path / "s"), [1] * 16)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "s"
+
+
+ADVICE = "Normally only what was written in the last half minute is lost: `rack repair s` makes a new store of the rest"
+
+
+@pytest.mark.damages
+def test_a_store_that_was_in_use_when_the_system_stopped_is_told_of_in_a_few_lines(
+    unclean: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", "s"]) == 1
+    first, second = capfd.readouterr().out.splitlines()
+    assert first == "s, shards 0-15: was being written to: parts of it may be older than others"
+    assert second == f"s was in use when the system stopped. {ADVICE}"
+    assert main(["verify", "s", "--json"]) == 1
+    report = json.loads(capfd.readouterr().out)
+    assert [finding["shard"] for finding in report["findings"]] == [*range(16)]
+    assert {finding["kind"] for finding in report["findings"]} == {"power"}
+    assert {finding["message"] for finding in report["findings"]} == {
+        "was being written to: parts of it may be older than others"
+    }
+
+
+@pytest.mark.damages
+@pytest.mark.parametrize(
+    "command", [["scan", "s"], ["dedup", "s", os.devnull], ["copy", "s", "t"], ["backup", "s", "t"]]
+)
+def test_other_commands_say_what_happened_what_is_lost_and_what_to_do(
+    command: list[str], unclean: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command) == 1
+    happened = "s was in use when the system stopped, and s-0000.lmdb was being written to"
+    assert capfd.readouterr().err == (
+        f"rack {command[0]}: {happened}: parts of it may be older than others. {ADVICE}\n"
+    )
+
+
+@pytest.mark.damages
+def test_python_says_it_too_and_the_command_that_it_names_brings_the_store_back(
+    unclean: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(CorruptShardError) as caught:
+        PersistentSet("s").open()
+    happened, lost = str(caught.value).split(". ")  # two sentences
+    assert happened.startswith(f"{unclean} was in use when the system stopped, and {unclean}-0000.lmdb was being")
+    assert lost == ADVICE.replace("`rack repair s`", f"`rack repair {unclean}`")
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (type(again), str(again)) == (type(caught.value), str(caught.value))
+    command = lost.split("`")[1].split()
+    assert main(command[1:]) == 1
+    with PersistentSet[bytes]("s-repaired", serdes="bytes") as store:
+        assert len(store) == 1000
+    capfd.readouterr()
+
+
+@pytest.mark.damages
+def test_what_is_damaged_in_some_shards_alike_is_one_line(path: Path) -> None:
+    with PersistentDict[str, int](path.with_name("many"), shards=8) as store:
+        store.update({str(number): number for number in range(100)})
+    many = path.with_name("many")
+    for number in (0, 1, 2, 5, 7):
+        shard(many, number).unlink()
+    shard(many, 4).write_bytes(b"")
+    code, output, errors = run("verify", many)
+    assert (code, errors) == (1, "")
+    lines = output.splitlines()
+    assert lines[0] == f"{many}, shards 0-2, 5, 7: is missing"
+    assert lines[1].startswith(f"{shard(many, 4)} ")
+    assert lines[-1] == f"{many} is damaged: `rack repair {many}` saves what can be read"
+    assert len(lines) == 3

@@ -1,4 +1,4 @@
-"""What is foreign is refused by all that writes, with advice; NumPy's numbers count; the preset "bytes" takes any buffer."""
+"""What is foreign is refused by all that writes, with advice; NumPy's numbers count; "bytes" takes any buffer."""
 
 from __future__ import annotations
 

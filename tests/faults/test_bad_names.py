@@ -33,7 +33,7 @@ __all__ = ["path"]  # the fixture
 
 
 @pytest.mark.parametrize(
-    "name", ["plain", "with space", "ünï-cödé-名前", "a.b.rack", "*?[x]", "new\nline", "-n", "%d{}"]
+    "name", ["plain", "with space", "ünï-cödé-名前", "a.b.racket", "*?[x]", "new\nline", "-n", "%d{}"]
 )
 def test_names_that_work_also_without_a_directory(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

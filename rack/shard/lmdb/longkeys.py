@@ -212,7 +212,7 @@ def stem_of(key: bytes, hash: Callable[[bytes], bytes]) -> bytes:
         return key + b"\0"
     digest = hash(key)
     if not isinstance(digest, bytes) or len(digest) > 255:
-        raise SerializationError(f"hash= must give at most 255 bytes, and gave {digest!r}")
+        raise SerializationError(f"the hash must give at most 255 bytes, and gave {digest!r}")
     return key[: _prefix_size(len(digest))] + digest
 
 

@@ -23,7 +23,7 @@ from rack.errors import (
 from rack.shard.base import ShardSpec
 from rack.shard.lmdb import datafile
 from rack.shard.lmdb.datafile import IDENTITY, LONG_TABLE
-from rack.shard.problem import corrupt
+from rack.shard.problem import corrupt, read_only
 from rack.system.flock import flock_within
 from rack.system.place import file_id, may_make
 
@@ -131,7 +131,7 @@ def translated(error: lmdb.Error, path: str) -> Exception:
     if isinstance(error, RackError):
         return error
     if isinstance(error, lmdb.ReadonlyError):
-        return ReadOnlyError(errno.EACCES, 'the store was opened with flag="r"', path)
+        return read_only(path)
     if isinstance(error, lmdb.BadValsizeError):
         return TooLargeError(f"a value or key is larger than LMDB holds ({MAX_VALUE} bytes)")
     if isinstance(error, lmdb.ReadersFullError):

@@ -19,7 +19,8 @@ from rack.shard.lmdb.journaled import Journalling
 from rack.shard.lmdb.opening import MAX_KEY, check_interpreter
 from rack.shard.lmdb.reader import LmdbReader
 from rack.shard.lmdb.sealed import PLAIN, seal, unseal
-from rack.shard.problem import corrupt
+from rack.shard.problem import UncleanError, unrebuilt
+from rack.system.flock import held_by_others, named
 from rack.system.imports import importing
 
 
@@ -171,6 +172,15 @@ class LmdbShard(LmdbReader):
             self._journalled.sync()
             self._journalled.shorten()
 
+    def holder(self) -> str | None:
+        with importing:
+            from rack.shard.lmdb import mutex  # few processes need it
+
+        owner = mutex.owner(self._spec.path + "-lock")
+        if owner is not None and owner != os.getpid():
+            return f"{named([owner])}, which has the writer lock of {self._spec.path}"
+        return held_by_others(self._spec.path)  # by one that makes the file larger
+
     @classmethod
     def files(cls, path: str) -> list[str]:
         return [*super().files(path), *journalfiles.files(path)]
@@ -194,20 +204,13 @@ class LmdbShard(LmdbReader):
     def recover(cls, spec: ShardSpec, durability: str, stamp: int | None) -> None:
         if durability == "everysec":
             if spec.readonly:
-                raise CorruptShardError(
-                    f"{spec.path} was in use at a power failure, and has to be rebuilt from its journal: open the"
-                    ' store once for writing (flag="w")'
-                )
+                raise unrebuilt(spec.path)
             journalfiles.rebuild(spec)
         elif durability == "process":
             # A page that did not reach the disk may hold an earlier version of the very same leaf, which nothing in
             # the file tells. So only a shard that was not written to since it was on the disk can be sound.
             if stamp is not None and cls.stamp(spec.path) != stamp:
-                raise corrupt(
-                    spec.path,
-                    "was being written to when the system stopped, and what it holds cannot be relied on"
-                    ' (durability="everysec" survives power failures)',
-                )
+                raise UncleanError(spec.path, "was being written to: parts of it may be older than others")
             _verify_after_power_failure(spec.path)
 
     def snapshot(self) -> Snapshot:
@@ -234,10 +237,14 @@ def _verify_after_power_failure(path: str) -> None:
     try:
         for found in walk.walk(fd, pages.newest(pages.read_metas(fd)), values=True):
             if isinstance(found, str):
-                raise CorruptShardError(found)
+                raise UncleanError(path, f"is damaged: {found}")
             for _, stored in found:
                 unseal(stored, path)
-    except (CorruptShardError, pages.PageError) as error:
-        raise corrupt(path, f"was damaged by a power failure: {error}") from error
+    except pages.PageError as error:
+        raise UncleanError(path, f"is damaged: {error}") from error
+    except UncleanError:
+        raise
+    except CorruptShardError as error:
+        raise UncleanError(path, "is damaged: a value does not match its checksum") from error
     finally:
         os.close(fd)

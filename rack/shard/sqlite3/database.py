@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import resource
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -30,14 +29,14 @@ from rack.errors import (
     ReadOnlyError,
     ReentrantWriteError,
     StoreDeletedError,
-    StoreFullError,
     StorePathError,
-    TooLargeError,
 )
 from rack.shard.base import ShardSpec
 from rack.shard.place import located
-from rack.shard.problem import Problem, corrupt, identity_problem
+from rack.shard.problem import corrupt, identity_problem, read_only
 from rack.shard.snapshot import Snapshots
+from rack.shard.sqlite3.failure import code_of, translated
+from rack.shard.sqlite3.header import check_header, files_state, size_of
 from rack.system.flock import flock_within
 from rack.system.place import may_write, open_beside
 
@@ -90,7 +89,7 @@ class SqliteDatabase:
                 except ERRORS as error:
                     # Who may not write the log's index, and finds it in the middle of a change, is told READONLY.
                     deadline = deadline or time.monotonic() + _BUSY_SECONDS
-                    if _code(error) & 0xFF != sqlite3.SQLITE_READONLY or time.monotonic() > deadline:
+                    if code_of(error) & 0xFF != sqlite3.SQLITE_READONLY or time.monotonic() > deadline:
                         self._mend(error)
                     time.sleep(0.001)
 
@@ -99,7 +98,7 @@ class SqliteDatabase:
         with self._lock:
             connection = self._connection or self._connected()
             if self._spec.readonly:
-                raise ReadOnlyError(errno.EACCES, 'the store was opened with flag="r"', self._spec.path)
+                raise read_only(self._spec.path)
             if connection.in_transaction:
                 raise ReentrantWriteError(
                     f"{self._spec.path}: a write inside another write; a serializer must not use the store"
@@ -128,7 +127,7 @@ class SqliteDatabase:
 
     def _mend(self, error: Exception) -> None:
         """Return if the operation should be tried again; raise what the user should see if not."""
-        if _code(error) & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        if code_of(error) & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise translated(error, self._spec.path) from error
 
     # The file
@@ -137,7 +136,7 @@ class SqliteDatabase:
         path = self._locate().path
         try:
             # Before SQLite has the file open: closing a descriptor of it later would drop SQLite's locks.
-            _check_header(path)
+            check_header(path)
             status = self._check_inode()
             self.mere_reader = self._spec.readonly and not may_write(path)
             if not self._spec.readonly:  # who only reads need not wait for a writer
@@ -216,7 +215,7 @@ class SqliteDatabase:
                 return connection
             except sqlite3.OperationalError:
                 connection.close()
-                if file_size(path + "-wal"):
+                if size_of(path + "-wal"):
                     raise
         for attempt in range(_TRIES):
             with _undisturbed(path):
@@ -229,10 +228,10 @@ class SqliteDatabase:
                     return connection
                 except sqlite3.OperationalError as error:  # they have just been removed, or are just being made
                     connection.close()
-                    if _code(error) & 0xFF == sqlite3.SQLITE_CORRUPT or attempt == _TRIES - 1:
+                    if code_of(error) & 0xFF == sqlite3.SQLITE_CORRUPT or attempt == _TRIES - 1:
                         raise
             time.sleep(0.002)
-        if file_size(path + "-wal"):
+        if size_of(path + "-wal"):
             raise ReadOnlyError(
                 errno.EACCES,
                 "the shard was copied while it was in use, or its -shm was removed: its log can be read by who may"
@@ -302,30 +301,10 @@ def connect(path: str, mode: str) -> sqlite3.Connection:
     )
 
 
-def translated(error: Exception, path: str) -> Exception:
-    code = _code(error)
-    kind = code & 0xFF
-    if kind == sqlite3.SQLITE_READONLY:
-        return ReadOnlyError(errno.EACCES, 'the store was opened with flag="r"', path)
-    if kind == sqlite3.SQLITE_TOOBIG or isinstance(error, sqlite3.DataError):
-        return TooLargeError(f"a key or value is larger than SQLite holds (about 10**9 bytes): {error}")
-    if kind == sqlite3.SQLITE_FULL or (kind == sqlite3.SQLITE_IOERR and _disk_is_full(path)):
-        return StoreFullError(errno.ENOSPC, f"{error}; nothing was changed", path)
-    if kind == sqlite3.SQLITE_IOERR and _size_is_limited():
-        return StoreFullError(errno.EFBIG, f"{error}: file-size limit; nothing was changed", path)
-    if kind in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
-        return StorePathError(_reason(), str(error), path)
-    return corrupt(path, f"is damaged: {error}")
-
-
 def roll_back(connection: sqlite3.Connection) -> None:
     if connection.in_transaction:
         with contextlib.suppress(sqlite3.Error):
             connection.execute("ROLLBACK")
-
-
-def _code(error: Exception) -> int:
-    return getattr(error, "sqlite_errorcode", None) or sqlite3.SQLITE_ERROR
 
 
 @contextlib.contextmanager
@@ -339,57 +318,11 @@ def _undisturbed(path: str) -> Iterator[None]:
         yield
 
 
-def change_counter(path: str) -> int:
-    """Return the number that each process that has written to a database raises; not to be called while it is open.
-
-    A descriptor of a database must not be closed in a process that has it open: that would drop SQLite's locks.
-    """
-    with open(path, "rb") as file:
-        return int.from_bytes(file.read(28)[24:], "big")
-
-
 def _raise_change_counter(connection: sqlite3.Connection) -> None:
     """Have the database's first page written, and with it the counter, which SQLite leaves alone in WAL mode."""
     with contextlib.suppress(sqlite3.Error):  # no space
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         connection.execute(f"PRAGMA user_version = {(version + 1) & 0x7FFFFFFF}")
-
-
-def files_state(path: str) -> object:
-    """Return what changes when the database is written to, or opened for that."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_ino, status.st_size, status.st_mtime_ns, os.path.exists(path + "-wal")
-
-
-def file_size(path: str) -> int:
-    try:
-        return os.path.getsize(path)
-    except FileNotFoundError:
-        return 0
-
-
-def _disk_is_full(path: str) -> bool:
-    """Whether there is no space for the file of shared memory, of which SQLite only says that it is an I/O error."""
-    status = os.statvfs(os.path.dirname(path))
-    return status.f_bavail * status.f_frsize < 1 << 16
-
-
-def _size_is_limited() -> bool:
-    return resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY
-
-
-def _reason() -> int:
-    """Return why a file cannot be opened or read, of which SQLite says nothing: are there descriptors for all four?"""
-    with contextlib.ExitStack() as stack:
-        try:
-            for _ in range(4):
-                stack.callback(os.close, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-        except OSError as error:
-            return error.errno or errno.EIO
-    return errno.EIO
 
 
 def identity(spec: ShardSpec) -> str:
@@ -400,26 +333,3 @@ def check_identity(spec: ShardSpec, row: Any) -> None:
     problem = identity_problem(identity(spec), None if row is None else row[0])
     if problem is not None:
         raise corrupt(spec.path, problem.message)
-
-
-def _check_header(path: str) -> None:
-    problem = header_problem(path)
-    if problem is not None:
-        raise corrupt(path, problem.message)
-
-
-def header_problem(path: str) -> Problem | None:
-    """Return what is wrong unless this is an SQLite database as long as its header says (sqlite.org/fileformat)."""
-    with open(path, "rb") as file:
-        header = file.read(100)
-        size = os.fstat(file.fileno()).st_size
-    if len(header) < 100:
-        return Problem("structure", f"is truncated: {size} bytes are too few for a shard")
-    if not header.startswith(b"SQLite format 3\0"):
-        return Problem("foreign", "is not a Rack shard (it is no SQLite database)")
-    page = int.from_bytes(header[16:18], "big")
-    needed = (65536 if page == 1 else page) * int.from_bytes(header[28:32], "big")
-    # A checkpoint that was killed, or found no space, may have written the header before the rest, which is in the log.
-    if size < needed and not file_size(path + "-wal"):
-        return Problem("structure", f"is truncated: it has {size} bytes and needs {needed}")
-    return None

@@ -14,9 +14,12 @@ from contextlib import AbstractContextManager
 
 from rack.shard.base import Examined, Pair, Salvaged, ShardSpec, Snapshot
 from rack.shard.sqlite3 import operations
-from rack.shard.sqlite3.database import change_counter, connect, file_size, identity, translated
+from rack.shard.sqlite3.database import connect, identity
+from rack.shard.sqlite3.failure import translated
+from rack.shard.sqlite3.header import change_counter, size_of
 from rack.shard.sqlite3.reader import SqliteReader
 from rack.system.disk import path_error, sync_path
+from rack.system.flock import held_by_others
 from rack.system.imports import importing
 
 _TABLES = """
@@ -122,7 +125,7 @@ class SqliteShard(SqliteReader):
 
     @classmethod
     def stamp(cls, path: str) -> int:
-        return change_counter(path) << 32 | file_size(path + "-wal")
+        return change_counter(path) << 32 | size_of(path + "-wal")
 
     def keep(self) -> None:
         version = self.version()
@@ -135,6 +138,9 @@ class SqliteShard(SqliteReader):
             from rack.shard.sqlite3.snapshot import SqliteSnapshot
 
         return SqliteSnapshot.take(self)
+
+    def holder(self) -> str | None:
+        return held_by_others(self._spec.path + "-lock")
 
     def hold(self) -> AbstractContextManager[Snapshot]:
         with importing:

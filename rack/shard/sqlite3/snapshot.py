@@ -17,7 +17,9 @@ from typing import Self
 from rack.errors import ReadOnlyError
 from rack.shard.base import ShardSpec
 from rack.shard.snapshot import SnapshotShard
-from rack.shard.sqlite3.database import connect, files_state, identity, roll_back, translated
+from rack.shard.sqlite3.database import connect, identity, roll_back
+from rack.shard.sqlite3.failure import translated
+from rack.shard.sqlite3.header import files_state
 from rack.shard.sqlite3.reader import SqliteReader
 from rack.system.disk import sync_path
 from rack.system.place import is_readonly_medium
