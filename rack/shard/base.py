@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, ClassVar
@@ -226,14 +225,18 @@ class Shard(ABC):
         """Return the shard as it is now, read-only; the caller closes it."""
 
     @abstractmethod
-    def hold(self) -> AbstractContextManager[Snapshot]:
-        """Let nobody write to the shard while the block runs; gives a snapshot, which the caller closes.
+    def hold(self) -> Snapshot:
+        """Let nobody write to the shard until :meth:`let_go`, in this thread; gives a snapshot, which the caller closes.
 
         Whoever holds several shards takes them in the order of their numbers, and uses none with a lower number than
         one that it holds.
 
         :raises ReadOnlyError: the shard was opened for reading alone, and its engine's writers cannot be held off.
         """
+
+    @abstractmethod
+    def let_go(self) -> None:
+        """End what :meth:`hold` began, in this thread, if it did."""
 
     # Life
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from typing import Any, ClassVar, TypeVar
 
 from rack.errors import ReadOnlyError
@@ -101,8 +100,11 @@ class ShardProxy(Shard):
     def snapshot(self) -> Snapshot:
         return self._forward(self._inner.snapshot)
 
-    def hold(self) -> AbstractContextManager[Snapshot]:
+    def hold(self) -> Snapshot:
         return self._forward(self._inner.hold)
+
+    def let_go(self) -> None:
+        self._inner.let_go()
 
     # Life is the inner shard's own.
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 
 from rack.errors import LockTimeoutError, ReadOnlyError
 from rack.shard.base import Shard, Snapshot
@@ -40,17 +39,18 @@ def take(shards: Sequence[Shard], timeout: float | None) -> list[Snapshot]:
     may_hold = True
     try:
         while True:
-            with ExitStack() as held:
-                for number, shard in enumerate(shards):
-                    if number in busy and may_hold:
-                        try:
-                            taken[number] = held.enter_context(shard.hold())
-                            continue
-                        except ReadOnlyError:
-                            may_hold = False
-                    if number not in taken:
-                        versions[number] = shard.version()
-                        taken[number] = shard.snapshot()
+            for number, shard in enumerate(shards):
+                if number in busy and may_hold:
+                    try:
+                        taken[number] = shard.hold()
+                        continue
+                    except ReadOnlyError:
+                        may_hold = False
+                if number not in taken:
+                    versions[number] = shard.version()
+                    taken[number] = shard.snapshot()
+            for number in busy:
+                shards[number].let_go()
             held_off = busy if may_hold else set()
             changed = {n for n, shard in enumerate(shards) if n not in held_off and shard.version() != versions[n]}
             if not changed:
@@ -63,6 +63,8 @@ def take(shards: Sequence[Shard], timeout: float | None) -> list[Snapshot]:
             if not may_hold:
                 time.sleep(random.uniform(0, 0.001))
     except BaseException:
+        for number in busy:
+            shards[number].let_go()
         for snapshot in taken.values():
             snapshot.close()
         raise

@@ -60,7 +60,9 @@ class Injector:
         if event == "opcode" and self.where is None:
             if self.seen == self.at:
                 code = frame.f_code
-                self.where = f"{code.co_qualname}:{frame.f_lineno}+{frame.f_lasti} ({os.path.basename(code.co_filename)})"
+                self.where = (
+                    f"{code.co_qualname}:{frame.f_lineno}+{frame.f_lasti} ({os.path.basename(code.co_filename)})"
+                )
                 sys.settrace(None)
                 self._action()
             self.seen += 1

@@ -91,7 +91,7 @@ class Runner:
         if self._action == "depth":
             places = list(range(1, 70))
         elif self._action == "memory":
-            places = list(range(0, length // 4 + 50))
+            places = list(range(length // 4 + 50))
         else:
             places = list(range(length))
         if self._arguments.at is not None:
@@ -157,7 +157,9 @@ class Runner:
 
     # What is done to it
 
-    def _do_interrupt(self, world: World, operation: Operation, place: int, kind: type[BaseException] = Interrupt) -> str:
+    def _do_interrupt(
+        self, world: World, operation: Operation, place: int, kind: type[BaseException] = Interrupt
+    ) -> str:
         injector = Injector(place, inject.raising(kind))
         try:
             injector.run(lambda: operation.run(world))
@@ -178,7 +180,9 @@ class Runner:
         except RecursionError as error:
             raise Cut(f"{place} calls before the limit") from error
         except Exception as error:
-            raise _broken(f"{place} calls before the limit", f"in place of RecursionError: {self._text(error)}") from error
+            raise _broken(
+                f"{place} calls before the limit", f"in place of RecursionError: {self._text(error)}"
+            ) from error
         return f"{place} calls before the limit"
 
     def _do_memory(self, world: World, operation: Operation, place: int) -> str:
@@ -194,7 +198,11 @@ class Runner:
         except MemoryError as error:
             raise Cut(where) from error
         except Exception as error:
-            if "emory" not in repr(error) and "emory" not in repr(error.__cause__) and "emory" not in repr(error.__context__):
+            if (
+                "emory" not in repr(error)
+                and "emory" not in repr(error.__cause__)
+                and "emory" not in repr(error.__context__)
+            ):
                 raise _broken(where, f"in place of MemoryError: {self._text(error)}") from error
             raise Cut(where) from error
         return where

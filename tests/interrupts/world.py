@@ -88,7 +88,9 @@ class World:
 
     def make(self, name: str, **options: Any) -> Any:
         serdes = {"key_serdes": "str"} if self.kind == "dict" else {"serdes": "str"}
-        return self.cls(os.path.join(self.folder, name), engine=self.engine, shards=2, **(self.options | serdes | options))
+        return self.cls(
+            os.path.join(self.folder, name), engine=self.engine, shards=2, **(self.options | serdes | options)
+        )
 
     def warm_up(self) -> None:
         """Have everything there that comes at the first use and stays: threads, connections."""
@@ -170,7 +172,9 @@ class World:
 
     def ask_what_is_left(self) -> None:
         """Raise Broken unless what the operation had is given back; its exception is forgotten already."""
-        if self.threads != threading.active_count() and not self._settles(lambda: threading.active_count() == self.threads):
+        if self.threads != threading.active_count() and not self._settles(
+            lambda: threading.active_count() == self.threads
+        ):
             raise Broken(f"threads: {[thread.name for thread in threading.enumerate()]}")
         if len(registry._all) != self.stores or self.count_descriptors() != self.descriptors:
             gc.collect()
@@ -179,7 +183,9 @@ class World:
         if len(registry._all) != self.stores:
             raise Broken(f"stores are open: {[held.path for held in registry._all]}")
         if self.count_descriptors() != self.descriptors:
-            raise Broken(f"descriptors: {self.count_descriptors()}, not {self.descriptors}: {self.list_descriptors()[:40]}")
+            raise Broken(
+                f"descriptors: {self.count_descriptors()}, not {self.descriptors}: {self.list_descriptors()[:40]}"
+            )
         if self.list_files() != self.files:
             raise Broken(f"files: {sorted(self.list_files() ^ self.files)}")
 

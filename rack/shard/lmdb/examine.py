@@ -82,6 +82,7 @@ def examine_open(shard: LmdbReader, timeout: float | None) -> Examined:
     if not shard._lock.acquire(timeout=-1 if timeout is None else timeout):
         raise LockTimeoutError(f"{shard.path}: another thread's write is still waiting; not examined")
     try:
+        shard._held = True
         shard.count()  # reopens, or raises, as any operation would
         fd = _opened(shard)
         try:
@@ -95,6 +96,7 @@ def examine_open(shard: LmdbReader, timeout: float | None) -> Examined:
         finally:
             os.close(fd)
     finally:
+        shard._held = None
         shard._lock.release()
 
 

@@ -13,13 +13,13 @@ import lmdb
 from rack.errors import (
     RackError,
     ReadOnlyError,
-    ReentrantWriteError,
     StoreFullError,
     StoreInUseError,
     StorePathError,
     TooLargeError,
 )
 from rack.shard.base import ShardSpec
+from rack.shard.holding import reentrant
 from rack.shard.lmdb import datafile
 from rack.shard.lmdb.datafile import IDENTITY, LONG_TABLE
 from rack.shard.problem import corrupt
@@ -123,7 +123,7 @@ def translated(error: lmdb.Error, path: str) -> Exception:
         return StoreInUseError(errno.EBUSY, "this process has it open under another name, or did not close it", path)
     code = getattr(error, "code", 0)  # LMDB's own have one
     if code == errno.EBUSY or "same thread" in str(error):
-        return ReentrantWriteError(f"{path}: a write inside another write; a serializer must not use the store")
+        return reentrant(path)
     if code in _NO_SPACE:
         return StoreFullError(code, f"{error}; nothing was changed", path)
     if code in (errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE):

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from itertools import chain
+
+import lmdb
 
 from rack.errors import CorruptShardError
 from rack.shard.base import Examined, Pair, Salvaged, ShardSpec, Snapshot
+from rack.shard.holding import change, exclusive, is_inside, reentrant, settle
 from rack.shard.lmdb import datafile, journalfiles, operations, pages, walk
 from rack.shard.lmdb.journaled import Journalling
 from rack.shard.lmdb.opening import MAX_KEY
@@ -32,55 +34,86 @@ class LmdbShard(LmdbReader):
         is_journalled = self._spec.durability == "everysec" and not self._spec.readonly
         return Journalling(self, self._spec) if is_journalled else None
 
-    # One key. As in the reader: an lmdb.Error, as for a long key or a full map, is left to _write, which does it again.
+    # One key. As in the reader: an lmdb.Error, as for a long key or a full map, is left to _write, which does it again,
+    # and so is a use in the middle of another operation of this thread.
 
+    @change
     def put(self, key: bytes, value: bytes) -> None:
-        if 1 < len(key) <= MAX_KEY and len(value) <= PLAIN:
+        if 1 < len(key) <= MAX_KEY and len(value) <= PLAIN and not (self._busy and self._owned()):
             txn = None
             try:
                 self._acquire()
+                self._busy = True
                 txn = self._begin_write()
                 txn.put(key, value)
                 txn.commit()
-            except BaseException as error:
-                self._give_up(error, txn)
-            else:
+                self._busy = False
                 self._release()
                 return
+            except BaseException as error:
+                try:
+                    if txn is not None:
+                        txn.abort()
+                finally:
+                    while self._owned():
+                        self._busy = False
+                        self._release()
+                if not isinstance(error, lmdb.Error):
+                    raise
         self._write(operations.put, key, value)
 
+    @change
     def add(self, key: bytes, value: bytes) -> bytes | None:
-        if 1 < len(key) <= MAX_KEY and len(value) <= PLAIN:
+        if 1 < len(key) <= MAX_KEY and len(value) <= PLAIN and not (self._busy and self._owned()):
             txn = present = None
             try:
                 self._acquire()
+                self._busy = True
                 txn = self._begin_write()
                 if not txn.put(key, value, True, False):
                     present = txn.get(key)
                 txn.commit()  # of nothing, perhaps: abort() would wait for a copy that another thread makes
-            except BaseException as error:
-                self._give_up(error, txn)
-            else:
+                self._busy = False
                 self._release()
                 return present if present is None or len(present) <= PLAIN else unseal(present, self._spec.path)
+            except BaseException as error:
+                try:
+                    if txn is not None:
+                        txn.abort()
+                finally:
+                    while self._owned():
+                        self._busy = False
+                        self._release()
+                if not isinstance(error, lmdb.Error):
+                    raise
         return self._write(operations.add, key, value)
 
+    @change
     def modify(self, key: bytes, change: Callable[[bytes | None], bytes | None]) -> None:
-        if 1 < len(key) <= MAX_KEY:
+        if 1 < len(key) <= MAX_KEY and not (self._busy and self._owned()):
             txn = None
             try:
                 self._acquire()
+                self._busy = True
                 txn = self._begin_write()
                 value = txn.get(key)
                 value = change(value if value is None else unseal(value, self._spec.path))
                 if value is not None:
                     txn.put(key, seal(value))
                 txn.commit()
-            except BaseException as error:
-                self._give_up(error, txn)
-            else:
+                self._busy = False
                 self._release()
                 return
+            except BaseException as error:
+                try:
+                    if txn is not None:
+                        txn.abort()
+                finally:
+                    while self._owned():
+                        self._busy = False
+                        self._release()
+                if not isinstance(error, lmdb.Error):
+                    raise
         self._write(operations.modify, key, change)
 
     def delete(self, key: bytes) -> bool:
@@ -102,14 +135,14 @@ class LmdbShard(LmdbReader):
         self._make_room(pairs)
         return self._write(operations.add_many, pairs)
 
+    @exclusive
     def _make_room(self, pairs: list[Pair]) -> None:
         """Grow the map once for all pairs: a transaction that meets its end has to be done again."""
         step = 1 + len(pairs) // 512  # a sample will do: what it misses is only done again
         need = int(1.5 * step * sum(map(len, chain.from_iterable(pairs[::step])))) + 16 * len(pairs)
-        with self._lock:
-            room = self._read(operations.room)
-            if need > room and not self._spec.readonly:
-                self._grow(need - room)
+        room = self._read(operations.room)
+        if need > room and not self._spec.readonly:
+            self._grow(need - room)
 
     def delete_many(self, keys: list[bytes]) -> int:
         return self._write(operations.delete_many, keys)
@@ -145,12 +178,15 @@ class LmdbShard(LmdbReader):
         return journalfiles.remake(spec, path, examine_file)
 
     def sync(self) -> None:
-        with self._lock:
-            self._read(operations.version)  # reopens, adopts what others have grown, or raises, as any operation would
-            if self._journalled is None:
-                self._env.sync(True)
+        self._sync_file()
         if self._journalled is not None:
             self._journalled.sync()
+
+    @exclusive
+    def _sync_file(self) -> None:
+        self._read(operations.version)  # reopens, adopts what others have grown, or raises, as any operation would
+        if self._journalled is None:
+            self._env.sync(True)
 
     def keep(self) -> None:
         if self._journalled is not None:
@@ -196,15 +232,35 @@ class LmdbShard(LmdbReader):
                 )
             _verify_after_power_failure(spec.path)
 
+    @exclusive
     def snapshot(self) -> Snapshot:
-        from rack.shard.lmdb.snapshot import LmdbSnapshot
+        from rack.shard.lmdb.snapshot import LmdbSnapshot, make_ready
 
-        return LmdbSnapshot.take(self)
+        make_ready(self)
+        return LmdbSnapshot(self)
 
-    def hold(self) -> AbstractContextManager[Snapshot]:
-        from rack.shard.lmdb.snapshot import LmdbSnapshot
+    def hold(self) -> Snapshot:
+        from rack.shard.lmdb.snapshot import make_ready
 
-        return LmdbSnapshot.take_held(self)
+        try:
+            self._lock.acquire()
+            if self._busy and is_inside(self):
+                raise reentrant(self.path)
+            make_ready(self)
+            self._held = self._started(self._begin_write)
+            return self.snapshot()
+        except BaseException:
+            self.let_go()
+            raise
+
+    def let_go(self) -> None:
+        if self._owned():
+            try:
+                if self._held is not None:
+                    self._held.commit()  # of nothing; abort() would wait for other threads' copies of the environment
+            finally:
+                self._held = None
+                settle(self)
 
 
 SHARD = LmdbShard

@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 import lmdb
 
 from rack.errors import RackError, StoreFullError
+from rack.shard.holding import change, is_inside, operation, refuse_inside_change, settle
 from rack.shard.lmdb import datafile
 from rack.shard.lmdb.datafile import IDENTITY
-from rack.shard.lmdb.environment import UNREGISTERED_TRIES, LmdbEnvironment, abort
+from rack.shard.lmdb.environment import UNREGISTERED_TRIES, LmdbEnvironment, closed
 from rack.shard.lmdb.opening import identity, translated
 
 Result = TypeVar("Result")
@@ -19,30 +20,38 @@ Result = TypeVar("Result")
 class LmdbTransactions(LmdbEnvironment):
     """Runs ``body(shard, txn, *args)``, where the shard is this one."""
 
+    @operation
     def _read(self, body: Callable[..., Result], *args: Any) -> Result:
         overtaken = 0
-        with self._lock:
-            while overtaken < UNREGISTERED_TRIES:
-                number = -1
-                try:
-                    txn = self._env.begin() if self._unregistered else self._begin()
-                    number = txn.id() if self._unregistered else -1
+        txn = None
+        try:
+            with self._lock:
+                inside = self._busy and is_inside(self)
+                self._busy = True
+                while overtaken < UNREGISTERED_TRIES:
+                    number = -1
                     try:
-                        if self._long is not None:
-                            self._long.enter(txn)
-                        result = body(self, txn, *args)
-                    finally:
-                        abort(txn)
-                    if not self._overtaken(number):
-                        return result
-                except lmdb.Error as error:
-                    if not self._overtaken(number):
-                        self._mend(error, args)
-                        continue
-                except Exception:
-                    if not self._overtaken(number):
-                        raise
-                overtaken += 1
+                        with self._env.begin() if self._unregistered else self._begin() as txn:
+                            number = txn.id() if self._unregistered else -1
+                            if self._long is not None:
+                                self._long.enter(txn)
+                            result = body(self, txn, *args)
+                        if not self._overtaken(number):
+                            self._busy = inside
+                            return result
+                    except lmdb.Error as error:
+                        if not self._overtaken(number):
+                            self._mend(error, args)
+                            continue
+                    except Exception:
+                        if not self._overtaken(number):
+                            raise
+                    overtaken += 1
+        except BaseException:
+            if txn is not None:
+                txn.abort()
+            settle(self)
+            raise
         raise RackError(
             f"{self._spec.path} changes faster than it can be read without being registered as a reader:"
             f" get the permission to write {self._spec.path}-lock"
@@ -55,31 +64,39 @@ class LmdbTransactions(LmdbEnvironment):
         """
         return number >= 0 and self._env.info()["last_txnid"] > number + 1
 
+    @change
     def _write(self, body: Callable[..., Result], *args: Any) -> Result:
         """Run ``body(self, txn, *args)`` in a write transaction, again after growing the map where that is needed."""
-        with self._lock:
-            recycled = False
-            while True:
-                try:
-                    txn = self._begin_write()
+        txn = None
+        recycled = False
+        try:
+            with self._lock:
+                inside = self._busy and is_inside(self)
+                self._busy = True
+                if inside:
+                    refuse_inside_change(self)
+                while True:
                     try:
-                        if self._long is not None:
-                            self._long.enter(txn)
-                        result = body(self, txn, *args)
-                        txn.commit()
+                        with self._begin_write() as txn:
+                            if self._long is not None:
+                                self._long.enter(txn)
+                            result = body(self, txn, *args)
                         if self._long is not None:
                             self._long.keep()
+                        self._busy = inside
                         return result
-                    except BaseException:
-                        abort(txn)
-                        raise
-                except lmdb.Error as error:
-                    try:
-                        self._mend(error, args)
-                    except StoreFullError:
-                        if recycled or not self._recycle():
-                            raise
-                        recycled = True
+                    except lmdb.Error as error:
+                        try:
+                            self._mend(error, args)
+                        except StoreFullError:
+                            if recycled or not self._recycle():
+                                raise
+                            recycled = True
+        except BaseException:
+            if txn is not None:
+                txn.abort()
+            settle(self)
+            raise
 
     def _started(self, begin: Callable[[], Any]) -> Any:
         """Return a transaction that stays open; the caller has the lock."""
@@ -93,27 +110,18 @@ class LmdbTransactions(LmdbEnvironment):
         """Return if the operation should be tried again; raise what the user should see if not."""
         if self._check_write is not None:
             self._check_write(False)
+        if self._begin == self._begin_closed:
+            raise closed() from error  # meanwhile, by a signal handler
         if isinstance(error, lmdb.MapFullError):
             self._grow(_bytes_in(args))
         elif isinstance(error, lmdb.MapResizedError):
             self._adopt_size()
         elif isinstance(error, lmdb.ReadersFullError) and self._env.reader_check():
             pass
+        elif type(error) is lmdb.Error and "closed/deleted" in str(error):
+            pass  # the transaction: a signal handler that came in its middle has made the file larger
         else:
             raise translated(error, self._spec.path) from error
-
-    def _give_up(self, error: BaseException, txn: Any = None) -> None:
-        """Undo an attempt; raise the error again unless it is LMDB's.
-
-        If this thread has the lock it got it in this attempt, or before and then again in this attempt: a thread that
-        has it already does not wait, and only waiting is interrupted.
-        """
-        if txn is not None:
-            abort(txn)
-        if self._lock._is_owned():  # type: ignore[attr-defined]
-            self._release()
-        if not isinstance(error, lmdb.Error):
-            raise error
 
     def _keep_tables(self) -> None:
         """Have handles of tables that hold in any transaction begun from now on; may wait for the writer."""

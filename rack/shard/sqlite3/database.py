@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import resource
 import sqlite3
@@ -28,13 +29,13 @@ from rack.errors import (
     NotOpenError,
     RackError,
     ReadOnlyError,
-    ReentrantWriteError,
     StoreDeletedError,
     StoreFullError,
     StorePathError,
     TooLargeError,
 )
 from rack.shard.base import ShardSpec
+from rack.shard.holding import change, exclusive, is_inside, operation, reentrant, refuse_inside_change, settle
 from rack.shard.problem import Problem, corrupt, identity_problem
 from rack.shard.snapshot import Snapshots
 from rack.system.flock import flock_within
@@ -50,14 +51,24 @@ _CHECKPOINT_PAGES = 4000
 
 
 class SqliteDatabase:
-    """``_lock`` is held around each use of ``_connection``, which is None until the first use after a fork."""
+    """``_lock`` is held around each use of ``_connection``, which is None until the first use after a fork.
+
+    What an operation that was cut off has left is put right where it ends, and, where even that could not be done, by
+    the next operation: it finds the connection in a transaction.
+    """
+
+    _busy = False  # see rack.shard.holding
+    _held: Any = None  # the file that writers queue at, locked by hold()
+    _at_fork = False  # whether before_fork has taken the lock
+    _pinned = False  # whether the connection is always in a transaction: a snapshot's
 
     def __init__(self, spec: ShardSpec, rejoin: Callable[[], None]) -> None:
         self._spec = spec
         self._rejoin = rejoin
         self._lock = RLock()
         self._connection: sqlite3.Connection | None = None
-        self._queue = -1  # descriptor of the file that writers queue at
+        self._queue_file: io.FileIO | None = None  # that writers queue at
+        self._queue = -1  # its descriptor
         self._closed = False
         self._check_write: Callable[[bool], None] | None = None
         self._inode: tuple[int, int] | None = None
@@ -67,61 +78,95 @@ class SqliteDatabase:
 
     def _connected(self) -> sqlite3.Connection:
         if self._closed:
-            raise NotOpenError("the container is closed; open it with `with` or open()")
+            raise closed()
         if self._connection is None:
             self._rejoin()
             self._open()
         assert self._connection is not None
         return self._connection
 
+    @operation
     def _read(self, body: Callable[..., Result], *args: Any) -> Result:
-        with self._lock:
-            connection = self._connection or self._connected()
-            deadline = None
-            while True:
-                try:
-                    return body(connection, *args)
-                except ERRORS as error:
-                    # Who may not write the log's index, and finds it in the middle of a change, is told READONLY.
-                    deadline = deadline or time.monotonic() + _BUSY_SECONDS
-                    if _code(error) & 0xFF != sqlite3.SQLITE_READONLY or time.monotonic() > deadline:
-                        self._mend(error)
-                    time.sleep(0.001)
+        try:
+            with self._lock:
+                inside = self._busy and is_inside(self)
+                self._busy = True
+                connection = self._connection or self._connected()
+                if connection.in_transaction and not (inside or self._pinned):
+                    roll_back(connection)  # of an operation that was cut off
+                deadline = None
+                while True:
+                    try:
+                        result = body(connection, *args)
+                        self._busy = inside
+                        return result
+                    except ERRORS as error:
+                        # Who may not write the log's index, and finds it in the middle of a change, is told READONLY.
+                        deadline = deadline or time.monotonic() + _BUSY_SECONDS
+                        if _code(error) & 0xFF != sqlite3.SQLITE_READONLY or time.monotonic() > deadline:
+                            self._mend(error)
+                        time.sleep(0.001)
+        except BaseException:
+            settle(self)
+            raise
 
+    @change
     def _write(self, body: Callable[..., Result], *args: Any, transaction: bool = True) -> Result:
         """Run ``body(connection, *args)`` alone among writers; in a transaction, unless it is but one statement."""
-        with self._lock:
-            connection = self._connection or self._connected()
-            if self._spec.readonly:
-                raise ReadOnlyError(errno.EACCES, 'the store was opened with flag="r"', self._spec.path)
-            if connection.in_transaction:
-                raise ReentrantWriteError(
-                    f"{self._spec.path}: a write inside another write; a serializer must not use the store"
-                )
-            while True:
-                try:
-                    flock(self._queue, LOCK_EX)
-                    if self._check_write is None and not transaction:
-                        return body(connection, *args)
-                    connection.execute("BEGIN IMMEDIATE")
-                    if self._check_write is not None:
-                        self._check_write(True)
-                    result = body(connection, *args)
-                    connection.execute("COMMIT")
-                    return result
-                except sqlite3.Error as error:
-                    roll_back(connection)
-                    if self._check_write is not None:
-                        self._check_write(False)
-                    self._mend(error)
-                except BaseException:
-                    roll_back(connection)
-                    raise
-                finally:
-                    flock(self._queue, LOCK_UN)
+        try:
+            with self._lock:
+                inside = self._busy and is_inside(self)
+                self._busy = True
+                connection = self._connection or self._connected()
+                if self._spec.readonly:
+                    raise ReadOnlyError(errno.EACCES, 'the store was opened with flag="r"', self._spec.path)
+                if inside:
+                    self._check_inside(connection)
+                elif connection.in_transaction:
+                    roll_back(connection)  # of an operation that was cut off
+                while True:
+                    try:
+                        flock(self._queue, LOCK_EX)
+                        if transaction or self._check_write is not None:
+                            connection.execute("BEGIN IMMEDIATE")
+                            if self._check_write is not None:
+                                self._check_write(True)
+                            result = body(connection, *args)
+                            connection.execute("COMMIT")
+                        else:
+                            result = body(connection, *args)
+                        flock(self._queue, LOCK_UN)
+                        self._busy = inside
+                        return result
+                    except BaseException as error:
+                        # At the recursion limit only what is called right here is sure to be called.
+                        try:
+                            if connection.in_transaction:
+                                connection.execute("ROLLBACK")
+                        except sqlite3.Error:
+                            pass  # it was closed, or is rolled back
+                        finally:
+                            if self._queue >= 0:
+                                flock(self._queue, LOCK_UN)
+                        if not isinstance(error, sqlite3.Error):
+                            raise
+                        if self._check_write is not None:
+                            self._check_write(False)
+                        self._mend(error)
+        except BaseException:
+            settle(self)
+            raise
+
+    def _check_inside(self, connection: sqlite3.Connection) -> None:
+        """Raise ReentrantWriteError if what this thread is in the middle of lets it write nothing now."""
+        refuse_inside_change(self)
+        if connection.in_transaction:  # in which it reads several entries, or which keeps out writers
+            raise reentrant(self.path)
 
     def _mend(self, error: Exception) -> None:
         """Return if the operation should be tried again; raise what the user should see if not."""
+        if self._closed:
+            raise closed() from error  # meanwhile, by a signal handler
         if _code(error) & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise translated(error, self._spec.path) from error
 
@@ -134,7 +179,8 @@ class SqliteDatabase:
             _check_header(path)
             self._check_inode()
             if not self._spec.readonly:  # who only reads need not wait for a writer
-                self._queue = os.open(path + "-lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+                self._queue_file = io.FileIO(path + "-lock", "a+")  # closed even if an exception comes right here
+                self._queue = self._queue_file.fileno()
         except FileNotFoundError as error:
             if isinstance(error, RackError):
                 raise
@@ -190,14 +236,13 @@ class SqliteDatabase:
     def _disconnect(self, timeout: float | None = None) -> None:
         if self._queue >= 0 and self._connection is not None:
             flock_within(timeout, self._queue, LOCK_EX, self._spec.path + "-lock")
-        connection, self._connection = self._connection, None
-        queue, self._queue = self._queue, -1
         try:
-            if connection is not None:
-                connection.close()
+            if self._connection is not None:
+                self._connection.close()
         finally:
-            if queue >= 0:
-                os.close(queue)
+            self._connection, self._queue = None, -1
+            if self._queue_file is not None:
+                self._queue_file.close()
 
     # Life
 
@@ -205,33 +250,49 @@ class SqliteDatabase:
     def path(self) -> str:
         return self._spec.path
 
+    @operation
     def close(self, timeout: float | None = None) -> None:
-        if not self._lock.acquire(timeout=-1 if timeout is None else timeout):
-            raise LockTimeoutError(f"{self._spec.path}: another thread's write is still waiting; not closed")
         try:
+            if not self._lock.acquire(timeout=-1 if timeout is None else timeout):
+                raise LockTimeoutError(f"{self._spec.path}: another thread's write is still waiting; not closed")
             self._disconnect(timeout)
             self._closed = True
             self._snapshots.lose("its store was closed")
-        finally:
             self._lock.release()
+        except BaseException:
+            settle(self)
+            raise
 
+    @exclusive
     def on_write(self, check: Callable[[bool], None]) -> None:
-        with self._lock:
-            self._check_write = check
+        self._check_write = check
+
+    # Called again when an exception has cut them off.
 
     def before_fork(self) -> None:
-        self._lock.acquire()
+        if not self._at_fork:
+            self._lock.acquire()
+            self._at_fork = True
         self._snapshots.detach()
         self._snapshots.before_fork()
         self._disconnect()
 
     def after_fork_in_parent(self) -> None:
         self._snapshots.after_fork_in_parent()
-        self._lock.release()
+        if self._at_fork:
+            self._at_fork = False
+            self._lock.release()
+        settle(self)
 
     def after_fork_in_child(self) -> None:
         self._lock = RLock()
+        self._busy = self._at_fork = False
+        self._held = None
         self._snapshots.after_fork_in_child()
+
+
+def closed() -> NotOpenError:
+    return NotOpenError("the container is closed; open it with `with` or open()")
 
 
 def connect(path: str, mode: str) -> sqlite3.Connection:
@@ -261,9 +322,11 @@ def translated(error: Exception, path: str) -> Exception:
 
 
 def roll_back(connection: sqlite3.Connection) -> None:
-    if connection.in_transaction:
-        with contextlib.suppress(sqlite3.Error):
+    try:
+        if connection.in_transaction:
             connection.execute("ROLLBACK")
+    except sqlite3.Error:
+        pass
 
 
 def _code(error: Exception) -> int:

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rack.errors import CorruptShardError, LockTimeoutError, ReentrantWriteError, StorePathError
+from rack.errors import CorruptShardError, LockTimeoutError, StorePathError
 from rack.shard.base import Examined, Pair, ShardSpec
 from rack.shard.problem import Problem, identity_problem
 from rack.shard.sqlite3.database import ERRORS, SqliteDatabase, connect, header_problem, identity, roll_back, translated
@@ -44,13 +44,13 @@ def examine_open(shard: SqliteDatabase, timeout: float | None) -> Examined:
     if not shard._lock.acquire(timeout=-1 if timeout is None else timeout):
         raise LockTimeoutError(f"{shard.path}: another thread's write is still waiting; not examined")
     try:
-        connection = shard._connected()
-        if connection.in_transaction:
-            raise ReentrantWriteError(f"{shard.path}: examined inside a write; a serializer must not use the store")
-        yield from _examine(connection, shard._spec)
+        refuse_inside_change(shard)
+        shard._held = True
+        yield from _examine(shard._connected(), shard._spec)
     except ERRORS as error:
         raise translated(error, shard.path) from error
     finally:
+        shard._held = False
         shard._lock.release()
 
 

@@ -7,17 +7,12 @@ a fork, so before one the snapshot moves to a copy of the database, which nobody
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
-from fcntl import LOCK_EX, flock
 from typing import Self
 
-from rack.errors import ReadOnlyError
 from rack.shard.base import ShardSpec
 from rack.shard.snapshot import SnapshotShard
-from rack.shard.sqlite3.database import connect, identity, roll_back, translated
+from rack.shard.sqlite3.database import connect, identity, translated
 from rack.shard.sqlite3.reader import SqliteReader
 from rack.system.disk import sync_path
 
@@ -28,36 +23,24 @@ class SqliteSnapshot(SnapshotShard, SqliteReader):
     suffix = ""
     companions = ()
     ordered = True
+    _pinned = True
+    _connection = None
 
     @classmethod
     def take(cls, live: SqliteReader) -> Self:
         # The live connection stays open meanwhile: nobody meets the work of a first opener or a last closer.
         return live._read(lambda _: cls(live))
 
-    @classmethod
-    @contextmanager
-    def take_held(cls, live: SqliteReader) -> Iterator[Self]:
-        with live._lock:
-            connection = live._connected()  # opening queues as well, so that comes first
-            with _queued(live):
-                if live._check_write is not None:
-                    live._check_write(True)
-                if not live._spec.readonly:  # keep out programs that do not queue, such as the sqlite3 shell
-                    live._read(lambda connection: connection.execute("BEGIN IMMEDIATE"))
-                try:
-                    yield cls.take(live)
-                finally:
-                    roll_back(connection)
-
     def __init__(self, live: SqliteReader) -> None:
         self._spec = live._spec
-        self._connection = live._connect()
         try:
+            self._connection = live._connect()
             _begin(self._connection)
+            self._start(live._snapshots)
         except BaseException:
-            self._connection.close()
+            if self._connection is not None:
+                self._connection.close()
             raise
-        self._start(live._snapshots)
 
     def _connected(self) -> sqlite3.Connection:
         """Called when there is no connection."""
@@ -100,17 +83,3 @@ class SqliteSnapshot(SnapshotShard, SqliteReader):
 def _begin(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN")
     connection.execute("SELECT value FROM rack WHERE name = 'count'").fetchone()  # the first read fixes what is seen
-
-
-@contextmanager
-def _queued(live: SqliteReader) -> Iterator[None]:
-    """Keep out writers: be the first in their queue. A reader has no descriptor of it."""
-    try:
-        fd = os.open(live._spec.path + "-lock", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise ReadOnlyError(error.errno, "writers cannot be held off", live._spec.path + "-lock") from error
-    try:
-        flock(fd, LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
