@@ -22,6 +22,7 @@ from rack.errors import ReentrantWriteError
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _operations: set[CodeType] = set()
+_by_hand: set[CodeType] = set()
 #: Operations in which the shard is being changed, and nobody else of the same thread can change it.
 _changes: set[CodeType] = set()
 _resizes: set[CodeType] = set()
@@ -36,22 +37,28 @@ class Holder(Protocol):
     def path(self) -> str: ...
 
 
+def by_hand(function: Function) -> Function:
+    """Mark an operation that takes the lock by hand, and leaves it all to another operation when it does not have it."""
+    _by_hand.add(function.__code__)
+    return operation(function)
+
+
 def operation(function: Function) -> Function:
     """Mark a method that takes the shard's lock, and settles it when an exception leaves it."""
-    _operations.add(function.__code__)  # type: ignore[attr-defined]
+    _operations.add(function.__code__)
     return function
 
 
 def change(function: Function) -> Function:
     """Mark an operation that changes the shard."""
-    _changes.add(function.__code__)  # type: ignore[attr-defined]
+    _changes.add(function.__code__)
     return operation(function)
 
 
 def resizing(function: Function) -> Function:
     """Mark a method in which an operation, a read too, has the shard's file resized."""
-    _changes.add(function.__code__)  # type: ignore[attr-defined]
-    _resizes.add(function.__code__)  # type: ignore[attr-defined]
+    _changes.add(function.__code__)
+    _resizes.add(function.__code__)
     return function
 
 
@@ -116,12 +123,15 @@ def reentrant(path: str) -> ReentrantWriteError:
     )
 
 
-def _find(shard: Holder, codes: Container[CodeType], frame: FrameType | None) -> FrameType | None:
+def _find(shard: Holder, codes: Container[CodeType], frame: FrameType | None) -> bool:
+    """Return whether one of the operations is on the stack, from that which called the present one on."""
+    if frame is not None and frame.f_code in _by_hand:
+        frame = frame.f_back  # which has left it to the present one
     while frame is not None:
         if frame.f_code in codes and frame.f_locals.get("self") is shard:
-            return frame
+            return True
         frame = frame.f_back
-    return None
+    return False
 
 
 def _user() -> str:

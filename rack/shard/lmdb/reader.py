@@ -8,7 +8,7 @@ from typing import Any
 import lmdb
 
 from rack.shard.base import BLOCK_ITEMS, Shard
-from rack.shard.holding import operation
+from rack.shard.holding import by_hand
 from rack.shard.lmdb import operations
 from rack.shard.lmdb.opening import MAX_KEY
 from rack.shard.lmdb.sealed import PLAIN, unseal
@@ -26,7 +26,7 @@ class LmdbReader(LmdbTransactions, Shard):
     # lmdb.Error is left to _read, which does it all again, and so is a use in the middle of another operation of this
     # thread, by a signal handler say: here the lock is given back for good.
 
-    @operation
+    @by_hand
     def get(self, key: bytes) -> bytes | None:
         if len(key) > 1 and not (self._busy and self._owned()):
             try:
@@ -47,7 +47,7 @@ class LmdbReader(LmdbTransactions, Shard):
                     raise
         return self._read(operations.get, key)
 
-    @operation
+    @by_hand
     def contains(self, key: bytes) -> bool:
         if len(key) > 1 and not (self._busy and self._owned()):
             try:

@@ -15,7 +15,7 @@ import lmdb
 
 from rack.errors import CorruptShardError
 from rack.shard.base import Examined, Pair, Salvaged, ShardSpec, Snapshot
-from rack.shard.holding import change, exclusive, is_inside, reentrant, settle
+from rack.shard.holding import by_hand, change, exclusive, is_inside, reentrant, settle
 from rack.shard.lmdb import datafile, journalfiles, operations, pages, walk
 from rack.shard.lmdb.journaled import Journalling
 from rack.shard.lmdb.opening import MAX_KEY
@@ -37,6 +37,7 @@ class LmdbShard(LmdbReader):
     # One key. As in the reader: an lmdb.Error, as for a long key or a full map, is left to _write, which does it again,
     # and so is a use in the middle of another operation of this thread.
 
+    @by_hand
     @change
     def put(self, key: bytes, value: bytes) -> None:
         if 1 < len(key) <= MAX_KEY and len(value) <= PLAIN and not (self._busy and self._owned()):
@@ -62,6 +63,7 @@ class LmdbShard(LmdbReader):
                     raise
         self._write(operations.put, key, value)
 
+    @by_hand
     @change
     def add(self, key: bytes, value: bytes) -> bytes | None:
         if 1 < len(key) <= MAX_KEY and len(value) <= PLAIN and not (self._busy and self._owned()):
@@ -88,6 +90,7 @@ class LmdbShard(LmdbReader):
                     raise
         return self._write(operations.add, key, value)
 
+    @by_hand
     @change
     def modify(self, key: bytes, change: Callable[[bytes | None], bytes | None]) -> None:
         if 1 < len(key) <= MAX_KEY and not (self._busy and self._owned()):

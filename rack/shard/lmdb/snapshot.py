@@ -18,7 +18,6 @@ import lmdb
 
 from rack.errors import ReadOnlyError
 from rack.shard.base import ShardSpec
-from rack.shard.holding import operation, settle
 from rack.shard.lmdb import datafile, operations
 from rack.shard.lmdb.datafile import IDENTITY
 from rack.shard.lmdb.opening import identity, translated
@@ -68,23 +67,17 @@ class LmdbSnapshot(SnapshotShard, LmdbReader):
     def contains(self, key: bytes) -> bool:
         return self._read(operations.contains, key)
 
-    @operation
-    def _read(self, body: Callable[..., Result], *args: Any) -> Result:
+    def _read_held(self, body: Callable[..., Result], args: tuple[Any, ...]) -> Result:
+        self._check_overtaken(0)
         try:
-            with self._lock:
-                self._check_overtaken(0)
-                try:
-                    return body(self, self._current(), *args)
-                except Exception as error:
-                    _forget_variables(error)
-                    if isinstance(error, lmdb.Error):
-                        raise translated(error, self._spec.path) from error
-                    raise
-                finally:
-                    self._check_overtaken(1)
-        except BaseException:
-            settle(self)
+            return body(self, self._current(), *args)
+        except Exception as error:
+            _forget_variables(error)
+            if isinstance(error, lmdb.Error):
+                raise translated(error, self._spec.path) from error
             raise
+        finally:
+            self._check_overtaken(1)
 
     def _check_overtaken(self, commits: int) -> None:
         """Lose the snapshot if there were more than so many commits since, and writers do not know of this reader.

@@ -22,35 +22,45 @@ class LmdbTransactions(LmdbEnvironment):
 
     @operation
     def _read(self, body: Callable[..., Result], *args: Any) -> Result:
-        overtaken = 0
-        txn = None
         try:
             with self._lock:
                 inside = self._busy and is_inside(self)
                 self._busy = True
-                while overtaken < UNREGISTERED_TRIES:
-                    number = -1
-                    try:
-                        with self._env.begin() if self._unregistered else self._begin() as txn:
-                            number = txn.id() if self._unregistered else -1
-                            if self._long is not None:
-                                self._long.enter(txn)
-                            result = body(self, txn, *args)
-                        if not self._overtaken(number):
-                            self._busy = inside
-                            return result
-                    except lmdb.Error as error:
-                        if not self._overtaken(number):
-                            self._mend(error, args)
-                            continue
-                    except Exception:
-                        if not self._overtaken(number):
-                            raise
-                    overtaken += 1
+                result = self._read_held(body, args)
+                self._busy = inside
+                return result
+        except BaseException:
+            settle(self)
+            raise
+
+    # What runs with the lock held is a function of its own: before a `try:` inside another block there is an instruction
+    # that no handler covers.
+
+    def _read_held(self, body: Callable[..., Result], args: tuple[Any, ...]) -> Result:
+        overtaken = 0
+        txn = None
+        try:
+            while overtaken < UNREGISTERED_TRIES:
+                number = -1
+                try:
+                    with self._env.begin() if self._unregistered else self._begin() as txn:
+                        number = txn.id() if self._unregistered else -1
+                        if self._long is not None:
+                            self._long.enter(txn)
+                        result = body(self, txn, *args)
+                    if not self._overtaken(number):
+                        return result
+                except lmdb.Error as error:
+                    if not self._overtaken(number):
+                        self._mend(error, args)
+                        continue
+                except Exception:
+                    if not self._overtaken(number):
+                        raise
+                overtaken += 1
         except BaseException:
             if txn is not None:
                 txn.abort()
-            settle(self)
             raise
         raise RackError(
             f"{self._spec.path} changes faster than it can be read without being registered as a reader:"
@@ -67,35 +77,42 @@ class LmdbTransactions(LmdbEnvironment):
     @change
     def _write(self, body: Callable[..., Result], *args: Any) -> Result:
         """Run ``body(self, txn, *args)`` in a write transaction, again after growing the map where that is needed."""
-        txn = None
-        recycled = False
         try:
             with self._lock:
                 inside = self._busy and is_inside(self)
                 self._busy = True
                 if inside:
                     refuse_inside_change(self)
-                while True:
-                    try:
-                        with self._begin_write() as txn:
-                            if self._long is not None:
-                                self._long.enter(txn)
-                            result = body(self, txn, *args)
+                result = self._write_held(body, args)
+                self._busy = inside
+                return result
+        except BaseException:
+            settle(self)
+            raise
+
+    def _write_held(self, body: Callable[..., Result], args: tuple[Any, ...]) -> Result:
+        txn = None
+        recycled = False
+        try:
+            while True:
+                try:
+                    with self._begin_write() as txn:
                         if self._long is not None:
-                            self._long.keep()
-                        self._busy = inside
-                        return result
-                    except lmdb.Error as error:
-                        try:
-                            self._mend(error, args)
-                        except StoreFullError:
-                            if recycled or not self._recycle():
-                                raise
-                            recycled = True
+                            self._long.enter(txn)
+                        result = body(self, txn, *args)
+                    if self._long is not None:
+                        self._long.keep()
+                    return result
+                except lmdb.Error as error:
+                    try:
+                        self._mend(error, args)
+                    except StoreFullError:
+                        if recycled or not self._recycle():
+                            raise
+                        recycled = True
         except BaseException:
             if txn is not None:
                 txn.abort()
-            settle(self)
             raise
 
     def _started(self, begin: Callable[[], Any]) -> Any:

@@ -91,24 +91,30 @@ class SqliteDatabase:
             with self._lock:
                 inside = self._busy and is_inside(self)
                 self._busy = True
-                connection = self._connection or self._connected()
-                if connection.in_transaction and not (inside or self._pinned):
-                    roll_back(connection)  # of an operation that was cut off
-                deadline = None
-                while True:
-                    try:
-                        result = body(connection, *args)
-                        self._busy = inside
-                        return result
-                    except ERRORS as error:
-                        # Who may not write the log's index, and finds it in the middle of a change, is told READONLY.
-                        deadline = deadline or time.monotonic() + _BUSY_SECONDS
-                        if _code(error) & 0xFF != sqlite3.SQLITE_READONLY or time.monotonic() > deadline:
-                            self._mend(error)
-                        time.sleep(0.001)
+                result = self._read_held(body, args, inside)
+                self._busy = inside
+                return result
         except BaseException:
             settle(self)
             raise
+
+    # What runs with the lock held is a function of its own: before a `try:` inside another block there is an instruction
+    # that no handler covers.
+
+    def _read_held(self, body: Callable[..., Result], args: tuple[Any, ...], inside: bool) -> Result:
+        connection = self._connection or self._connected()
+        if connection.in_transaction and not (inside or self._pinned):
+            roll_back(connection)  # of an operation that was cut off
+        deadline = None
+        while True:
+            try:
+                return body(connection, *args)
+            except ERRORS as error:
+                # Who may not write the log's index, and finds it in the middle of a change, is told READONLY.
+                deadline = deadline or time.monotonic() + _BUSY_SECONDS
+                if _code(error) & 0xFF != sqlite3.SQLITE_READONLY or time.monotonic() > deadline:
+                    self._mend(error)
+                time.sleep(0.001)
 
     @change
     def _write(self, body: Callable[..., Result], *args: Any, transaction: bool = True) -> Result:
@@ -117,51 +123,53 @@ class SqliteDatabase:
             with self._lock:
                 inside = self._busy and is_inside(self)
                 self._busy = True
-                connection = self._connection or self._connected()
-                if self._spec.readonly:
-                    raise ReadOnlyError(errno.EACCES, 'the store was opened with flag="r"', self._spec.path)
                 if inside:
-                    self._check_inside(connection)
-                elif connection.in_transaction:
-                    roll_back(connection)  # of an operation that was cut off
-                while True:
-                    try:
-                        flock(self._queue, LOCK_EX)
-                        if transaction or self._check_write is not None:
-                            connection.execute("BEGIN IMMEDIATE")
-                            if self._check_write is not None:
-                                self._check_write(True)
-                            result = body(connection, *args)
-                            connection.execute("COMMIT")
-                        else:
-                            result = body(connection, *args)
-                        flock(self._queue, LOCK_UN)
-                        self._busy = inside
-                        return result
-                    except BaseException as error:
-                        # At the recursion limit only what is called right here is sure to be called.
-                        try:
-                            if connection.in_transaction:
-                                connection.execute("ROLLBACK")
-                        except sqlite3.Error:
-                            pass  # it was closed, or is rolled back
-                        finally:
-                            if self._queue >= 0:
-                                flock(self._queue, LOCK_UN)
-                        if not isinstance(error, sqlite3.Error):
-                            raise
-                        if self._check_write is not None:
-                            self._check_write(False)
-                        self._mend(error)
+                    refuse_inside_change(self)
+                result = self._write_held(body, args, transaction, inside)
+                self._busy = inside
+                return result
         except BaseException:
             settle(self)
             raise
 
-    def _check_inside(self, connection: sqlite3.Connection) -> None:
-        """Raise ReentrantWriteError if what this thread is in the middle of lets it write nothing now."""
-        refuse_inside_change(self)
-        if connection.in_transaction:  # in which it reads several entries, or which keeps out writers
-            raise reentrant(self.path)
+    def _write_held(
+        self, body: Callable[..., Result], args: tuple[Any, ...], transaction: bool, inside: bool
+    ) -> Result:
+        connection = self._connection or self._connected()
+        if self._spec.readonly:
+            raise ReadOnlyError(errno.EACCES, 'the store was opened with flag="r"', self._spec.path)
+        if connection.in_transaction:
+            if inside:  # in the middle of reading several entries, or of keeping out writers
+                raise reentrant(self.path)
+            roll_back(connection)  # of an operation that was cut off
+        while True:
+            try:
+                flock(self._queue, LOCK_EX)
+                if transaction or self._check_write is not None:
+                    connection.execute("BEGIN IMMEDIATE")
+                    if self._check_write is not None:
+                        self._check_write(True)
+                    result = body(connection, *args)
+                    connection.execute("COMMIT")
+                else:
+                    result = body(connection, *args)
+                flock(self._queue, LOCK_UN)
+                return result
+            except BaseException as error:
+                # At the recursion limit only what is called right here is sure to be called.
+                try:
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
+                except sqlite3.Error:
+                    pass  # it was closed, or is rolled back
+                finally:
+                    if self._queue >= 0:
+                        flock(self._queue, LOCK_UN)
+                if not isinstance(error, sqlite3.Error):
+                    raise
+                if self._check_write is not None:
+                    self._check_write(False)
+                self._mend(error)
 
     def _mend(self, error: Exception) -> None:
         """Return if the operation should be tried again; raise what the user should see if not."""
