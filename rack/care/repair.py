@@ -83,17 +83,18 @@ def repair(
         new, request = _new_manifest(manifest, knowledge)
         source = files.anonymous_path(target)
         try:
-            made = registry.make(source, new, request)
+            hold = registry.make(source, new, request)
         except BaseException:
             files.erase_anonymous(source)
             raise
+        made = hold.opened
         try:
             _Repair(path, manifest, knowledge, made, report, record, stray, progress).run()
             made.sync(made.store(made.mode))
         except BaseException:
-            registry.remove(made)
+            registry.remove(hold)
             raise
-        registry.release(made)
+        registry.release(hold)
         registry.publish(new, source, target)
     finally:
         lock.close()

@@ -21,7 +21,7 @@ from rack.store.backup import write_backup
 from rack.store.instant import OpenSnapshot
 from rack.store.manifest import Manifest, Request, manifest_path, shard_path
 from rack.store.opening import Mode
-from rack.store.registry import OpenStore
+from rack.store.registry import Hold
 
 
 @click.command()
@@ -40,7 +40,7 @@ def backup(source: str, target: str, quiet: bool) -> None:
     files.check_absent(target)
     held = _open(path)
     try:
-        snapshot = OpenSnapshot(held, held.store(held.mode), None)
+        snapshot = Hold(OpenSnapshot(held.opened, held.opened.store(held.opened.mode), None))
         try:
             with entry_bar(quiet or not sys.stderr.isatty(), "shards") as show:
                 entries = shards = 0
@@ -50,9 +50,9 @@ def backup(source: str, target: str, quiet: bool) -> None:
                     entries += shard.count()
                     shard.close()
                     shards += 1
-                    show(shards, len(snapshot.shards))
+                    show(shards, len(snapshot.opened.shards))
 
-                write_backup(snapshot, target, copied)
+                write_backup(snapshot.opened, target, copied)
         finally:
             registry.release(snapshot)
     finally:
@@ -61,7 +61,7 @@ def backup(source: str, target: str, quiet: bool) -> None:
         tell(f"{entries:,} entries backed up to {target}: {_size(target)} in {time.monotonic() - begun:.2f} s")
 
 
-def _open(path: str) -> OpenStore:
+def _open(path: str) -> Hold:
     """Open a store whatever its serdes and hash are: bytes are copied. Who may not write to it reads only."""
     try:
         request = Request(Manifest.read(path).kind, opaque=True)

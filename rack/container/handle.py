@@ -17,7 +17,7 @@ from rack.shard.base import Shard
 from rack.store import files, registry
 from rack.store.manifest import MAX_SHARDS, Manifest, Request, absolute_path, digest_of
 from rack.store.opening import Mode
-from rack.store.registry import OpenStore
+from rack.store.registry import Hold, OpenStore
 from rack.store.sharded import Store
 
 Name = str | os.PathLike[str] | None
@@ -75,6 +75,7 @@ class Handle(Snapshotting):
         self._depth = 0
         self._entered_by_maker = False
         self._batches: Batches | None = None
+        self._hold: Hold | None = None
         self._held: OpenStore | None = None
         self._finalizer: weakref.finalize[..., Handle] | None = None
         self._set_closed()
@@ -116,44 +117,67 @@ class Handle(Snapshotting):
         :raises CorruptShardError: a shard is missing, foreign, swapped, truncated or damaged.
         :raises StoreInUseError: flag is "n", and the store is open somewhere.
         """
-        with registry.guard():
-            if self._depth == 0:
-                self._check_openable()
-                self._attach(registry.acquire(self._path, self._request, self._mode))
-            self._depth += 1
-        return self
+        depth = self._depth
+        try:
+            self._open()
+            return self
+        except BaseException:
+            self._reopened(depth)
+            raise
+
+    @registry.guarded
+    def _open(self) -> None:
+        if self._depth == 0:
+            self._check_openable()
+            self._attach(registry.acquire(self._path, self._request, self._mode))
+        self._depth += 1
+
+    @registry.guarded
+    def _reopened(self, depth: int) -> None:
+        """Undo an opening that was cut off."""
+        if depth:
+            self._depth = depth
+        else:
+            self._let_go()
 
     def close(self) -> None:
         """Close the store once nothing else in this process uses it. Closing what is closed does nothing.
 
         :raises StoreDeletedError: the store's files were removed while it was open; what was written is lost.
         """
-        with registry.guard():
-            if self._depth > 1:
-                self._depth -= 1
-            elif self._depth:
-                self._let_go()
+        self._close()
+
+    @registry.guarded
+    def _close(self) -> None:
+        if self._depth > 1:
+            self._depth -= 1
+        elif self._depth:
+            self._let_go()
 
     def _let_go(self) -> None:
-        alive = None if self._finalizer is None else self._finalizer.peek()
         try:
-            if alive is not None:
-                _, _, (held, anonymous, pid), _ = alive
-                if anonymous and pid == os.getpid():
-                    registry.remove(held)
-                else:
-                    registry.release(held)
+            self._give_back()
+            self._forget()
         except LockTimeoutError:
             raise  # it is still open: closing can be tried again
         except BaseException:
+            self._give_back()  # again, if an exception has cut it off: nothing of it is done twice
             self._forget()
             raise
-        self._forget()
+
+    def _give_back(self) -> None:
+        alive = None if self._finalizer is None else self._finalizer.peek()
+        if alive is not None:
+            _, _, (hold, anonymous, pid), _ = alive
+            if anonymous and pid == os.getpid():
+                registry.remove(hold)
+            else:
+                registry.release(hold)
 
     def _forget(self) -> None:
         if self._finalizer is not None:
             self._finalizer.detach()
-        self._finalizer = self._held = self._batches = None
+        self._finalizer = self._hold = self._held = self._batches = None
         self._depth = 0
         self._entered_by_maker = False
         self._set_closed()
@@ -171,9 +195,10 @@ class Handle(Snapshotting):
             if exc is None:
                 raise  # never hide the error of the block itself
 
-    def _attach(self, held: OpenStore, anonymous: bool = False) -> None:
-        self._held = held
-        self._finalizer = weakref.finalize(self, _collected, held, anonymous, os.getpid())
+    def _attach(self, hold: Hold, anonymous: bool = False) -> None:
+        held = hold.opened
+        self._hold, self._held = hold, held
+        self._finalizer = weakref.finalize(self, _collected, hold, anonymous, os.getpid())
         self._codec, self._serdes = held.manifest.codecs(self._request)
         self._dump_key = self._codec.dumps
         self._load_key = self._codec.loads
@@ -285,7 +310,8 @@ class Handle(Snapshotting):
         """Give an anonymous container a name."""
         assert self._held is not None
         self.sync()
-        registry.release(self._held)
+        assert self._hold is not None
+        registry.release(self._hold)
         registry.publish(self._held.manifest, self._held.path, target)
         assert self._finalizer is not None
         self._finalizer.detach()
@@ -295,9 +321,9 @@ class Handle(Snapshotting):
         self._attach(registry.acquire(target, self._request, self._mode))
 
 
-def _collected(held: OpenStore, anonymous: bool, pid: int) -> None:
+def _collected(hold: Hold, anonymous: bool, pid: int) -> None:
     """Give back the store of a container that was collected or open at exit; its maker deletes an anonymous one."""
-    registry.orphan(held, anonymous and pid == os.getpid())
+    registry.orphan(hold, anonymous and pid == os.getpid())
 
 
 def _not_open(*args: object) -> NoReturn:

@@ -13,7 +13,7 @@ from rack.store.backup import write_backup
 from rack.store.instant import OpenSnapshot
 from rack.store.manifest import Request, absolute_path
 from rack.store.opening import Mode
-from rack.store.registry import OpenStore
+from rack.store.registry import Hold
 from rack.store.sharded import Store
 
 
@@ -31,7 +31,7 @@ class Snapshotting:
     _is_snapshot = False
     _open_store: Callable[[], Any]
     open: Callable[[], Self]
-    _attach: Callable[[OpenStore], None]
+    _attach: Callable[[Hold], None]
 
     def snapshot(self) -> Self:
         """Return a read-only view of all shards at one instant, opened: a container that never changes.
@@ -60,7 +60,7 @@ class Snapshotting:
             cls: Any = type(self)
             made = cls(self._path, **{**self._arguments, "flag": "r", "timeout": None})
             made.name, made._request, made._is_snapshot = self.name, self._request, True
-            made._attach(OpenSnapshot(self._open_store(), self._store, self._mode.timeout))
+            made._attach(Hold(OpenSnapshot(self._open_store(), self._store, self._mode.timeout)))
             made._depth = 1
         made._entered_by_maker = True
         return made
@@ -78,11 +78,13 @@ class Snapshotting:
             write_backup(self._open_store(), target)
             return
         files.check_absent(target)
-        snapshot = OpenSnapshot(self._open_store(), self._store, self._mode.timeout)
+        hold = Hold(OpenSnapshot(self._open_store(), self._store, self._mode.timeout))
         try:
-            write_backup(snapshot, target, Shard.close)  # each as soon as it is copied, so that its space is free
-        finally:
-            registry.release(snapshot)
+            write_backup(hold.opened, target, Shard.close)  # each as soon as it is copied, so that its space is free
+            registry.release(hold)
+        except BaseException:
+            registry.release(hold)
+            raise
 
     def _check_openable(self) -> None:
         if self._is_snapshot:

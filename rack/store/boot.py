@@ -61,13 +61,17 @@ class Record:
     def write(self, path: str, stamps: Iterable[int] = ()) -> None:
         """Write the record, and have it on the disk unless it says that the store is clean: that may be late."""
         block = json.dumps(asdict(self)).encode().ljust(_BLOCK)
-        fd = os.open(record_path(path), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            os.pwrite(fd, block + b"".join(stamp.to_bytes(8, "little") for stamp in stamps), 0)
+        with _opened(record_path(path)) as file:  # closed even if an exception comes at the worst moment
+            os.pwrite(file.fileno(), block + b"".join(stamp.to_bytes(8, "little") for stamp in stamps), 0)
             if self.boot:
-                sync_file(fd)
-        finally:
-            os.close(fd)
+                sync_file(file.fileno())
+
+
+def _opened(path: str) -> FileIO:
+    try:
+        return FileIO(path, "r+")
+    except FileNotFoundError:
+        return FileIO(path, "x+")
 
 
 def read_stamps(path: str, count: int) -> list[int]:

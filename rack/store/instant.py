@@ -15,12 +15,13 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Sequence
+from weakref import WeakSet
 
 from rack.errors import LockTimeoutError, ReadOnlyError
 from rack.shard.base import Shard, Snapshot
 from rack.store import registry
 from rack.store.opening import Mode
-from rack.store.registry import OpenStore
+from rack.store.registry import Hold, OpenStore
 from rack.store.sharded import Store
 
 _PATIENCE = 60.0  # seconds, for who may only read, and so cannot hold off writers
@@ -89,18 +90,19 @@ class OpenSnapshot(OpenStore):
         self.path = source.path
         self.manifest = source.manifest
         self.mode = Mode("r", None, None, None)
-        self.users = 1
-        self._source = source
-        with registry.guard():
-            source.users += 1
+        self.users = WeakSet()
+        self.shards = []
+        self._source: Hold | None = None
         try:
-            self.shards = take(store.shards, timeout)
+            self._source = Hold(source)
+            self.shards += take(store.shards, timeout)
+            self._store = Store(self.shards)
         except BaseException:
-            registry.release(source)
+            self.shut()
             raise
-        self._store = Store(self.shards)
 
     def shut(self, keep: bool = True) -> None:
         for shard in self.shards:
             shard.close()
-        registry.release(self._source)
+        if self._source is not None:
+            registry.release(self._source)

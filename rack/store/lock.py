@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import io
 import os
 import time
 
@@ -22,13 +23,16 @@ class StoreLock:
     def __init__(self, path: str, readonly: bool = False) -> None:
         self.path = path + ".rack-lock"
         self._readonly = readonly
-        self._fd: int | None = None
+        self._file: io.FileIO | None = None  # closed with it, if an exception keeps it from being closed
+
+    @property
+    def _fd(self) -> int | None:
+        return None if self._file is None else self._file.fileno()
 
     def _open(self) -> int | None:
-        if self._fd is None:
-            flags = os.O_RDONLY if self._readonly else os.O_RDWR | os.O_CREAT
+        if self._file is None:
             try:
-                self._fd = os.open(self.path, flags | os.O_CLOEXEC, 0o666)
+                self._file = io.FileIO(self.path, "r" if self._readonly else "a+")
             except OSError as error:
                 if self._readonly:
                     return None  # a store on read-only media has no lock file to hold, and nobody who replaces files
@@ -90,6 +94,6 @@ class StoreLock:
 
     def close(self) -> None:
         """Release the lock (in a forked child: the child's copy of it)."""
-        if self._fd is not None:
-            fd, self._fd = self._fd, None
-            os.close(fd)
+        if self._file is not None:
+            self._file.close()
+            self._file = None

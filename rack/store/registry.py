@@ -1,4 +1,10 @@
-"""The stores that are open in this process: each one once, shared by all containers on it; and what a fork does."""
+"""The stores that are open in this process: each one once, shared by all containers on it; and what a fork does.
+
+Who uses a store is read off what there is: a :class:`Hold` for each user, which the store knows weakly. So one that an
+exception has kept from being given back, or from ever being used, is none any more when it is gone; the next who opens or
+closes something closes the store. And what closes a store is done again, from its beginning, where an exception cut it
+off: it is never left half closed.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +12,11 @@ import contextlib
 import errno
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import wraps
 from threading import Lock, RLock
-from typing import Any
+from typing import Any, TypeVar
+from weakref import WeakSet
 
 from rack.errors import (
     LockTimeoutError,
@@ -19,6 +27,7 @@ from rack.errors import (
 )
 from rack.shard import shard_class
 from rack.shard.base import Shard
+from rack.shard.holding import exclusive, settle
 from rack.shard.proxy import FrozenShard, GuardedShard
 from rack.shard.timed import TimedShard
 from rack.store import files, opening
@@ -29,9 +38,11 @@ from rack.store.opening import Entry, Mode
 from rack.store.sharded import Store
 from rack.system.boot import boot_id
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+
 
 class OpenStore:
-    """A store that is open in this process, and how many containers hold it."""
+    """A store that is open in this process, and who holds it."""
 
     def __init__(self, path: str, request: Request, mode: Mode, entry: Entry) -> None:
         manifest, lock, durability = entry
@@ -39,7 +50,7 @@ class OpenStore:
         self.manifest = manifest
         self.mode = mode
         self.durability = durability
-        self.users = 0
+        self.users: WeakSet[Hold] = WeakSet()
         self._request = request
         self._keeper: Keeper | None = None
         self._lock = lock
@@ -51,12 +62,14 @@ class OpenStore:
             for number in range(manifest.shards):
                 spec = manifest.spec(path, number, request, durability, mode.flag == "r", mode.timeout)
                 self.shards.append(cls(spec, self._rejoin))
+            self._store = Store(self.shards)
+            self._start_keeper()
         except BaseException:
+            if self._keeper is not None:
+                self._keeper.stop()
             self._close_shards()
             self._lock.close()
             raise
-        self._store = Store(self.shards)
-        self._start_keeper()
 
     def store(self, mode: Mode) -> Store:
         """Return the store as a container that opened it with ``mode`` uses it."""
@@ -158,28 +171,75 @@ class OpenStore:
             raise late
 
 
-_lock = RLock()
-_orphans: deque[tuple[OpenStore, bool]] = deque()
+class Hold:
+    """A user of an open store: as long as there is one, and it was not released, the store stays open."""
+
+    __slots__ = ("__weakref__", "opened")
+
+    def __init__(self, opened: OpenStore) -> None:
+        self.opened = opened
+        opened.users.add(self)
+
+
+class _Guard:
+    """Has one thread at a time open, close or fork."""
+
+    _busy = False
+    _held = None
+    path = ""
+
+    def __init__(self) -> None:
+        self._lock = RLock()
+
+    @exclusive
+    def call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return function(*args, **kwargs)
+
+
+def guarded(function: Function) -> Function:
+    """Have a function run with the registry's lock held. It is not held across a fork."""
+
+    @wraps(function)
+    def within(*args: Any, **kwargs: Any) -> Any:
+        return _guard.call(function, args, kwargs)
+
+    return within  # type: ignore[return-value]
+
+
+_guard = _Guard()
+_at_fork = False  # whether the guard's lock is held for a fork
+_orphans: deque[tuple[Hold, bool]] = deque()
 _by_path: dict[str, OpenStore] = {}
 _all: set[OpenStore] = set()  # also those whose files were removed, and are no longer found by path
 
 
-def acquire(path: str, request: Request, mode: Mode) -> OpenStore:
-    """Return the store at ``path``, opening or making it as ``mode`` says. Pair with :func:`release`."""
-    with _lock:
-        _release_orphans()
-        key = os.path.realpath(path)
-        held = _by_path.get(key)
-        if held is not None and not held.is_current():
-            del _by_path[key]  # its files were removed: its containers keep it, newcomers get what is there now
-            held = None
-        if held is None:
-            held = _by_path[key] = OpenStore(path, request, mode, opening.open_or_create(path, request, mode))
-            _all.add(held)
-        else:
-            _check_shareable(held, request, mode)
-        held.users += 1
-        return held
+@guarded
+def acquire(path: str, request: Request, mode: Mode) -> Hold:
+    """Return a hold on the store at ``path``, opening or making it as ``mode`` says. Pair with :func:`release`."""
+    _release_orphans()
+    key = os.path.realpath(path)
+    held = _by_path.get(key)
+    if held is not None and not held.is_current():
+        del _by_path[key]  # its files were removed: its containers keep it, newcomers get what is there now
+        held = None
+    if held is not None:
+        _check_shareable(held, request, mode)
+        return Hold(held)
+    return _opened(key, lambda: OpenStore(path, request, mode, opening.open_or_create(path, request, mode)))
+
+
+def _opened(key: str, open: Callable[[], OpenStore]) -> Hold:
+    """Open a store that this process has not open, and put it down."""
+    hold = None
+    try:
+        hold = Hold(open())
+        _all.add(hold.opened)
+        _by_path[key] = hold.opened
+        return hold
+    except BaseException:
+        if hold is not None:
+            _end(hold.opened, keep=True)
+        raise
 
 
 def _check_shareable(held: OpenStore, request: Request, mode: Mode) -> None:
@@ -195,68 +255,92 @@ def _check_shareable(held: OpenStore, request: Request, mode: Mode) -> None:
         )
 
 
-def release(held: OpenStore, keep: bool = True) -> None:
-    """Give the store back; the last one closes it. ``keep``: its content matters.
+@guarded
+def release(hold: Hold, keep: bool = True) -> None:
+    """Give the store back; the last one closes it. ``keep``: its content matters. Done again it does nothing.
 
     :raises StoreDeletedError: its files were removed while it was open, so that what was written is lost.
     """
-    with _lock:
-        held.users -= 1
-        if held.users:
-            return
-        try:
-            deleted = held.mode.flag != "r" and not held.is_current()
-        except OSError:  # the manifest cannot be read, for want of descriptors say: no reason not to close
-            deleted = False
-        try:
-            held.shut(keep and not deleted)
-        except LockTimeoutError:
-            held.users += 1  # it is still open, and can be closed again
-            raise
-        _all.discard(held)
-        for key, store in list(_by_path.items()):
-            if store is held:
-                del _by_path[key]
+    held = hold.opened
+    if hold not in held.users:
+        return
+    if len(held.users) > 1:
+        held.users.discard(hold)
+        return
+    try:
+        deleted = _end(held, keep)
+    except LockTimeoutError:
+        raise  # it is still open, and can be closed again
+    except BaseException:
+        _end(held, keep)  # an exception has cut it off: from the beginning
+        raise
     if deleted:
         raise StoreDeletedError(
             f"{manifest_path(held.path)} was removed or replaced while the store was open: what was written is lost"
         )
 
 
+def _end(held: OpenStore, keep: bool) -> bool:
+    """Close a store for good; return whether its files were removed. May be done again."""
+    try:
+        deleted = held.mode.flag != "r" and not held.is_current()
+    except OSError:  # the manifest cannot be read, for want of descriptors say: no reason not to close
+        deleted = False
+    held.shut(keep and not deleted)
+    held.users.clear()
+    _all.discard(held)
+    for key, store in list(_by_path.items()):
+        if store is held:
+            del _by_path[key]
+    return deleted
+
+
 @contextlib.contextmanager
 def borrowed(path: str) -> Iterator[OpenStore | None]:
     """Give the store at ``path`` if this process has it open; it is not closed while the block runs."""
-    with _lock:
-        held = _by_path.get(os.path.realpath(path))
-        if held is not None and not held.is_current():
-            held = None
-        if held is not None:
-            held.users += 1
+    hold = _borrow(path)
     try:
-        yield held
+        yield None if hold is None else hold.opened
     finally:
-        if held is not None:
-            release(held)
+        if hold is not None:
+            release(hold)
 
 
-def remove(held: OpenStore) -> None:
-    """Close the store and delete its files, whoever else has it open."""
-    with _lock:
-        held.users = 1
-        paths = files.all_files(held.manifest, held.path)
-        with contextlib.suppress(StoreDeletedError):
-            release(held, keep=False)
-        files.unlink(paths)
+@guarded
+def _borrow(path: str) -> Hold | None:
+    held = _by_path.get(os.path.realpath(path))
+    return None if held is None or not held.is_current() else Hold(held)
 
 
-def orphan(held: OpenStore, anonymous: bool) -> None:
+@guarded
+def remove(hold: Hold) -> None:
+    """Close the store and delete its files, whoever else has it open. Done again it does nothing."""
+    held = hold.opened
+    if hold not in held.users:
+        return
+    paths = files.all_files(held.manifest, held.path)
+    try:
+        _remove(held, paths)
+    except LockTimeoutError:
+        raise
+    except BaseException:
+        _remove(held, paths)
+        raise
+
+
+def _remove(held: OpenStore, paths: list[str]) -> None:
+    _end(held, keep=False)
+    files.unlink(paths)
+
+
+def orphan(hold: Hold, anonymous: bool) -> None:
     """Give back the store of a container that was collected, soon.
 
     The collector runs anywhere, also where this thread has a shard's lock: waiting for the registry's lock here, while
     a fork has that and waits for the shard's, would never end.
     """
-    _orphans.append((held, anonymous))
-    lock = _lock
+    _orphans.append((hold, anonymous))
+    lock = _guard._lock
     if lock._is_owned():  # type: ignore[attr-defined]
         return  # in the middle of opening or closing, perhaps this very store: the next one sees to it
     if lock.acquire(blocking=False):
@@ -268,30 +352,33 @@ def orphan(held: OpenStore, anonymous: bool) -> None:
 
 def _release_orphans() -> None:
     while _orphans:
-        held, anonymous = _orphans.popleft()
+        hold, anonymous = _orphans[0]
         with contextlib.suppress(StoreDeletedError):  # there is nobody left to tell
-            remove(held) if anonymous else release(held)
+            remove(hold) if anonymous else release(hold)
+        del hold
+        _orphans.popleft()
+    for held in [held for held in _all if not held.users]:  # an exception came when it was being opened or closed
+        _end(held, keep=True)
 
 
 def guard() -> contextlib.AbstractContextManager[Any]:
     """Return the registry's lock, for what else happens when a container opens or closes. Not held across a fork."""
-    return _lock
+    return _guard._lock
 
 
-def make(path: str, manifest: Manifest, request: Request) -> OpenStore:
+@guarded
+def make(path: str, manifest: Manifest, request: Request) -> Hold:
     """Make a store with this manifest and open it. Pair with :func:`release`, :func:`remove` or :func:`publish`."""
-    with _lock:
-        held = OpenStore(path, request, Mode("w", None, None, None), opening.make(path, manifest, request))
-        _by_path[os.path.realpath(path)] = held
-        _all.add(held)
-        held.users = 1
-        return held
+    mode = Mode("w", None, None, None)
+    return _opened(
+        os.path.realpath(path), lambda: OpenStore(path, request, mode, opening.make(path, manifest, request))
+    )
 
 
+@guarded
 def publish(manifest: Manifest, source: str, target: str) -> None:
     """Move a closed anonymous store to ``target``: it is there as a whole, or not at all."""
-    with _lock:
-        files.publish(manifest, source, target)
+    files.publish(manifest, source, target)
 
 
 # Fork. Locks are taken in one order (the registry's, then each shard's), so that no operation is under way in any
@@ -299,24 +386,49 @@ def publish(manifest: Manifest, source: str, target: str) -> None:
 
 
 def _before_fork() -> None:
-    _lock.acquire()
+    global _at_fork
+    if not _at_fork:
+        _guard._lock.acquire()
+        _at_fork = True
     for held in _all:
         for shard in held.shards:
             shard.before_fork()
 
 
 def _after_fork_in_parent() -> None:
+    global _at_fork
     for held in _all:
         for shard in held.shards:
             shard.after_fork_in_parent()
-    _lock.release()
+    if _at_fork:
+        _at_fork = False
+        _guard._lock.release()
+    settle(_guard)
 
 
 def _after_fork_in_child() -> None:
-    global _lock
-    _lock = RLock()
+    global _at_fork
+    _guard._lock = RLock()
+    _at_fork = False
     for held in _all:
         held.after_fork_in_child()
 
 
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+def _twice(hook: Callable[[], None]) -> Callable[[], None]:
+    """Nobody gets what a hook raises, and the fork goes on: so what an exception has cut off is done again."""
+
+    def run() -> None:
+        try:
+            hook()
+        except BaseException:
+            hook()
+            raise
+
+    return run
+
+
+os.register_at_fork(
+    before=_twice(_before_fork),
+    after_in_parent=_twice(_after_fork_in_parent),
+    after_in_child=_twice(_after_fork_in_child),
+)

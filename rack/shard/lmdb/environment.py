@@ -64,14 +64,17 @@ class LmdbEnvironment(ABC):
         self._journalled = self._new_journalling()
         self._snapshots = Snapshots()
         self._unregistered = False  # a reader that may not write the lock file, of whom writers do not know
-        with self._lock:
+        try:
             self._open()
+        except BaseException:
+            self.close()
+            raise
 
     def _open(self) -> None:
         spec = self._spec
-        env, self._unregistered, self._inode = open_file(spec)
-        self._env = env
         try:
+            env, self._unregistered, self._inode = open_file(spec)
+            self._env = env
             if env.max_key_size() != MAX_KEY:
                 raise RackError(f"this build of LMDB has keys of {env.max_key_size()} bytes; Rack needs {MAX_KEY}")
             if not spec.readonly:
@@ -88,8 +91,9 @@ class LmdbEnvironment(ABC):
             if self._journalled is not None:
                 self._journalled.open()
         except BaseException as error:
-            env.close()
-            self._env = None
+            if self._env is not None:
+                self._env.close()
+                self._env = None
             if isinstance(error, lmdb.Error):
                 raise translated(error, spec.path) from error
             raise

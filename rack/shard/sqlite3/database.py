@@ -73,8 +73,11 @@ class SqliteDatabase:
         self._check_write: Callable[[bool], None] | None = None
         self._inode: tuple[int, int] | None = None
         self._snapshots = Snapshots()
-        with self._lock:
+        try:
             self._open()
+        except BaseException:
+            self._disconnect()
+            raise
 
     def _connected(self) -> sqlite3.Connection:
         if self._closed:
