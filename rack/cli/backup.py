@@ -40,7 +40,8 @@ def backup(source: str, target: str, quiet: bool) -> None:
     files.check_absent(target)
     held = _open(path)
     try:
-        snapshot = Hold(OpenSnapshot(held.opened, held.opened.store(held.opened.mode), None))
+        snapshot = OpenSnapshot(held.opened, held.opened.store(held.opened.mode), None)
+        hold = Hold(snapshot)
         try:
             with entry_bar(quiet or not sys.stderr.isatty(), "shards") as show:
                 entries = shards = 0
@@ -50,11 +51,11 @@ def backup(source: str, target: str, quiet: bool) -> None:
                     entries += shard.count()
                     shard.close()
                     shards += 1
-                    show(shards, len(snapshot.opened.shards))
+                    show(shards, len(snapshot.shards))
 
-                write_backup(snapshot.opened, target, copied)
+                write_backup(snapshot, target, copied)
         finally:
-            registry.release(snapshot)
+            registry.release(hold)
     finally:
         registry.release(held)
     if not quiet:

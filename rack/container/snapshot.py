@@ -78,9 +78,10 @@ class Snapshotting:
             write_backup(self._open_store(), target)
             return
         files.check_absent(target)
-        hold = Hold(OpenSnapshot(self._open_store(), self._store, self._mode.timeout))
+        snapshot = OpenSnapshot(self._open_store(), self._store, self._mode.timeout)
+        hold = Hold(snapshot)
         try:
-            write_backup(hold.opened, target, Shard.close)  # each as soon as it is copied, so that its space is free
+            write_backup(snapshot, target, Shard.close)  # each as soon as it is copied, so that its space is free
             registry.release(hold)
         except BaseException:
             registry.release(hold)

@@ -1,8 +1,8 @@
 """Who holds a shard's lock: it is read off the thread's stack, not remembered.
 
 An exception may come between any two instructions, also in the middle of what takes and gives back a lock: behind the
-last instruction of a ``with`` block there is a moment in which its end has not begun. So whatever holds a shard's lock is
-an *operation*, marked as such, and ends in :func:`settle` when an exception leaves it: that gives back what no
+last instruction of a ``with`` block there is a moment in which its end has not begun. So whatever holds a shard's lock
+is an *operation*, marked as such, and ends in :func:`settle` when an exception leaves it: that gives back what no
 operation on the stack has any more. Nothing is to be undone that could have been noted wrongly, or not yet.
 
 A signal handler, a finalizer or a serializer may use the shard in the middle of an operation of the same thread. The
@@ -38,7 +38,7 @@ class Holder(Protocol):
 
 
 def by_hand(function: Function) -> Function:
-    """Mark an operation that takes the lock by hand, and leaves it all to another operation when it does not have it."""
+    """Mark an operation that takes the lock by hand, and leaves it all to another one when it does not have it."""
     _by_hand.add(function.__code__)
     return operation(function)
 

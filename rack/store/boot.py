@@ -23,6 +23,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from io import FileIO
 
 from rack.errors import LockTimeoutError, MismatchError
 from rack.shard import shard_class

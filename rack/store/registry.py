@@ -1,9 +1,9 @@
 """The stores that are open in this process: each one once, shared by all containers on it; and what a fork does.
 
 Who uses a store is read off what there is: a :class:`Hold` for each user, which the store knows weakly. So one that an
-exception has kept from being given back, or from ever being used, is none any more when it is gone; the next who opens or
-closes something closes the store. And what closes a store is done again, from its beginning, where an exception cut it
-off: it is never left half closed.
+exception has kept from being given back, or from ever being used, is none any more when it is gone; the next who opens
+or closes something closes the store. And what closes a store is done again, from its beginning, where an exception cut
+it off: it is never left half closed.
 """
 
 from __future__ import annotations
@@ -316,21 +316,11 @@ def _borrow(path: str) -> Hold | None:
 def remove(hold: Hold) -> None:
     """Close the store and delete its files, whoever else has it open. Done again it does nothing."""
     held = hold.opened
-    if hold not in held.users:
-        return
-    paths = files.all_files(held.manifest, held.path)
-    try:
-        _remove(held, paths)
-    except LockTimeoutError:
-        raise
-    except BaseException:
-        _remove(held, paths)
-        raise
-
-
-def _remove(held: OpenStore, paths: list[str]) -> None:
-    _end(held, keep=False)
-    files.unlink(paths)
+    if hold in held.users:
+        paths = files.all_files(held.manifest, held.path)
+        held.shut(keep=False)
+        files.unlink(paths)
+        _end(held, keep=False)
 
 
 def orphan(hold: Hold, anonymous: bool) -> None:

@@ -105,9 +105,11 @@ def snapshot(w: Any) -> None:
 @operation("dict", "set", group="store")
 def snapshot_written_to(w: Any) -> None:
     with w.handle.snapshot() as then:
-        w.put(w.handle, "warm1")
-        assert "warm1" not in then
-        w.delete(w.handle, "warm1")
+        try:
+            w.put(w.handle, "warm1")
+            assert "warm1" not in then
+        finally:
+            w.delete(w.handle, "warm1")
 
 
 @operation("dict", "set", group="store")
@@ -190,15 +192,15 @@ def open_alone(w: Any) -> None:
     """The first and only user of a store of this process."""
     store = w.make("alone")
     try:
-        store.open()
-        w.put(store, "k")
-        store.close()
-    finally:
-        _close(store)
-    try:
-        with store:  # the handle can be opened again, whatever happened to it
+        try:
+            store.open()
             w.put(store, "k")
-            assert "k" in store
+            store.close()
+        finally:
+            _close(store)
+            with store:  # the handle can be opened again, whatever happened to it
+                w.put(store, "k")
+                assert "k" in store
     finally:
         _close(store)
         _remove(store.name)

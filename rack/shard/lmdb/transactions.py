@@ -33,8 +33,8 @@ class LmdbTransactions(LmdbEnvironment):
             settle(self)
             raise
 
-    # What runs with the lock held is a function of its own: before a `try:` inside another block there is an instruction
-    # that no handler covers.
+    # What runs with the lock held is a function of its own: before a `try:` inside another block there is an
+    # instruction that no handler covers.
 
     def _read_held(self, body: Callable[..., Result], args: tuple[Any, ...]) -> Result:
         overtaken = 0

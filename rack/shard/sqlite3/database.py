@@ -101,8 +101,8 @@ class SqliteDatabase:
             settle(self)
             raise
 
-    # What runs with the lock held is a function of its own: before a `try:` inside another block there is an instruction
-    # that no handler covers.
+    # What runs with the lock held is a function of its own: before a `try:` inside another block there is an
+    # instruction that no handler covers.
 
     def _read_held(self, body: Callable[..., Result], args: tuple[Any, ...], inside: bool) -> Result:
         connection = self._connection or self._connected()
