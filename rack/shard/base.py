@@ -226,7 +226,7 @@ class Shard(ABC):
 
     @abstractmethod
     def hold(self) -> Snapshot:
-        """Let nobody write to the shard until :meth:`let_go`, in this thread; return a snapshot, for the caller to close.
+        """Let nobody write to the shard until :meth:`let_go`, in this thread; return a snapshot to be closed.
 
         Whoever holds several shards takes them in the order of their numbers, and uses none with a lower number than
         one that it holds.

@@ -20,8 +20,8 @@ import json
 import os
 import struct
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from io import FileIO
 
@@ -31,7 +31,7 @@ from rack.store.lock import StoreLock
 from rack.store.manifest import Manifest, Request, manifest_path, record_path, shard_path
 from rack.system.boot import boot_id
 from rack.system.disk import path_error, sync_file, sync_paths
-from rack.system.flock import holders, pause
+from rack.system.flock import attempt, holders, pause
 
 DURABILITIES = ("process", "everysec", "always")
 _BLOCK = 128
@@ -98,35 +98,30 @@ def synced(path: str, manifest: Manifest, stamps: list[int]) -> None:
             record.write(path, stamps)
 
 
-@contextmanager
-def gate(path: str, timeout: float | None) -> Iterator[int]:
-    """Hold the gate of the store, one opener at a time; yields a descriptor of the manifest.
+def gate(path: str, timeout: float | None) -> FileIO:
+    """Go into the gate of the store, one opener at a time; return the manifest's file: who closes it has left the gate.
 
     :raises FileNotFoundError: there is none.
     """
+    name = manifest_path(path)
+    opened = []  # no variable refers to it: an exception's traceback would keep it open
     try:
-        fd = os.open(manifest_path(path), os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise path_error(error, manifest_path(path)) from error
-    try:
-        if timeout is None:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-        else:
-            deadline = time.monotonic() + timeout
-            while True:
-                with suppress(BlockingIOError):
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                if time.monotonic() > deadline:
-                    raise LockTimeoutError(
-                        f"{manifest_path(path)} is being opened by {holders(manifest_path(path))}; waited {timeout} s"
-                    )
+        opened.append(FileIO(name))
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not attempt(opened[0].fileno(), fcntl.LOCK_EX):
+            if deadline is None:
+                fcntl.flock(opened[0], fcntl.LOCK_EX)
+            elif time.monotonic() > deadline:
+                raise LockTimeoutError(f"{name} is being opened by {holders(name)}; waited {timeout} s")
+            else:
                 pause()
-        yield fd
-    finally:
-        os.close(fd)
+        return opened.pop()
+    except BaseException as error:
+        for file in opened:
+            file.close()
+        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError | LockTimeoutError):
+            raise path_error(error, name) from error
+        raise
 
 
 def admit(path: str, manifest: Manifest, request: Request, asked: str | None, readonly: bool, lock: StoreLock) -> str:

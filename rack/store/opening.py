@@ -111,10 +111,10 @@ def enter(
 
     :raises FileNotFoundError: there is no manifest.
     """
-    with gate(path, mode.timeout) as fd:
+    with gate(path, mode.timeout) as file:
         lock.share(mode.timeout)
         manifest = Manifest.read(path)
-        if not lock.is_current() or not os.path.samestat(os.fstat(fd), os.stat(manifest_path(path))):
+        if not lock.is_current() or not os.path.samestat(os.fstat(file.fileno()), os.stat(manifest_path(path))):
             return None
         if store_id not in (None, manifest.id):
             return None

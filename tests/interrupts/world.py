@@ -163,6 +163,7 @@ class World:
             self.delete(self.handle, name)
             self.delete(self.handle, name + "n")
             del now[name]
+            now.pop("warm1", None)  # what an operation writes to have something to see
         if now not in (self.before, after):
             wrong = [
                 key
@@ -179,12 +180,12 @@ class World:
             lambda: threading.active_count() == self.threads
         ):
             raise Broken(f"threads: {[thread.name for thread in threading.enumerate()]}")
-        if len(registry._all) != self.stores or self.count_descriptors() != self.descriptors:
+        if len(registry._all) != self.stores or self.count_descriptors() > self.descriptors:
             gc.collect()
             self.cls(self.path).open().close()  # gives back what was collected
         if len(registry._all) != self.stores:
             raise Broken(f"stores are open: {[held.path for held in registry._all]}")
-        if self.count_descriptors() != self.descriptors:
+        if self.count_descriptors() > self.descriptors:
             raise Broken(
                 f"descriptors: {self.count_descriptors()}, not {self.descriptors}: {self.list_descriptors()[:40]}"
             )

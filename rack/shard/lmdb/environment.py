@@ -170,8 +170,8 @@ class LmdbEnvironment(ABC):
         if self._spec.readonly:
             self._env.set_mapsize(os.stat(self._spec.path).st_size)
             return
-        with datafile.growth_lock(self._spec.path, self._inode) as fd:
-            self._resize(os.fstat(fd).st_size)
+        with datafile.growth_lock(self._spec.path, self._inode, self._patience) as file:
+            self._resize(os.fstat(file.fileno()).st_size)
 
     @resizing
     def _grow(self, need: int) -> None:
@@ -179,10 +179,10 @@ class LmdbEnvironment(ABC):
         refuse_inside_resize(self)
         self._snapshots.detach()  # may take long, so before others wait for the lock
         self._env.reader_check()  # a dead reader keeps pages from being used again
-        with datafile.growth_lock(self._spec.path, self._inode) as fd:
-            size = os.fstat(fd).st_size
+        with datafile.growth_lock(self._spec.path, self._inode, self._patience) as file:
+            size = os.fstat(file.fileno()).st_size
             if size <= self._env.info()["map_size"]:
-                size = datafile.grow(fd, size, need, self._spec.path)
+                size = datafile.grow(file.fileno(), size, need, self._spec.path)
             self._resize(size)
 
     def _resize(self, size: int) -> None:
@@ -217,6 +217,7 @@ class LmdbEnvironment(ABC):
     def _new_lock(self) -> None:
         self._busy = False  # see rack.shard.holding
         self._at_fork = False  # whether before_fork has taken the lock
+        self._patience: float | None = None  # seconds that the present operation may wait
         self._held: Any = None  # a write transaction: hold()
         self._lock = RLock()
         self._acquire = self._lock.acquire

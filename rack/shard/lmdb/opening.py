@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 from fcntl import LOCK_EX
 from typing import Any
@@ -33,19 +34,8 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 def open_file(spec: ShardSpec) -> tuple[Any, bool, tuple[int, int]]:
     """Open a shard's file; return its environment, whether it is an unregistered reader's, and the file's inode."""
-    with contextlib.ExitStack() as stack:
-        try:
-            if not spec.readonly:
-                fd = stack.enter_context(datafile.growth_lock(spec.path, timeout=spec.timeout))
-            else:
-                fd = os.open(spec.path, os.O_RDONLY | os.O_CLOEXEC)
-                stack.callback(os.close, fd)
-        except FileNotFoundError:
-            raise corrupt(spec.path, "a shard of the store is missing", errno.ENOENT) from None
-        except OSError as error:
-            if isinstance(error, RackError):
-                raise
-            raise StorePathError(error.errno, error.strerror, spec.path) from error
+    with _file(spec) as file:
+        fd = file.fileno()
         datafile.check_header(fd, spec.path)
         status = os.fstat(fd)
         size = status.st_size
@@ -67,6 +57,18 @@ def open_file(spec: ShardSpec) -> tuple[Any, bool, tuple[int, int]]:
             except lmdb.Error as error:
                 raise translated(error, spec.path) from error
     return env, unregistered, datafile.file_id(status)
+
+
+def _file(spec: ShardSpec) -> io.FileIO:
+    """Open a shard's file; who may write has its growth lock."""
+    try:
+        return io.FileIO(spec.path) if spec.readonly else datafile.growth_lock(spec.path, timeout=spec.timeout)
+    except FileNotFoundError:
+        raise corrupt(spec.path, "a shard of the store is missing", errno.ENOENT) from None
+    except OSError as error:
+        if isinstance(error, RackError):
+            raise
+        raise StorePathError(error.errno, error.strerror, spec.path) from error
 
 
 def open_env(spec: ShardSpec, size: int) -> tuple[Any, bool]:
@@ -94,13 +96,13 @@ def open_env(spec: ShardSpec, size: int) -> tuple[Any, bool]:
 def make(spec: ShardSpec) -> None:
     with open(spec.path, "xb"):
         pass
-    with datafile.growth_lock(spec.path) as fd:
+    with datafile.growth_lock(spec.path) as file:
         datafile.back_lock_file(spec.path + "-lock")
         env, _ = open_env(spec, datafile.INITIAL_SIZE)
         try:
             page = env.stat()["psize"]
             # LMDB has just made the file this long, with holes: fill all but its two meta pages.
-            datafile.extend(fd, 2 * page, datafile.INITIAL_SIZE, spec.path)
+            datafile.extend(file.fileno(), 2 * page, datafile.INITIAL_SIZE, spec.path)
             if spec.layout != "small":
                 env.open_db(LONG_TABLE)
             with env.begin(write=True) as txn:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from rack.errors import CorruptShardError, LockTimeoutError, StorePathError
 from rack.shard.base import Examined, Pair, ShardSpec
-from rack.shard.holding import refuse_inside_change
+from rack.shard.holding import refuse_inside_change, settle
 from rack.shard.problem import Problem, identity_problem
 from rack.shard.sqlite3.database import ERRORS, SqliteDatabase, connect, header_problem, identity, roll_back, translated
 from rack.system.disk import path_error
@@ -42,17 +42,20 @@ def examine_file(spec: ShardSpec, alone: bool) -> Examined:
 
 def examine_open(shard: SqliteDatabase, timeout: float | None) -> Examined:
     """As :meth:`rack.shard.base.Shard.examine`."""
-    if not shard._lock.acquire(timeout=-1 if timeout is None else timeout):
-        raise LockTimeoutError(f"{shard.path}: another thread's write is still waiting; not examined")
     try:
+        if not shard._lock.acquire(timeout=-1 if timeout is None else timeout):
+            raise LockTimeoutError(f"{shard.path}: another thread's write is still waiting; not examined")
         refuse_inside_change(shard)
         shard._held = True
         yield from _examine(shard._connected(), shard._spec)
-    except ERRORS as error:
-        raise translated(error, shard.path) from error
-    finally:
-        shard._held = False
+        shard._held = None
         shard._lock.release()
+    except BaseException as error:
+        shard._held = None
+        settle(shard)
+        if isinstance(error, ERRORS):
+            raise translated(error, shard.path) from error
+        raise
 
 
 @contextmanager

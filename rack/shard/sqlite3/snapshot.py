@@ -11,6 +11,7 @@ import sqlite3
 from typing import Self
 
 from rack.shard.base import ShardSpec
+from rack.shard.holding import exclusive
 from rack.shard.snapshot import SnapshotShard
 from rack.shard.sqlite3.database import connect, identity, translated
 from rack.shard.sqlite3.reader import SqliteReader
@@ -49,14 +50,17 @@ class SqliteSnapshot(SnapshotShard, SqliteReader):
 
     def copy_to(self, spec: ShardSpec) -> None:
         try:
-            with self._lock:  # no fork while SQLite is in use: the child would wait for its mutexes
-                self._write_copy(spec.path)
-                with contextlib.closing(connect(spec.path, "rw")) as copy:
-                    copy.execute("PRAGMA journal_mode = WAL")
-                    copy.execute("UPDATE rack SET value = ? WHERE name = 'identity'", (identity(spec),))
+            self._make_copy(spec)
         except sqlite3.Error as error:
             raise translated(error, spec.path) from error
         sync_path(spec.path)
+
+    @exclusive  # no fork while SQLite is in use: the child would wait for its mutexes
+    def _make_copy(self, spec: ShardSpec) -> None:
+        self._write_copy(spec.path)
+        with contextlib.closing(connect(spec.path, "rw")) as copy:
+            copy.execute("PRAGMA journal_mode = WAL")
+            copy.execute("UPDATE rack SET value = ? WHERE name = 'identity'", (identity(spec),))
 
     def _write_copy(self, path: str) -> None:
         with open(path, "xb"):
