@@ -238,6 +238,19 @@ class Shard(ABC):
     def let_go(self) -> None:
         """End what :meth:`hold` began, in this thread, if it did."""
 
+    # Waiting with a limit
+
+    @abstractmethod
+    def timed(self, timeout: float, method: Callable[..., Any], *args: Any) -> Any:
+        """Call one of the shard's own methods, which gives up when it has waited ``timeout`` seconds.
+
+        :raises LockTimeoutError: it has; the operation has not happened and will not.
+        """
+
+    @abstractmethod
+    def queue(self) -> None:
+        """Wait for one's turn as a writer, and do nothing."""
+
     # Life
 
     @classmethod

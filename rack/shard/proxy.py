@@ -106,6 +106,12 @@ class ShardProxy(Shard):
     def let_go(self) -> None:
         self._inner.let_go()
 
+    def timed(self, timeout: float, method: Callable[..., Any], *args: Any) -> Any:
+        return self._inner.timed(timeout, method, *args)
+
+    def queue(self) -> None:
+        self._forward(self._inner.queue)
+
     # Life is the inner shard's own.
 
     def keep(self) -> None:

@@ -123,6 +123,12 @@ class SnapshotShard(ReadOnlyShard, Snapshot):
     def let_go(self) -> None:
         raise TypeError("a snapshot has no writers")
 
+    def timed(self, timeout: float, method: Callable[..., Any], *args: Any) -> Any:
+        return method(*args)
+
+    def queue(self) -> None:
+        raise TypeError("a snapshot has no writers")
+
     # A fork: called by the live shard, which holds its lock; again when an exception has cut them off
 
     def before_fork(self) -> None:

@@ -30,6 +30,7 @@ from rack.shard.lmdb import datafile
 from rack.shard.lmdb.datafile import IDENTITY, LONG_TABLE
 from rack.shard.lmdb.journaled import Journalling
 from rack.shard.lmdb.longkeys import LongKeys
+from rack.shard.lmdb.mutex import Mutex
 from rack.shard.lmdb.opening import MAX_KEY, identity, make, open_file, translated, unlink
 from rack.shard.problem import corrupt, identity_problem
 from rack.shard.snapshot import Snapshots
@@ -217,6 +218,7 @@ class LmdbEnvironment(ABC):
     def _new_lock(self) -> None:
         self._busy = False  # see rack.shard.holding
         self._at_fork = False  # whether before_fork has taken the lock
+        self._mutex: Mutex | None = None  # the writer lock, if it is known where it is
         self._patience: float | None = None  # seconds that the present operation may wait
         self._held: Any = None  # a write transaction: hold()
         self._lock = RLock()
@@ -236,6 +238,9 @@ class LmdbEnvironment(ABC):
             if self._env is not None:
                 self._env.close()
                 self._env = None
+            if self._mutex is not None:
+                self._mutex.close()
+                self._mutex = None
             if self._journalled is not None:
                 self._journalled.close()
             self._lock.release()
@@ -272,6 +277,8 @@ class LmdbEnvironment(ABC):
     def after_fork_in_child(self) -> None:
         # No transaction is alive (before_fork), so closing the copy touches neither the parent's reader slots nor
         # its locks; and LMDB must not be opened a second time while the copy is open.
+        if self._mutex is not None:
+            self._mutex.close()
         self._new_lock()
         if self._journalled is not None:
             self._journalled.close()

@@ -10,18 +10,23 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from itertools import chain
+from typing import Any
 
 import lmdb
 
-from rack.errors import CorruptShardError
+from rack.errors import CorruptShardError, LockTimeoutError
 from rack.shard.base import Examined, Pair, Salvaged, ShardSpec, Snapshot
-from rack.shard.holding import by_hand, change, exclusive, is_inside, reentrant, settle
+from rack.shard.holding import by_hand, change, exclusive, is_inside, operation, reentrant, settle
 from rack.shard.lmdb import datafile, journalfiles, operations, pages, walk
 from rack.shard.lmdb.journaled import Journalling
+from rack.shard.lmdb.mutex import Mutex
 from rack.shard.lmdb.opening import MAX_KEY
 from rack.shard.lmdb.reader import LmdbReader
 from rack.shard.lmdb.sealed import PLAIN, seal, unseal
 from rack.shard.problem import corrupt
+from rack.shard.timed import Server, too_late
+
+_READS = frozenset(("get", "contains", "get_many", "scan", "count", "version", "sync"))
 
 
 class LmdbShard(LmdbReader):
@@ -33,6 +38,8 @@ class LmdbShard(LmdbReader):
     def _new_journalling(self) -> Journalling | None:
         is_journalled = self._spec.durability == "everysec" and not self._spec.readonly
         return Journalling(self, self._spec) if is_journalled else None
+
+    _server: Server | None = None  # of operations with a time limit
 
     # One key. As in the reader: an lmdb.Error, as for a long key or a full map, is left to _write, which does it again,
     # and so is a use in the middle of another operation of this thread.
@@ -118,6 +125,36 @@ class LmdbShard(LmdbReader):
                 if not isinstance(error, lmdb.Error):
                     raise
         self._write(operations.modify, key, change)
+
+    def _claim(self, claimed: bool) -> None:
+        if self._server is not None and self._server.claim(claimed) and self._mutex is None:
+            self._mutex = Mutex.seen(self._spec.path + "-lock")
+
+    def queue(self) -> None:
+        self._write(lambda shard, txn: None)
+
+    @operation
+    def timed(self, timeout: float, method: Callable[..., Any], *args: Any) -> Any:
+        try:
+            if not self._lock.acquire(timeout=timeout):
+                raise LockTimeoutError(too_late(timeout))
+            # Reads wait for no other process.
+            if method.__name__ in _READS or self._spec.readonly or (self._mutex is not None and self._mutex.is_free()):
+                self._patience = timeout
+                result = method(*args)
+                self._patience = None
+                self._lock.release()
+                return result
+            self._lock.release()
+        except BaseException:
+            if self._owned():
+                self._patience = None
+            settle(self)
+            raise
+        if self._server is None:
+            self._server = Server()
+            self.on_write(self._claim)
+        return self._server.run(timeout, method, *args)
 
     def delete(self, key: bytes) -> bool:
         return self._write(operations.delete, key)

@@ -59,6 +59,7 @@ class SqliteDatabase:
 
     _busy = False  # see rack.shard.holding
     _held: Any = None  # the file that writers queue at, locked by hold()
+    _patience: float | None = None  # seconds that the present operation may wait
     _at_fork = False  # whether before_fork has taken the lock
     _pinned = False  # whether the connection is always in a transaction: a snapshot's
 
@@ -147,7 +148,10 @@ class SqliteDatabase:
             roll_back(connection)  # of an operation that was cut off
         while True:
             try:
-                flock(self._queue, LOCK_EX)
+                if self._patience is None:
+                    flock(self._queue, LOCK_EX)
+                else:
+                    flock_within(self._patience, self._queue, LOCK_EX, self._spec.path + "-lock")
                 if transaction or self._check_write is not None:
                     connection.execute("BEGIN IMMEDIATE")
                     if self._check_write is not None:
@@ -174,12 +178,30 @@ class SqliteDatabase:
                     self._check_write(False)
                 self._mend(error)
 
+    @operation
+    def timed(self, timeout: float, method: Callable[..., Any], *args: Any) -> Any:
+        try:
+            if not self._lock.acquire(timeout=timeout):
+                raise LockTimeoutError(f"another thread had {self._spec.path} for {timeout} s; nothing was changed")
+            self._patience = timeout
+            result = method(*args)
+            self._patience = None
+            self._lock.release()
+            return result
+        except BaseException:
+            if self._lock._is_owned():  # type: ignore[attr-defined]
+                self._patience = None
+            settle(self)
+            raise
+
     def _mend(self, error: Exception) -> None:
         """Return if the operation should be tried again; raise what the user should see if not."""
         if self._closed:
             raise closed() from error  # meanwhile, by a signal handler
         if _code(error) & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise translated(error, self._spec.path) from error
+        if self._patience is not None:
+            raise LockTimeoutError(f"another program, which does not queue, has {self._spec.path} locked") from error
 
     # The file
 
@@ -298,6 +320,7 @@ class SqliteDatabase:
     def after_fork_in_child(self) -> None:
         self._lock = RLock()
         self._busy = self._at_fork = False
+        self._patience = None
         self._held = None
         self._snapshots.after_fork_in_child()
 

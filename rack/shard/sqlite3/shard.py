@@ -57,6 +57,9 @@ class SqliteShard(SqliteReader):
     def add(self, key: bytes, value: bytes) -> bytes | None:
         return self._write(operations.add, key, value, transaction=False)
 
+    def queue(self) -> None:
+        self._write(lambda connection: None)
+
     def delete(self, key: bytes) -> bool:
         return self._write(operations.delete, key, transaction=False)
 
