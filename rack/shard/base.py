@@ -268,8 +268,8 @@ class Shard(ABC):
         """Open the shard. ``rejoin`` is called before it is reopened in a forked child."""
 
     @abstractmethod
-    def on_write(self, check: Callable[[bool], None]) -> None:
-        """From now on call ``check(True)`` in each write transaction, once it has the writer lock; it may raise.
+    def on_write(self, check: Callable[[bool], None] | None) -> None:
+        """From now on call ``check(True)`` in each write transaction, once it has the writer lock; it may raise. None ends it.
 
         And ``check(False)`` when that has been undone and the operation waits for something before it is tried again.
         """

@@ -117,7 +117,7 @@ class ShardProxy(Shard):
     def keep(self) -> None:
         self._inner.keep()
 
-    def on_write(self, check: Callable[[bool], None]) -> None:
+    def on_write(self, check: Callable[[bool], None] | None) -> None:
         self._inner.on_write(check)
 
     def close(self, timeout: float | None = None) -> None:

@@ -99,7 +99,7 @@ class SnapshotShard(ReadOnlyShard, Snapshot):
     def keep(self) -> None:
         pass
 
-    def on_write(self, check: Callable[[bool], None]) -> None:
+    def on_write(self, check: Callable[[bool], None] | None) -> None:
         pass
 
     @classmethod

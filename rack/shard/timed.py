@@ -3,15 +3,16 @@
 Reads, and whatever else waits for nothing but this process's other threads, the calling thread does itself
 (``Shard.timed``). So it is with writes, where the engine can wait with a limit, or sees that it need not wait. LMDB's
 writer lock is a mutex that cannot be waited for with a limit: then a thread of its own does the write
-(:class:`Server`). Whoever asked withdraws the request when the time is up; the thread looks, once it has the writer lock, whether the
-request still stands. So an operation that timed out has not happened and will not.
+(:class:`Server`). Whoever asked withdraws the request when the time is up; the thread looks, once it has the writer
+lock, whether the request still stands. So an operation that timed out has not happened and will not.
 """
 
 from __future__ import annotations
 
 import os
-from _thread import allocate_lock, get_ident, start_new_thread
+from _thread import allocate_lock, start_new_thread
 from collections.abc import Callable
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
@@ -80,33 +81,28 @@ class Server:
     def __init__(self) -> None:
         self._requests: SimpleQueue[_Request | None] = SimpleQueue()
         self._process = 0
-        self._thread: list[int] = []
         self._current: list[_Request] = []
 
     def run(self, timeout: float, method: Callable[..., Result], *args: Any) -> Result:
         if self._process != os.getpid():
             self._requests = SimpleQueue()
-            start_new_thread(_serve, (self._requests, self._thread, self._current))
+            start_new_thread(_serve, (self._requests, self._current))
             self._process = os.getpid()
         request = _Request(method, args)
         self._requests.put(request)
         result: Result = request.outcome(timeout)
         return result
 
-    def claim(self, claimed: bool) -> bool:
-        """Called in each write transaction of the shard (``Shard.on_write``); return whether it is this thread's."""
-        if get_ident() not in self._thread:
-            return False
+    def claim(self, claimed: bool) -> None:
+        """Called in the write transactions of the thread (``Shard.on_write``)."""
         for request in self._current:
             request.claim(claimed)
-        return claimed
 
     def __del__(self) -> None:
         self._requests.put(None)
 
 
-def _serve(requests: SimpleQueue[_Request | None], thread: list[int], current: list[_Request]) -> None:
-    thread[:] = [get_ident()]
+def _serve(requests: SimpleQueue[_Request | None], current: list[_Request]) -> None:
     while (request := requests.get()) is not None:
         current[:] = [request]
         request.run()
@@ -118,6 +114,8 @@ class TimedShard(ShardProxy):
     def __init__(self, inner: Shard, timeout: float) -> None:
         super().__init__(inner)
         self._timeout = timeout
+        for name in ("get", "put", "add", "contains", "delete", "modify"):  # the most frequent ones: no call in between
+            setattr(self, name, partial(inner.timed, timeout, getattr(inner, name)))
 
     def _forward(self, method: Callable[..., Result], *args: Any) -> Result:
         result: Result = self._inner.timed(self._timeout, method, *args)

@@ -249,7 +249,7 @@ class LmdbEnvironment(ABC):
             raise
 
     @exclusive
-    def on_write(self, check: Callable[[bool], None]) -> None:
+    def on_write(self, check: Callable[[bool], None] | None) -> None:
         self._check_write = check
         if self._env is not None:
             self._begin_write = self._writer()

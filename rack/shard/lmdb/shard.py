@@ -127,7 +127,9 @@ class LmdbShard(LmdbReader):
         self._write(operations.modify, key, change)
 
     def _claim(self, claimed: bool) -> None:
-        if self._server is not None and self._server.claim(claimed) and self._mutex is None:
+        assert self._server is not None
+        self._server.claim(claimed)
+        if claimed and self._mutex is None:
             self._mutex = Mutex.seen(self._spec.path + "-lock")
 
     def queue(self) -> None:
@@ -153,8 +155,16 @@ class LmdbShard(LmdbReader):
             raise
         if self._server is None:
             self._server = Server()
-            self.on_write(self._claim)
-        return self._server.run(timeout, method, *args)
+        return self._server.run(timeout, self._serve, method, args)
+
+    @exclusive
+    def _serve(self, method: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        """Do an operation in the server's thread, unless the request is withdrawn before it has the writer lock."""
+        self.on_write(self._claim)
+        try:
+            return method(*args)
+        finally:
+            self.on_write(None)
 
     def delete(self, key: bytes) -> bool:
         return self._write(operations.delete, key)

@@ -297,7 +297,7 @@ class SqliteDatabase:
             raise
 
     @exclusive
-    def on_write(self, check: Callable[[bool], None]) -> None:
+    def on_write(self, check: Callable[[bool], None] | None) -> None:
         self._check_write = check
 
     # Called again when an exception has cut them off.
