@@ -15,6 +15,7 @@ from rack.errors import LockTimeoutError, NotOpenError
 from rack.shard import DEFAULT_ENGINE, ENGINES, shard_class
 from rack.shard.base import Shard
 from rack.store import files, registry
+from rack.store.guard import guarded
 from rack.store.manifest import MAX_SHARDS, Manifest, Request, absolute_path, digest_of
 from rack.store.opening import Mode
 from rack.store.registry import Hold, OpenStore
@@ -125,14 +126,14 @@ class Handle(Snapshotting):
             self._reopened(depth)
             raise
 
-    @registry.guarded
+    @guarded
     def _open(self) -> None:
         if self._depth == 0:
             self._check_openable()
             self._attach(registry.acquire(self._path, self._request, self._mode))
         self._depth += 1
 
-    @registry.guarded
+    @guarded
     def _reopened(self, depth: int) -> None:
         """Undo an opening that was cut off."""
         if depth:
@@ -147,7 +148,7 @@ class Handle(Snapshotting):
         """
         self._close()
 
-    @registry.guarded
+    @guarded
     def _close(self) -> None:
         if self._depth > 1:
             self._depth -= 1

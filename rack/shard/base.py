@@ -269,7 +269,9 @@ class Shard(ABC):
 
     @abstractmethod
     def on_write(self, check: Callable[[bool], None] | None) -> None:
-        """From now on call ``check(True)`` in each write transaction, once it has the writer lock; it may raise. None ends it.
+        """From now on call ``check(True)`` in each write transaction, once it has the writer lock; it may raise.
+
+        None ends that.
 
         And ``check(False)`` when that has been undone and the operation waits for something before it is tried again.
         """

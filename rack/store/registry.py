@@ -13,7 +13,6 @@ import errno
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
-from functools import wraps
 from threading import Lock, RLock
 from typing import Any, TypeVar
 from weakref import WeakSet
@@ -27,11 +26,12 @@ from rack.errors import (
 )
 from rack.shard import shard_class
 from rack.shard.base import Shard
-from rack.shard.holding import exclusive, settle
+from rack.shard.holding import settle
 from rack.shard.proxy import FrozenShard, GuardedShard
 from rack.shard.timed import TimedShard
 from rack.store import files, opening
 from rack.store.boot import Record, leave, present_stamps, synced
+from rack.store.guard import guard_lock, guarded
 from rack.store.keeper import Keeper
 from rack.store.manifest import Manifest, Request, manifest_path
 from rack.store.opening import Entry, Mode
@@ -181,32 +181,6 @@ class Hold:
         opened.users.add(self)
 
 
-class _Guard:
-    """Has one thread at a time open, close or fork."""
-
-    _busy = False
-    _held = None
-    path = ""
-
-    def __init__(self) -> None:
-        self._lock = RLock()
-
-    @exclusive
-    def call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return function(*args, **kwargs)
-
-
-def guarded(function: Function) -> Function:
-    """Have a function run with the registry's lock held. It is not held across a fork."""
-
-    @wraps(function)
-    def within(*args: Any, **kwargs: Any) -> Any:
-        return _guard.call(function, args, kwargs)
-
-    return within  # type: ignore[return-value]
-
-
-_guard = _Guard()
 _at_fork = False  # whether the guard's lock is held for a fork
 _orphans: deque[tuple[Hold, bool]] = deque()
 _by_path: dict[str, OpenStore] = {}
@@ -330,7 +304,7 @@ def orphan(hold: Hold, anonymous: bool) -> None:
     a fork has that and waits for the shard's, would never end.
     """
     _orphans.append((hold, anonymous))
-    lock = _guard._lock
+    lock = guard_lock._lock
     if lock._is_owned():  # type: ignore[attr-defined]
         return  # in the middle of opening or closing, perhaps this very store: the next one sees to it
     if lock.acquire(blocking=False):
@@ -353,7 +327,7 @@ def _release_orphans() -> None:
 
 def guard() -> contextlib.AbstractContextManager[Any]:
     """Return the registry's lock, for what else happens when a container opens or closes. Not held across a fork."""
-    return _guard._lock
+    return guard_lock._lock
 
 
 @guarded
@@ -378,7 +352,7 @@ def publish(manifest: Manifest, source: str, target: str) -> None:
 def _before_fork() -> None:
     global _at_fork
     if not _at_fork:
-        _guard._lock.acquire()
+        guard_lock._lock.acquire()
         _at_fork = True
     for held in _all:
         for shard in held.shards:
@@ -392,13 +366,13 @@ def _after_fork_in_parent() -> None:
             shard.after_fork_in_parent()
     if _at_fork:
         _at_fork = False
-        _guard._lock.release()
-    settle(_guard)
+        guard_lock._lock.release()
+    settle(guard_lock)
 
 
 def _after_fork_in_child() -> None:
     global _at_fork
-    _guard._lock = RLock()
+    guard_lock._lock = RLock()
     _at_fork = False
     for held in _all:
         held.after_fork_in_child()

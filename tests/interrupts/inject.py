@@ -1,4 +1,4 @@
-"""Does something at the k-th instruction of Rack's own code: raises, as Ctrl-C would, or calls, as a signal handler would.
+"""Does something at the k-th instruction of Rack's own code: raises, as Ctrl-C would, or calls, as a handler would.
 
 Counted are the instructions of the package and of the parts of the standard library that are written in Python and
 that it calls in the middle of its operations: an exception can come there too.

@@ -1,4 +1,4 @@
-"""Another process that has the store open: reads and writes it on request. ``python -m tests.interrupts.neighbour NAME``."""
+"""Another process that has the store open: reads and writes it on request."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ class Neighbour:
 
     def ask(self, question: str, *arguments: Any) -> Any:
         """Return its answer: a string that says what went wrong, or what was asked for."""
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.write(repr((question, arguments)).encode() + b"\n")
         end = time.monotonic() + LIMIT
         while b"\n" not in self._rest:
@@ -43,7 +44,8 @@ class Neighbour:
         return answer
 
     def end(self) -> None:
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
         self._process.stdout.close()
         try:

@@ -136,8 +136,9 @@ class World:
         return names
 
     def list_files(self) -> set[str]:
-        return {name for name in os.listdir(self.folder) if not name.endswith(("-wal", "-shm")) and "-journal-" not in name
-                and "-base-" not in name}  # fmt: skip
+        passing = ("-wal", "-shm")
+        names = {name for name in os.listdir(self.folder) if not name.endswith(passing)}
+        return {name for name in names if "-journal-" not in name and "-base-" not in name}
 
     # The questions
 

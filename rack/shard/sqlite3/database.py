@@ -11,11 +11,9 @@ open anew at their next use.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import io
 import os
-import resource
 import sqlite3
 import time
 from collections.abc import Callable
@@ -30,14 +28,13 @@ from rack.errors import (
     RackError,
     ReadOnlyError,
     StoreDeletedError,
-    StoreFullError,
     StorePathError,
-    TooLargeError,
 )
 from rack.shard.base import ShardSpec
 from rack.shard.holding import change, exclusive, is_inside, operation, reentrant, refuse_inside_change, settle
 from rack.shard.problem import Problem, corrupt, identity_problem
 from rack.shard.snapshot import Snapshots
+from rack.shard.sqlite3.failure import code_of, translated
 from rack.system.flock import flock_within
 
 Result = TypeVar("Result")
@@ -116,7 +113,7 @@ class SqliteDatabase:
             except ERRORS as error:
                 # Who may not write the log's index, and finds it in the middle of a change, is told READONLY.
                 deadline = deadline or time.monotonic() + _BUSY_SECONDS
-                if _code(error) & 0xFF != sqlite3.SQLITE_READONLY or time.monotonic() > deadline:
+                if code_of(error) & 0xFF != sqlite3.SQLITE_READONLY or time.monotonic() > deadline:
                     self._mend(error)
                 time.sleep(0.001)
 
@@ -198,7 +195,7 @@ class SqliteDatabase:
         """Return if the operation should be tried again; raise what the user should see if not."""
         if self._closed:
             raise closed() from error  # meanwhile, by a signal handler
-        if _code(error) & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        if code_of(error) & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise translated(error, self._spec.path) from error
         if self._patience is not None:
             raise LockTimeoutError(f"another program, which does not queue, has {self._spec.path} locked") from error
@@ -339,22 +336,6 @@ def connect(path: str, mode: str) -> sqlite3.Connection:
     )
 
 
-def translated(error: Exception, path: str) -> Exception:
-    code = _code(error)
-    kind = code & 0xFF
-    if kind == sqlite3.SQLITE_READONLY:
-        return ReadOnlyError(errno.EACCES, 'the store was opened with flag="r"', path)
-    if kind == sqlite3.SQLITE_TOOBIG or isinstance(error, sqlite3.DataError):
-        return TooLargeError(f"a key or value is larger than SQLite holds (about 10**9 bytes): {error}")
-    if kind == sqlite3.SQLITE_FULL or (kind == sqlite3.SQLITE_IOERR and _disk_is_full(path)):
-        return StoreFullError(errno.ENOSPC, f"{error}; nothing was changed", path)
-    if kind == sqlite3.SQLITE_IOERR and _size_is_limited():
-        return StoreFullError(errno.EFBIG, f"{error}: file-size limit; nothing was changed", path)
-    if kind in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
-        return StorePathError(_reason(), str(error), path)
-    return corrupt(path, f"is damaged: {error}")
-
-
 def roll_back(connection: sqlite3.Connection) -> None:
     try:
         if connection.in_transaction:
@@ -363,36 +344,11 @@ def roll_back(connection: sqlite3.Connection) -> None:
         pass
 
 
-def _code(error: Exception) -> int:
-    return getattr(error, "sqlite_errorcode", None) or sqlite3.SQLITE_ERROR
-
-
 def _size(path: str) -> int:
     try:
         return os.path.getsize(path)
     except FileNotFoundError:
         return 0
-
-
-def _disk_is_full(path: str) -> bool:
-    """Whether there is no space for the file of shared memory, of which SQLite only says that it is an I/O error."""
-    status = os.statvfs(os.path.dirname(path))
-    return status.f_bavail * status.f_frsize < 1 << 16
-
-
-def _size_is_limited() -> bool:
-    return resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY
-
-
-def _reason() -> int:
-    """Return why a file cannot be opened or read, of which SQLite says nothing: are there descriptors for all four?"""
-    with contextlib.ExitStack() as stack:
-        try:
-            for _ in range(4):
-                stack.callback(os.close, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-        except OSError as error:
-            return error.errno or errno.EIO
-    return errno.EIO
 
 
 def identity(spec: ShardSpec) -> str:

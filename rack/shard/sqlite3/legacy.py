@@ -6,7 +6,8 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
-from rack.shard.sqlite3.database import ERRORS, connect, translated
+from rack.shard.sqlite3.database import ERRORS, connect
+from rack.shard.sqlite3.failure import translated
 
 
 class LegacyFile:

@@ -17,7 +17,8 @@ from rack.errors import ReadOnlyError
 from rack.shard.base import Examined, Pair, Salvaged, ShardSpec, Snapshot
 from rack.shard.holding import is_inside, reentrant, settle
 from rack.shard.sqlite3 import operations
-from rack.shard.sqlite3.database import identity, roll_back, translated
+from rack.shard.sqlite3.database import identity, roll_back
+from rack.shard.sqlite3.failure import translated
 from rack.shard.sqlite3.reader import SqliteReader
 from rack.system.disk import path_error, sync_path
 

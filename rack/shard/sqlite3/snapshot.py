@@ -13,7 +13,8 @@ from typing import Self
 from rack.shard.base import ShardSpec
 from rack.shard.holding import exclusive
 from rack.shard.snapshot import SnapshotShard
-from rack.shard.sqlite3.database import connect, identity, translated
+from rack.shard.sqlite3.database import connect, identity
+from rack.shard.sqlite3.failure import translated
 from rack.shard.sqlite3.reader import SqliteReader
 from rack.system.disk import sync_path
 
