@@ -378,21 +378,7 @@ def _after_fork_in_child() -> None:
         held.after_fork_in_child()
 
 
-def _twice(hook: Callable[[], None]) -> Callable[[], None]:
-    """Nobody gets what a hook raises, and the fork goes on: so what an exception has cut off is done again."""
-
-    def run() -> None:
-        try:
-            hook()
-        except BaseException:
-            hook()
-            raise
-
-    return run
-
-
-os.register_at_fork(
-    before=_twice(_before_fork),
-    after_in_parent=_twice(_after_fork_in_parent),
-    after_in_child=_twice(_after_fork_in_child),
-)
+# Nobody gets what a hook raises, and the fork goes on. So each comes twice, and the second time does what an exception
+# may have kept the first from doing.
+for _ in range(2):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

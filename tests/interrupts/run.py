@@ -176,6 +176,7 @@ class Runner:
 
     def _do_depth(self, world: World, operation: Operation, place: int) -> str:
         try:
+            random.seed(1)
             inject.at_depth(place, lambda: operation.run(world))
         except RecursionError as error:
             raise Cut(f"{place} calls before the limit") from error
@@ -189,6 +190,7 @@ class Runner:
         import _testcapi
 
         where = f"at allocation {place}"
+        random.seed(1)
         try:
             _testcapi.set_nomemory(place, place + 1)
             try:

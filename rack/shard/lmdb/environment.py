@@ -74,8 +74,8 @@ class LmdbEnvironment(ABC):
     def _open(self) -> None:
         spec = self._spec
         try:
-            env, self._unregistered, self._inode = open_file(spec)
-            self._env = env
+            self._env, self._unregistered, self._inode = open_file(spec)
+            env = self._env
             if env.max_key_size() != MAX_KEY:
                 raise RackError(f"this build of LMDB has keys of {env.max_key_size()} bytes; Rack needs {MAX_KEY}")
             if not spec.readonly:
@@ -284,11 +284,12 @@ class LmdbEnvironment(ABC):
             self._journalled.close()
             self._journalled = self._new_journalling()
         self._snapshots.after_fork_in_child()
-        env, self._env, self._unregistered = self._env, None, False
-        if env is not None:
+        self._unregistered = False
+        if self._env is not None:
             self._main = self._long = None
-            env.close()
             self._begin, self._begin_write = self._begin_reopened, self._begin_write_reopened
+            self._env.close()
+            self._env = None
 
 
 def closed() -> NotOpenError:

@@ -96,7 +96,8 @@ class LmdbTransactions(LmdbEnvironment):
         try:
             while True:
                 try:
-                    with self._begin_write() as txn:
+                    txn = self._begin_write()  # known before it is entered: a journalled one does that in Python
+                    with txn:
                         if self._long is not None:
                             self._long.enter(txn)
                         result = body(self, txn, *args)

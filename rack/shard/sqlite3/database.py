@@ -32,9 +32,10 @@ from rack.errors import (
 )
 from rack.shard.base import ShardSpec
 from rack.shard.holding import change, exclusive, is_inside, operation, reentrant, refuse_inside_change, settle
-from rack.shard.problem import Problem, corrupt, identity_problem
+from rack.shard.problem import corrupt, identity_problem
 from rack.shard.snapshot import Snapshots
 from rack.shard.sqlite3.failure import code_of, translated
+from rack.shard.sqlite3.header import check_header, size_of
 from rack.system.flock import flock_within
 
 Result = TypeVar("Result")
@@ -206,7 +207,7 @@ class SqliteDatabase:
         path = self._spec.path
         try:
             # Before SQLite has the file open: closing a descriptor of it later would drop SQLite's locks.
-            _check_header(path)
+            check_header(path)
             self._check_inode()
             if not self._spec.readonly:  # who only reads need not wait for a writer
                 self._queue_file = io.FileIO(path + "-lock", "a+")  # closed even if an exception comes right here
@@ -249,7 +250,7 @@ class SqliteDatabase:
             except sqlite3.OperationalError:
                 # A directory that cannot be written has no place for the shared memory of the log; without a log
                 # there is nothing that needs it.
-                if not spec.readonly or _size(spec.path + "-wal"):
+                if not spec.readonly or size_of(spec.path + "-wal"):
                     raise
                 connection.close()
                 connection = connect(spec.path, "ro&immutable=1")
@@ -344,13 +345,6 @@ def roll_back(connection: sqlite3.Connection) -> None:
         pass
 
 
-def _size(path: str) -> int:
-    try:
-        return os.path.getsize(path)
-    except FileNotFoundError:
-        return 0
-
-
 def identity(spec: ShardSpec) -> str:
     return f"rack-shard-1 {spec.store_id} {spec.number}"
 
@@ -359,26 +353,3 @@ def check_identity(spec: ShardSpec, row: Any) -> None:
     problem = identity_problem(identity(spec), None if row is None else row[0])
     if problem is not None:
         raise corrupt(spec.path, problem.message)
-
-
-def _check_header(path: str) -> None:
-    problem = header_problem(path)
-    if problem is not None:
-        raise corrupt(path, problem.message)
-
-
-def header_problem(path: str) -> Problem | None:
-    """Return what is wrong unless this is an SQLite database as long as its header says (sqlite.org/fileformat)."""
-    with open(path, "rb") as file:
-        header = file.read(100)
-        size = os.fstat(file.fileno()).st_size
-    if len(header) < 100:
-        return Problem("structure", f"is truncated: {size} bytes are too few for a shard")
-    if not header.startswith(b"SQLite format 3\0"):
-        return Problem("foreign", "is not a Rack shard (it is no SQLite database)")
-    page = int.from_bytes(header[16:18], "big")
-    needed = (65536 if page == 1 else page) * int.from_bytes(header[28:32], "big")
-    # A checkpoint that was killed, or found no space, may have written the header before the rest, which is in the log.
-    if size < needed and not _size(path + "-wal"):
-        return Problem("structure", f"is truncated: it has {size} bytes and needs {needed}")
-    return None

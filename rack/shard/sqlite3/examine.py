@@ -14,8 +14,9 @@ from rack.errors import CorruptShardError, LockTimeoutError, StorePathError
 from rack.shard.base import Examined, Pair, ShardSpec
 from rack.shard.holding import refuse_inside_change, settle
 from rack.shard.problem import Problem, identity_problem
-from rack.shard.sqlite3.database import ERRORS, SqliteDatabase, connect, header_problem, identity, roll_back
+from rack.shard.sqlite3.database import ERRORS, SqliteDatabase, connect, identity, roll_back
 from rack.shard.sqlite3.failure import translated
+from rack.shard.sqlite3.header import header_problem
 from rack.system.disk import path_error
 
 _FINDINGS = 100
