@@ -14,7 +14,7 @@ from rack.store.boot import DURABILITIES, admit, gate
 from rack.store.bulk import LEAST_MEMORY
 from rack.store.lock import StoreLock
 from rack.store.manifest import Manifest, Request, manifest_path
-from rack.system.flock import pause
+from rack.system.flock import pause, while_open
 
 
 class Mode:
@@ -111,16 +111,19 @@ def enter(
 
     :raises FileNotFoundError: there is no manifest.
     """
-    with gate(path, mode.timeout) as file:
+
+    def inside(fd: int) -> Entry | None:
         lock.share(mode.timeout)
         manifest = Manifest.read(path)
-        if not lock.is_current() or not os.path.samestat(os.fstat(file.fileno()), os.stat(manifest_path(path))):
+        if not lock.is_current() or not os.path.samestat(os.fstat(fd), os.stat(manifest_path(path))):
             return None
         if store_id not in (None, manifest.id):
             return None
         manifest.reconcile(request, path)
-        durability = admit(path, manifest, request, durability, mode.flag == "r", lock)
-        return Entry(manifest, lock, durability) if lock.is_current() else None
+        admitted = admit(path, manifest, request, durability, mode.flag == "r", lock)
+        return Entry(manifest, lock, admitted) if lock.is_current() else None
+
+    return while_open(lambda: gate(path, mode.timeout), inside)
 
 
 def make(path: str, manifest: Manifest, request: Request) -> Entry:

@@ -204,15 +204,16 @@ def acquire(path: str, request: Request, mode: Mode) -> Hold:
 
 def _opened(key: str, open: Callable[[], OpenStore]) -> Hold:
     """Open a store that this process has not open, and put it down."""
-    hold = None
+    held = None
     try:
-        hold = Hold(open())
-        _all.add(hold.opened)
-        _by_path[key] = hold.opened
+        held = open()
+        hold = Hold(held)
+        _all.add(held)
+        _by_path[key] = held
         return hold
     except BaseException:
-        if hold is not None:
-            _end(hold.opened, keep=True)
+        if held is not None:
+            _end(held, keep=True)
         raise
 
 

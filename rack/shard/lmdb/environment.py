@@ -13,6 +13,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
+from io import FileIO
 from threading import RLock
 from typing import Any
 
@@ -34,6 +35,7 @@ from rack.shard.lmdb.mutex import Mutex
 from rack.shard.lmdb.opening import MAX_KEY, identity, make, open_file, translated, unlink
 from rack.shard.problem import corrupt, identity_problem
 from rack.shard.snapshot import Snapshots
+from rack.system.flock import while_open
 
 UNREGISTERED_TRIES = 1000
 
@@ -171,8 +173,10 @@ class LmdbEnvironment(ABC):
         if self._spec.readonly:
             self._env.set_mapsize(os.stat(self._spec.path).st_size)
             return
-        with datafile.growth_lock(self._spec.path, self._inode, self._patience) as file:
-            self._resize(os.fstat(file.fileno()).st_size)
+        while_open(self._growth_lock, lambda fd: self._resize(os.fstat(fd).st_size))
+
+    def _growth_lock(self) -> FileIO:
+        return datafile.growth_lock(self._spec.path, self._inode, self._patience)
 
     @resizing
     def _grow(self, need: int) -> None:
@@ -180,11 +184,13 @@ class LmdbEnvironment(ABC):
         refuse_inside_resize(self)
         self._snapshots.detach()  # may take long, so before others wait for the lock
         self._env.reader_check()  # a dead reader keeps pages from being used again
-        with datafile.growth_lock(self._spec.path, self._inode, self._patience) as file:
-            size = os.fstat(file.fileno()).st_size
-            if size <= self._env.info()["map_size"]:
-                size = datafile.grow(file.fileno(), size, need, self._spec.path)
-            self._resize(size)
+        while_open(self._growth_lock, lambda fd: self._grow_locked(fd, need))
+
+    def _grow_locked(self, fd: int, need: int) -> None:
+        size = os.fstat(fd).st_size
+        if size <= self._env.info()["map_size"]:
+            size = datafile.grow(fd, size, need, self._spec.path)
+        self._resize(size)
 
     def _resize(self, size: int) -> None:
         try:

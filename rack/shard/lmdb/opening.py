@@ -24,7 +24,7 @@ from rack.shard.holding import reentrant
 from rack.shard.lmdb import datafile
 from rack.shard.lmdb.datafile import IDENTITY, LONG_TABLE
 from rack.shard.problem import corrupt
-from rack.system.flock import flock_within
+from rack.system.flock import flock_within, while_open
 
 MAX_KEY = 511  # LMDB's default, which the on-disk format depends on
 MAX_VALUE = 0xFFFFFFFF - 4096
@@ -34,29 +34,37 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 def open_file(spec: ShardSpec) -> tuple[Any, bool, tuple[int, int]]:
     """Open a shard's file; return its environment, whether it is an unregistered reader's, and the file's inode."""
-    with _file(spec) as file:
-        fd = file.fileno()
-        datafile.check_header(fd, spec.path)
-        status = os.fstat(fd)
-        size = status.st_size
-        if not spec.readonly and size % datafile.PAGE:  # a growth that was cut short
-            datafile.extend(fd, size, datafile.grown(size, 1), spec.path)
-            size = os.fstat(fd).st_size
-        if not spec.readonly:
+    opened: list[tuple[Any, bool, tuple[int, int]]] = []  # no other variable has it: a traceback would keep it open
+    try:
+        while_open(lambda: _file(spec), lambda fd: _open_locked(spec, fd, opened))
+        return opened.pop()
+    except BaseException:
+        for env, _, _ in opened:
+            env.close()
+        raise
+
+
+def _open_locked(spec: ShardSpec, fd: int, opened: list[tuple[Any, bool, tuple[int, int]]]) -> None:
+    datafile.check_header(fd, spec.path)
+    status = os.fstat(fd)
+    size = status.st_size
+    if not spec.readonly and size % datafile.PAGE:  # a growth that was cut short
+        datafile.extend(fd, size, datafile.grown(size, 1), spec.path)
+        size = os.fstat(fd).st_size
+    if not spec.readonly:
+        datafile.back_lock_file(spec.path + "-lock")
+    elif not os.path.lexists(spec.path + "-lock"):  # as after a copy of the store: LMDB would make it
+        with contextlib.suppress(ReadOnlyError):  # or not, where it may not
+            flock_within(spec.timeout, fd, LOCK_EX, spec.path)
             datafile.back_lock_file(spec.path + "-lock")
-        elif not os.path.lexists(spec.path + "-lock"):  # as after a copy of the store: LMDB would make it
-            with contextlib.suppress(ReadOnlyError):  # or not, where it may not
-                flock_within(spec.timeout, fd, LOCK_EX, spec.path)
-                datafile.back_lock_file(spec.path + "-lock")
-        while True:
-            try:
-                env, unregistered = open_env(spec, size)
-                break
-            except lmdb.MapResizedError:  # to a reader, who has no growth lock: the file has just become larger
-                size = os.fstat(fd).st_size
-            except lmdb.Error as error:
-                raise translated(error, spec.path) from error
-    return env, unregistered, datafile.file_id(status)
+    while True:
+        try:
+            opened.append((*open_env(spec, size), datafile.file_id(status)))
+            break
+        except lmdb.MapResizedError:  # to a reader, who has no growth lock: the file has just become larger
+            size = os.fstat(fd).st_size
+        except lmdb.Error as error:
+            raise translated(error, spec.path) from error
 
 
 def _file(spec: ShardSpec) -> io.FileIO:
