@@ -145,7 +145,8 @@ class LmdbShard(LmdbReader):
                 self._patience = timeout
                 result = method(*args)
                 self._patience = None
-                self._lock.release()
+                if self._owned():  # what is done by hand gives it back for good before it is tried again
+                    self._lock.release()
                 return result
             self._lock.release()
         except BaseException:
