@@ -308,11 +308,13 @@ def orphan(hold: Hold, anonymous: bool) -> None:
     lock = guard_lock._lock
     if lock._is_owned():  # type: ignore[attr-defined]
         return  # in the middle of opening or closing, perhaps this very store: the next one sees to it
-    if lock.acquire(blocking=False):
-        try:
-            _release_orphans()
-        finally:
+    try:
+        if lock.acquire(blocking=False):
+            guard_lock.call(_release_orphans, (), {})
             lock.release()
+    except BaseException:
+        settle(guard_lock)
+        raise
 
 
 def _release_orphans() -> None:
@@ -352,7 +354,7 @@ def publish(manifest: Manifest, source: str, target: str) -> None:
 
 def _before_fork() -> None:
     global _at_fork
-    if not _at_fork:
+    if not (_at_fork and guard_lock._lock._is_owned()):  # type: ignore[attr-defined]
         guard_lock._lock.acquire()
         _at_fork = True
     for held in _all:
@@ -362,6 +364,8 @@ def _before_fork() -> None:
 
 def _after_fork_in_parent() -> None:
     global _at_fork
+    if not guard_lock._lock._is_owned():  # type: ignore[attr-defined]
+        return  # the first time has done it all
     for held in _all:
         for shard in held.shards:
             shard.after_fork_in_parent()
