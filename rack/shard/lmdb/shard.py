@@ -162,9 +162,11 @@ class LmdbShard(LmdbReader):
     def _serve(self, method: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         """Do an operation in the server's thread, unless the request is withdrawn before it has the writer lock."""
         self.on_write(self._claim)
+        self._busy = True  # so that nothing is done by hand, which gives the lock back for good
         try:
             return method(*args)
         finally:
+            self._busy = False
             self.on_write(None)
 
     def delete(self, key: bytes) -> bool:
