@@ -10,7 +10,8 @@ import pytest
 import rack
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = {"processes", "faults", "conformance", "powerfail", "support"}  # which have no counterpart in the package
+# These have no counterpart in the package.
+FOLDERS = {"processes", "faults", "interrupts", "conformance", "powerfail", "support"}
 MODULES = sorted((ROOT / "tests").rglob("*.py"))
 
 

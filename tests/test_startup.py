@@ -34,10 +34,11 @@ RACK = """
     rack.views rack.views.dicts rack.views.shards
     rack.algebra rack.algebra.dicts rack.algebra.joins rack.algebra.operand rack.algebra.sets
     rack.container rack.container.base rack.container.batch rack.container.copying rack.container.handle
-    rack.container.rows rack.container.scan rack.container.snapshot
-    rack.store rack.store.boot rack.store.bulk rack.store.files rack.store.keeper rack.store.lock rack.store.manifest
-    rack.store.merge rack.store.opening rack.store.registry rack.store.rotation rack.store.router rack.store.sharded
-    rack.shard rack.shard.base rack.shard.problem rack.shard.proxy rack.shard.spans
+    rack.container.notopen rack.container.rows rack.container.scan rack.container.snapshot
+    rack.store rack.store.boot rack.store.bulk rack.store.files rack.store.guard rack.store.lock rack.store.manifest
+    rack.store.merge rack.store.opening rack.store.openstore rack.store.registry rack.store.rotation
+    rack.store.router rack.store.sharded
+    rack.shard rack.shard.base rack.shard.holding rack.shard.problem rack.shard.proxy rack.shard.spans
     rack.codec rack.codec.canonical rack.codec.failure rack.codec.forms rack.codec.keys rack.codec.named
     rack.codec.ordered rack.codec.plain rack.codec.presets rack.codec.serdes
     rack.system rack.system.boot rack.system.disk rack.system.fanout rack.system.flock rack.system.imports
@@ -58,7 +59,8 @@ TO_USE = {
     "sqlite3": (
         "atexit json pickle _pickle _compat_pickle sqlite3 urllib.parse",
         """
-        rack.shard.place rack.shard.snapshot rack.shard.sqlite3 rack.shard.sqlite3.database
+        rack.shard.place rack.shard.snapshot rack.shard.sqlite3 rack.shard.sqlite3.connection
+        rack.shard.sqlite3.database
         rack.shard.sqlite3.failure rack.shard.sqlite3.header
         rack.shard.sqlite3.operations rack.shard.sqlite3.reader rack.shard.sqlite3.shard
         """,

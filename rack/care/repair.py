@@ -32,7 +32,7 @@ from rack.store.manifest import (
     shard_path,
     stem,
 )
-from rack.store.registry import OpenStore
+from rack.store.openstore import OpenStore
 from rack.system.disk import path_error
 
 _CHUNK = 1000
@@ -84,10 +84,11 @@ def repair(
     new, request = _new_manifest(manifest, knowledge)
     source = files.anonymous_path(target)
     try:
-        made = registry.make(source, new, request)
+        hold = registry.make(source, new, request)
     except BaseException:
         files.discard(new, source)
         raise
+    made = hold.opened
     try:
         with _held(path):
             record = Record.read(path)
@@ -103,9 +104,9 @@ def repair(
             _Repair(path, manifest, knowledge, made, report, record, stray, progress).run()
         made.sync(made.store(made.mode))
     except BaseException:
-        registry.remove(made)
+        registry.remove(hold)
         raise
-    registry.release(made)
+    registry.release(hold)
     registry.publish(new, source, target)
     return report
 

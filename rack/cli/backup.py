@@ -23,7 +23,7 @@ from rack.store.backup import write_backup
 from rack.store.instant import OpenSnapshot
 from rack.store.manifest import Manifest, Request, absolute_path, manifest_path, shard_path
 from rack.store.opening import Mode
-from rack.store.registry import OpenStore
+from rack.store.openstore import Hold, OpenStore
 from rack.store.sharded import Store
 
 
@@ -45,6 +45,7 @@ def backup(source: str, target: str, wish: Wish) -> None:
     with _opened(absolute_path(source)) as held:
         store = Store([PatientShard(shard) for shard in held.store(held.mode).shards])
         snapshot = patience.call(lambda: OpenSnapshot(held, store, None), held.shards)
+        hold = Hold(snapshot)
         try:
             with Counter(wish, "shard", "backed up", f"{target} was not made") as show:
                 entries = shards = 0
@@ -58,7 +59,7 @@ def backup(source: str, target: str, wish: Wish) -> None:
 
                 write_backup(snapshot, path, copied)
         finally:
-            registry.release(snapshot)
+            registry.release(hold)
     if not wish.quiet:
         seconds = time.monotonic() - begun
         tell(f"{counted(entries, 'entry')} backed up to {target}: {_size(path)} in {seconds:.2f} s")
@@ -67,17 +68,17 @@ def backup(source: str, target: str, wish: Wish) -> None:
 @contextmanager
 def _opened(path: str) -> Iterator[OpenStore]:
     """Wait, to open it and to close it, for other processes; not after an error: they will close it."""
-    held = patience.call(lambda: _open(path))
+    hold = patience.call(lambda: _open(path))
     try:
-        yield held
+        yield hold.opened
     except BaseException:
         with suppress(LockTimeoutError):
-            registry.release(held)
+            registry.release(hold)
         raise
-    patience.call(lambda: registry.release(held))
+    patience.call(lambda: registry.release(hold))
 
 
-def _open(path: str) -> OpenStore:
+def _open(path: str) -> Hold:
     """Open a store whatever its serdes and hash are: bytes are copied. Who may not write to it reads only."""
     try:
         request = Request(Manifest.read(path).kind, opaque=True)

@@ -41,7 +41,8 @@ def verify(context: click.Context, store: str, workers: int, as_json: bool, wish
     "file", "kind" and "message"), "in_use" (numbers of shards that others had open), "not_checked" (what was left
     out, in words, for lack of functions that the store was made with) and "unexamined" (why parts could not be
     examined). Kinds are manifest, missing, foreign, swapped, structure, count, order, record, checksum, shard, key,
-    value and power (in use when the system stopped, so not to be relied on).
+    value, copied (a copy that was made while the store was in use) and power (in use when the system stopped). What is
+    in a store of the last two kinds may be of different moments.
     """
     with Counter(wish, "shard", "verified") as progress:
         report = verify_store(store, workers=workers, progress=progress)

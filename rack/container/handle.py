@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable
-from typing import Any, ClassVar, NoReturn, Self
+from typing import Any, ClassVar, Self
 
 from rack.codec.keys import KeyCodec, resolve_codec
 from rack.codec.serdes import MARSHAL, Serdes, SerdesArgument, picklable, resolve
+from rack.container.notopen import NOT_OPEN, NotOpen
 from rack.container.snapshot import Snapshotting
-from rack.errors import LockTimeoutError, NotOpenError
+from rack.errors import LockTimeoutError
 from rack.shard import DEFAULT_ENGINE, ENGINES, shard_class
 from rack.shard.base import Shard
 from rack.store import files, registry
+from rack.store.guard import guarded
 from rack.store.manifest import MAX_SHARDS, Manifest, Request, absolute_path, digest_of
 from rack.store.opening import Mode
-from rack.store.registry import OpenStore
+from rack.store.openstore import Hold, OpenStore
 from rack.store.sharded import Store
 from rack.system.imports import importing
 
@@ -40,7 +42,7 @@ class Handle(Snapshotting):
     _dump: Callable[[Any], bytes]
     _dump_scalar: Callable[[Any], bytes]  # does as _dump does, for values whose type is in SCALARS
     _load: Callable[[bytes], Any]
-    _held: OpenStore | None
+    _hold: Hold | None
     _finalizer: weakref.finalize[..., Handle] | None
 
     _kind: ClassVar[str]
@@ -78,8 +80,7 @@ class Handle(Snapshotting):
         self._request = self._make_request(hash, serdes, shards, engine, key_serdes)
         self._depth = 0
         self._entered_by_maker = False
-        self._held = None
-        self._finalizer = None
+        self._hold = self._finalizer = None
         self._set_closed()
 
     def _make_request(
@@ -119,44 +120,64 @@ class Handle(Snapshotting):
         :raises CorruptShardError: a shard is missing, foreign, swapped, truncated or damaged.
         :raises StoreInUseError: flag is "n", and the store is open somewhere.
         """
-        with registry.guard():
-            if self._depth == 0:
-                self._check_openable()
-                self._attach(registry.acquire(self._path, self._request, self._mode))
-            self._depth += 1
-        return self
+        depth = self._depth
+        try:
+            self._open()
+            return self
+        except BaseException:
+            self._reopened(depth)
+            raise
 
+    @guarded
+    def _open(self) -> None:
+        if self._depth == 0:
+            self._check_openable()
+            self._attach(registry.acquire(self._path, self._request, self._mode))
+        self._depth += 1
+
+    @guarded
+    def _reopened(self, depth: int) -> None:
+        """Undo an opening that was cut off."""
+        if depth:
+            self._depth = depth
+        else:
+            self._let_go()
+
+    @guarded
     def close(self) -> None:
         """Close the store once nothing else in this process uses it. Closing what is closed does nothing.
 
         :raises StoreDeletedError: the store's files were removed while it was open; what was written is lost.
         """
-        with registry.guard():
-            if self._depth > 1:
-                self._depth -= 1
-            elif self._depth:
-                self._let_go()
+        if self._depth > 1:
+            self._depth -= 1
+        elif self._depth:
+            self._let_go()
 
     def _let_go(self) -> None:
-        alive = None if self._finalizer is None else self._finalizer.peek()
         try:
-            if alive is not None:
-                _, _, (held, anonymous, pid), _ = alive
-                if anonymous and pid == os.getpid():
-                    registry.remove(held)
-                else:
-                    registry.release(held)
+            self._give_back()
+            self._forget()
         except LockTimeoutError:
             raise  # it is still open: closing can be tried again
         except BaseException:
+            self._give_back()  # again, if an exception has cut it off: nothing of it is done twice
             self._forget()
             raise
-        self._forget()
+
+    def _give_back(self) -> None:
+        alive = None if self._finalizer is None else self._finalizer.peek()
+        if alive is not None:
+            _, _, (hold, anonymous, pid), _ = alive
+            if anonymous and pid == os.getpid():
+                registry.remove(hold)
+            else:
+                registry.release(hold)
 
     def _forget(self) -> None:
         if self._finalizer is not None:
             self._finalizer.detach()
-        self._finalizer = self._held = None
+        self._finalizer = self._hold = None
         self._depth = 0
         self._entered_by_maker = False
         self._set_closed()
@@ -174,9 +195,10 @@ class Handle(Snapshotting):
             if exc is None:
                 raise  # never hide the error of the block itself
 
-    def _attach(self, held: OpenStore, anonymous: bool = False) -> None:
-        self._held = held
-        self._finalizer = weakref.finalize(self, _collected, held, anonymous, os.getpid())
+    def _attach(self, hold: Hold, anonymous: bool = False) -> None:
+        held = hold.opened
+        self._hold = hold
+        self._finalizer = weakref.finalize(self, _collected, hold, anonymous, os.getpid())
         self._codec, self._serdes = held.manifest.codecs(self._request)
         self._dump_key = self._codec.dumps
         self._load_key = self._codec.loads
@@ -190,12 +212,16 @@ class Handle(Snapshotting):
         self._route = store.route
 
     def _set_closed(self, reason: Exception | None = None) -> None:
-        closed: Any = _NOT_OPEN if reason is None else _NotOpen(reason)
+        closed: Any = NOT_OPEN if reason is None else NotOpen(reason)
         self._store = self._codec = self._serdes = closed
         self._route = self._dump_key = self._load_key = self._dump = self._dump_scalar = self._load = closed
 
+    @property
+    def _held(self) -> OpenStore | None:
+        return None if self._hold is None else self._hold.opened
+
     def _open_store(self) -> Any:
-        if self._held is None:
+        if self._hold is None:
             self._load(b"")  # tells why
         return self._held
 
@@ -214,7 +240,7 @@ class Handle(Snapshotting):
         return self._codec
 
     def __repr__(self) -> str:
-        if self._held is None:
+        if self._hold is None:
             return f"<{type(self).__name__} {self.name!r}, closed>"
         manifest = self._manifest
         what = ", snapshot" if self._is_snapshot else ""
@@ -340,11 +366,11 @@ class Handle(Snapshotting):
 
     def _publish(self, target: str) -> None:
         """Give an anonymous container a name."""
-        assert self._held is not None
-        self.sync()
-        registry.release(self._held)
-        registry.publish(self._held.manifest, self._held.path, target)
+        assert self._hold is not None
         assert self._finalizer is not None
+        self.sync()
+        registry.release(self._hold)
+        registry.publish(self._hold.opened.manifest, self._hold.opened.path, target)
         self._finalizer.detach()
         self.name = self._path = target
         self._mode = Mode("w", self._arguments["durability"], None, self._mode.memory)
@@ -356,24 +382,6 @@ class Handle(Snapshotting):
 _OWN = frozenset((*Handle.__annotations__, *Snapshotting.__annotations__, "_is_snapshot", "__orig_class__"))
 
 
-def _collected(held: OpenStore, anonymous: bool, pid: int) -> None:
+def _collected(hold: Hold, anonymous: bool, pid: int) -> None:
     """Give back the store of a container that was collected or open at exit; its maker deletes an anonymous one."""
-    registry.orphan(held, anonymous and pid == os.getpid())
-
-
-class _NotOpen:
-    """Stands for all that an open container has, and raises."""
-
-    def __init__(self, reason: Exception | None = None) -> None:
-        self._reason = reason
-
-    def __call__(self, *args: object) -> NoReturn:
-        if self._reason is not None:
-            raise self._reason.with_traceback(None)
-        raise NotOpenError("the container is not open; use it in a `with` block, or between open() and close()")
-
-    def __getattr__(self, name: str) -> NoReturn:
-        self()
-
-
-_NOT_OPEN = _NotOpen()
+    registry.orphan(hold, anonymous and pid == os.getpid())

@@ -11,7 +11,7 @@ from rack.shard.base import Shard
 from rack.store import files, registry
 from rack.store.manifest import Request, absolute_path
 from rack.store.opening import Mode
-from rack.store.registry import OpenStore
+from rack.store.openstore import Hold
 from rack.store.sharded import Store
 from rack.system.imports import importing
 
@@ -30,7 +30,7 @@ class Snapshotting:
     _is_snapshot = False
     _open_store: Callable[[], Any]
     open: Callable[[], Self]
-    _attach: Callable[[OpenStore], None]
+    _attach: Callable[[Hold], None]
     _bare: Callable[..., Self]
     _extra: Callable[[], Any]
 
@@ -63,7 +63,7 @@ class Snapshotting:
 
             made = self._bare(self._path, self._extra(), **{**self._arguments, "flag": "r", "timeout": None})
             made.name, made._request, made._is_snapshot = self.name, self._request, True
-            made._attach(OpenSnapshot(self._open_store(), self._store, self._mode.timeout))
+            made._attach(Hold(OpenSnapshot(self._open_store(), self._store, self._mode.timeout)))
             made._depth = 1
         made._entered_by_maker = True
         return made
@@ -86,10 +86,13 @@ class Snapshotting:
             return
         files.check_absent(target)
         snapshot = OpenSnapshot(self._open_store(), self._store, self._mode.timeout)
+        hold = Hold(snapshot)
         try:
             write_backup(snapshot, target, Shard.close)  # each as soon as it is copied, so that its space is free
-        finally:
-            registry.release(snapshot)
+            registry.release(hold)
+        except BaseException:
+            registry.release(hold)
+            raise
 
     def _check_openable(self) -> None:
         if self._is_snapshot:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from itertools import chain
 from typing import Any, ClassVar, NamedTuple
 
@@ -242,8 +241,8 @@ class Shard(ABC):
         """Return the shard as it is now, read-only; the caller closes it."""
 
     @abstractmethod
-    def hold(self) -> AbstractContextManager[Snapshot]:
-        """Let nobody write to the shard while the block runs; gives a snapshot, which the caller closes.
+    def hold(self) -> Snapshot:
+        """Let nobody write to the shard until :meth:`let_go`, in this thread; return a snapshot to be closed.
 
         Whoever holds several shards takes them in the order of their numbers, and uses none with a lower number than
         one that it holds.
@@ -267,6 +266,23 @@ class Shard(ABC):
     def resume(self) -> None:
         self._lock.release()
 
+    @abstractmethod
+    def let_go(self) -> None:
+        """End what :meth:`hold` began, in this thread, if it did."""
+
+    # Waiting with a limit
+
+    @abstractmethod
+    def timed(self, timeout: float, method: Callable[..., Any], *args: Any) -> Any:
+        """Call one of the shard's own methods, which gives up when it has waited ``timeout`` seconds.
+
+        :raises LockTimeoutError: it has; the operation has not happened and will not.
+        """
+
+    @abstractmethod
+    def queue(self) -> None:
+        """Wait for one's turn as a writer, and do nothing."""
+
     # Life
 
     @classmethod
@@ -288,8 +304,10 @@ class Shard(ABC):
         """Open the shard. ``rejoin`` is called before it is reopened in a forked child."""
 
     @abstractmethod
-    def on_write(self, check: Callable[[bool], None]) -> None:
+    def on_write(self, check: Callable[[bool], None] | None) -> None:
         """From now on call ``check(True)`` in each write transaction, once it has the writer lock; it may raise.
+
+        None ends that.
 
         And ``check(False)`` when that has been undone and the operation waits for something before it is tried again.
         """

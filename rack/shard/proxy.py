@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from typing import Any, ClassVar, TypeVar
 
 from rack.errors import ReadOnlyError
@@ -104,8 +103,17 @@ class ShardProxy(Shard):
     def snapshot(self) -> Snapshot:
         return self._forward(self._inner.snapshot)
 
-    def hold(self) -> AbstractContextManager[Snapshot]:
+    def hold(self) -> Snapshot:
         return self._forward(self._inner.hold)
+
+    def let_go(self) -> None:
+        self._inner.let_go()
+
+    def timed(self, timeout: float, method: Callable[..., Any], *args: Any) -> Any:
+        return self._inner.timed(timeout, method, *args)
+
+    def queue(self) -> None:
+        self._forward(self._inner.queue)
 
     # Life is the inner shard's own.
 
@@ -121,7 +129,7 @@ class ShardProxy(Shard):
     def keep(self) -> None:
         self._inner.keep()
 
-    def on_write(self, check: Callable[[bool], None]) -> None:
+    def on_write(self, check: Callable[[bool], None] | None) -> None:
         self._inner.on_write(check)
 
     def close(self, timeout: float | None = None) -> None:

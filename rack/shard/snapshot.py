@@ -12,14 +12,14 @@ from __future__ import annotations
 import contextlib
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from threading import RLock
 from typing import Any
 from weakref import WeakSet
 
 from rack.errors import NotOpenError, SnapshotLostError
 from rack.shard.base import Examined, Salvaged, ShardSpec, Snapshot
+from rack.shard.holding import exclusive, settle
 from rack.shard.problem import Problem
 from rack.shard.proxy import ReadOnlyShard
 from rack.shard.spans import ALL, blocks
@@ -31,6 +31,9 @@ class SnapshotShard(ReadOnlyShard, Snapshot):
 
     _refusal = "a snapshot is read-only"
     _lock: Any
+    _busy: bool
+    _held: Any
+    _at_fork: bool
     _spec: ShardSpec
 
     def _start(self, among: Snapshots) -> None:
@@ -48,24 +51,24 @@ class SnapshotShard(ReadOnlyShard, Snapshot):
 
     @abstractmethod
     def _let_go(self) -> None:
-        """Drop what it reads through."""
+        """Drop what it reads through, if it has not yet."""
 
+    @exclusive
     def detach(self) -> None:
         """Become independent of the live shard's database, or be lost."""
-        with self._lock:
-            if self._detached or self._end is not None:
-                return
-            path = scratch_path(self._spec.path, "snapshot")
-            try:
-                self._move_to(path)
-                self._detached = True
-            except Exception as error:
-                self.lose(f"it could not be copied when its store had to let go of it ({error})")
-            finally:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(path)
+        if self._detached or self._end is not None:
+            return
+        path = scratch_path(self._spec.path, "snapshot")
+        try:
+            self._move_to(path)
+            self._detached = True
+        except Exception as error:
+            self.lose(f"it could not be copied when its store had to let go of it ({error})")
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
 
-    def settle(self) -> None:
+    def become_independent(self) -> None:
         """Become independent at once of a database that is read without protection from writers. O(shard).
 
         :raises SnapshotLostError: it was being written to, or there is no space for the copy.
@@ -74,17 +77,16 @@ class SnapshotShard(ReadOnlyShard, Snapshot):
         if self._end is not None:
             raise self._end.with_traceback(None)
 
+    @exclusive
     def lose(self, reason: str) -> None:
-        with self._lock:
-            if self._end is None:
-                self._end = SnapshotLostError(f"the snapshot of {self._spec.path} is lost: {reason}; take another one")
-                self._let_go()
+        if self._end is None:
+            self._end = SnapshotLostError(f"the snapshot of {self._spec.path} is lost: {reason}; take another one")
+            self._let_go()
 
+    @exclusive
     def close(self, timeout: float | None = None) -> None:
-        with self._lock:
-            if self._end is None:
-                self._let_go()
-            self._end = NotOpenError("the snapshot is closed; take another one")
+        self._end = NotOpenError("the snapshot is closed; take another one")
+        self._let_go()  # again, if it was let go of already
 
     def examine(self, timeout: float | None = None) -> Examined:
         """Go over the entries; the pages of a state that has passed are not to be told from others."""
@@ -106,7 +108,7 @@ class SnapshotShard(ReadOnlyShard, Snapshot):
     def keep(self) -> None:
         pass
 
-    def on_write(self, check: Callable[[bool], None]) -> None:
+    def on_write(self, check: Callable[[bool], None] | None) -> None:
         pass
 
     @classmethod
@@ -124,18 +126,30 @@ class SnapshotShard(ReadOnlyShard, Snapshot):
     def snapshot(self) -> SnapshotShard:
         raise TypeError("a snapshot of a snapshot is the same")
 
-    @contextmanager
-    def hold(self) -> Iterator[SnapshotShard]:
+    def hold(self) -> SnapshotShard:
         raise TypeError("a snapshot has no writers")
-        yield
 
-    # A fork: called by the live shard, which holds its lock
+    def let_go(self) -> None:
+        raise TypeError("a snapshot has no writers")
+
+    def timed(self, timeout: float, method: Callable[..., Any], *args: Any) -> Any:
+        return method(*args)
+
+    def queue(self) -> None:
+        raise TypeError("a snapshot has no writers")
+
+    # A fork: called by the live shard, which holds its lock; again when an exception has cut them off
 
     def before_fork(self) -> None:
-        self._lock.acquire()
+        if not self._at_fork:
+            self._lock.acquire()
+            self._at_fork = True
 
     def after_fork_in_parent(self) -> None:
-        self._lock.release()
+        if self._at_fork:
+            self._at_fork = False
+            self._lock.release()
+        settle(self)
 
     def after_fork_in_child(self) -> None:
         self._new_lock()
@@ -163,7 +177,8 @@ class Snapshots:
 
     def before_fork(self) -> None:
         """Wait for reads and copies of other threads, and hold off new ones."""
-        self._at_fork = list(self._alive)
+        if not self._at_fork:
+            self._at_fork = list(self._alive)
         for snapshot in self._at_fork:
             snapshot.before_fork()
 

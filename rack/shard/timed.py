@@ -1,25 +1,24 @@
 """``timeout=``: a shard whose operations give up after some seconds.
 
-The engines' writer locks cannot all be waited for with a limit (LMDB's is a mutex), so a thread of its own waits for
-them. Whoever asked withdraws the request when the time is up; the thread looks, once it has the writer lock, whether
-the request still stands. So an operation that timed out has not happened and will not.
+Reads, and whatever else waits for nothing but this process's other threads, the calling thread does itself
+(``Shard.timed``). So it is with writes, where the engine can wait with a limit, or sees that it need not wait. LMDB's
+writer lock is a mutex that cannot be waited for with a limit: then a thread of its own does the write
+(:class:`Server`). Whoever asked withdraws the request when the time is up; the thread looks, once it has the writer
+lock, whether the request still stands. So an operation that timed out has not happened and will not.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import queue
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from _thread import allocate_lock, start_new_thread
+from collections.abc import Callable
+from functools import partial
+from queue import SimpleQueue
 from typing import Any
 
 from rack.errors import LockTimeoutError
 from rack.shard.base import Examined, Shard, Snapshot
 from rack.shard.proxy import Result, ShardProxy
-
-_current = threading.local()
 
 
 class _Withdrawn(Exception):
@@ -27,123 +26,108 @@ class _Withdrawn(Exception):
 
 
 class _Request:
-    """An operation to be done. It is either claimed, by the thread that does it, or withdrawn, by who asked for it."""
+    """An operation to be done. It is either claimed, by the thread that does it, or withdrawn, by who asked for it.
+
+    All that decides is done by functions of C, each at once: an exception leaves nothing half done.
+    """
 
     def __init__(self, method: Callable[..., Any], args: tuple[Any, ...]) -> None:
         self._method = method
         self._args = args
-        self._decision = threading.Lock()
-        self._finished = threading.Event()
-        self.withdrawn = False
-        self._claimed = False
+        self._owner: dict[None, str] = {}  # has one entry once it is decided
+        self._finished = allocate_lock()
+        self._finished.acquire()
         self._result: Any = None
         self._error: BaseException | None = None
 
     def claim(self, claimed: bool) -> None:
         """Have it that the operation is being done; or not, for now."""
-        with self._decision:
-            if claimed and self.withdrawn:
-                raise _Withdrawn
-            self._claimed = claimed
+        if not claimed:
+            if self._owner.get(None) == "server":
+                del self._owner[None]
+        elif self._owner.setdefault(None, "server") != "server":
+            raise _Withdrawn
 
     def withdraw(self) -> bool:
-        with self._decision:
-            if not self._claimed:
-                self.withdrawn = True
-        return self.withdrawn
+        return self._owner.setdefault(None, "asker") == "asker"
 
     def run(self) -> None:
-        _current.request = self
         try:
-            self._result = self._method(*self._args)
+            if self._owner.get(None) != "asker":
+                self._result = self._method(*self._args)
         except BaseException as error:
             self._error = error
         finally:
-            _current.request = None
-            self._finished.set()
+            self._finished.release()
 
     def outcome(self, timeout: float) -> Any:
-        while not self._finished.wait(timeout):
-            if self.withdraw():
-                raise LockTimeoutError(_too_late(timeout))
+        try:
+            while not self._finished.acquire(timeout=timeout):
+                if self.withdraw():
+                    raise LockTimeoutError(too_late(timeout))
+        except BaseException:
+            # An interrupt, say: the operation is not done, or it is being done, and then that is waited for.
+            if not self.withdraw():
+                self._finished.acquire(timeout=timeout)
+            raise
         if self._error is not None:
             raise self._error
         return self._result
 
 
-def _claim_current(claimed: bool) -> None:
-    request = getattr(_current, "request", None)
-    if request is not None:
-        request.claim(claimed)
+class Server:
+    """A thread that does operations for those who wait for them no longer than some seconds. A fork ends it."""
+
+    def __init__(self) -> None:
+        self._requests: SimpleQueue[_Request | None] = SimpleQueue()
+        self._process = 0
+        self._current: list[_Request] = []
+
+    def run(self, timeout: float, method: Callable[..., Result], *args: Any) -> Result:
+        if self._process != os.getpid():
+            self._requests = SimpleQueue()
+            start_new_thread(_serve, (self._requests, self._current))
+            self._process = os.getpid()
+        request = _Request(method, args)
+        self._requests.put(request)
+        result: Result = request.outcome(timeout)
+        return result
+
+    def claim(self, claimed: bool) -> None:
+        """Called in the write transactions of the thread (``Shard.on_write``)."""
+        for request in self._current:
+            request.claim(claimed)
+
+    def __del__(self) -> None:
+        self._requests.put(None)
+
+
+def _serve(requests: SimpleQueue[_Request | None], current: list[_Request]) -> None:
+    while (request := requests.get()) is not None:
+        current[:] = [request]
+        request.run()
+        current.clear()
+        del request
 
 
 class TimedShard(ShardProxy):
     def __init__(self, inner: Shard, timeout: float) -> None:
         super().__init__(inner)
         self._timeout = timeout
-        self._server: tuple[int, queue.SimpleQueue[_Request | None]] | None = None
-        inner.on_write(_claim_current)
+        for name in ("get", "put", "add", "contains", "delete", "modify"):  # the most frequent ones: no call in between
+            setattr(self, name, partial(inner.timed, timeout, getattr(inner, name)))
 
     def _forward(self, method: Callable[..., Result], *args: Any) -> Result:
-        request = _Request(method, args)
-        server = self._server
-        if server is None or server[0] != os.getpid():  # a forked child has none
-            server = os.getpid(), queue.SimpleQueue()
-            threading.Thread(target=_serve, args=(server[1],), name="rack-timed", daemon=True).start()
-            self._server, other = server, self._server
-            if other is not None and other[0] == server[0]:
-                other[1].put(None)  # another thread has just done the same; this ends the server it made
-        server[1].put(request)
-        return request.outcome(self._timeout)  # type: ignore[no-any-return]
+        result: Result = self._inner.timed(self._timeout, method, *args)
+        return result
 
-    @contextmanager
-    def hold(self) -> Iterator[Snapshot]:
-        """In a thread of its own, as a writer lock is let go of by the thread that took it."""
-        answers: queue.SimpleQueue[Snapshot | BaseException] = queue.SimpleQueue()
-        over = threading.Event()
-
-        def hold() -> None:
-            try:
-                with self._inner.hold() as snapshot:
-                    answers.put(snapshot)
-                    over.wait()
-                    if request.withdrawn:
-                        snapshot.close()
-            except BaseException as error:
-                answers.put(error)
-
-        request = _Request(hold, ())
-        threading.Thread(target=request.run, name="rack-hold", daemon=True).start()
-        try:
-            answer = None
-            while answer is None:
-                with contextlib.suppress(queue.Empty):
-                    answer = answers.get(timeout=self._timeout)
-                if answer is None and request.withdraw():
-                    raise LockTimeoutError(_too_late(self._timeout))
-            if isinstance(answer, BaseException):
-                raise answer
-            yield answer
-        finally:
-            over.set()
-            if not request.withdraw():
-                request.outcome(self._timeout)
+    def hold(self) -> Snapshot:
+        self._inner.timed(self._timeout, self._inner.queue)
+        return self._inner.hold()
 
     def examine(self, timeout: float | None = None) -> Examined:
         return self._inner.examine(timeout or self._timeout)
 
-    def __del__(self) -> None:
-        server = getattr(self, "_server", None)
-        if server is not None and server[0] == os.getpid():
-            server[1].put(None)
 
-
-def _too_late(timeout: float) -> str:
+def too_late(timeout: float) -> str:
     return f"the shard's writer lock was not free for {timeout} s; nothing was changed"
-
-
-def _serve(requests: queue.SimpleQueue[_Request | None]) -> None:
-    while (request := requests.get()) is not None:
-        if not request.withdrawn:
-            request.run()
-        del request

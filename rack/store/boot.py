@@ -22,17 +22,18 @@ import fcntl
 import os
 import struct
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
+from io import FileIO
 from typing import NamedTuple
 
-from rack.errors import CorruptShardError, MismatchError
+from rack.errors import CorruptShardError, MismatchError, RackError
 from rack.shard import shard_class
 from rack.store.lock import StoreLock
 from rack.store.manifest import Manifest, Request, manifest_path, record_path, shard_path
 from rack.system.boot import boot_id
 from rack.system.disk import path_error, sync_file, sync_paths
-from rack.system.flock import holders, lock_timeout, pause
+from rack.system.flock import attempt, holders, lock_timeout, pause
 from rack.system.imports import importing
 from rack.system.place import open_beside
 
@@ -74,15 +75,12 @@ class Record(NamedTuple):
         with importing:
             import json
 
-        fd = open_beside(record_path(path), os.O_WRONLY, manifest_path(path))
-        try:
-            content = {"boot": self.boot, "durability": self.durability, "inode": os.fstat(fd).st_ino}
+        with open_beside(record_path(path), "r+", manifest_path(path)) as file:
+            content = {"boot": self.boot, "durability": self.durability, "inode": os.fstat(file.fileno()).st_ino}
             block = json.dumps(content).encode().ljust(_BLOCK)
-            os.pwrite(fd, block + b"".join(stamp.to_bytes(8, "little") for stamp in stamps), 0)
+            os.pwrite(file.fileno(), block + b"".join(stamp.to_bytes(8, "little") for stamp in stamps), 0)
             if self.boot:
-                sync_file(fd)
-        finally:
-            os.close(fd)
+                sync_file(file.fileno())
 
 
 def read_stamps(path: str, count: int) -> list[int]:
@@ -108,33 +106,30 @@ def synced(path: str, manifest: Manifest, stamps: list[int]) -> None:
             record.write(path, stamps)
 
 
-@contextmanager
-def gate(path: str, timeout: float | None) -> Iterator[int]:
-    """Hold the gate of the store, one opener at a time; yields a descriptor of the manifest.
+def gate(path: str, timeout: float | None) -> FileIO:
+    """Go into the gate of the store, one opener at a time; return the manifest's file: who closes it has left the gate.
 
     :raises FileNotFoundError: there is none.
     """
+    name = manifest_path(path)
+    opened = []  # no variable refers to it: an exception's traceback would keep it open
     try:
-        fd = os.open(manifest_path(path), os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise path_error(error, manifest_path(path)) from error
-    try:
-        if timeout is None:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-        else:
-            deadline = time.monotonic() + timeout
-            while True:
-                with suppress(BlockingIOError):
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                if time.monotonic() > deadline:
-                    raise lock_timeout(manifest_path(path), timeout)
+        opened.append(FileIO(name))
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not attempt(opened[0].fileno(), fcntl.LOCK_EX):
+            if timeout is None or deadline is None:
+                fcntl.flock(opened[0], fcntl.LOCK_EX)
+            elif time.monotonic() > deadline:
+                raise lock_timeout(name, timeout)
+            else:
                 pause()
-        yield fd
-    finally:
-        os.close(fd)
+        return opened.pop()
+    except BaseException as error:
+        for file in opened:
+            file.close()
+        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError | RackError):
+            raise path_error(error, name) from error
+        raise
 
 
 def admit(path: str, manifest: Manifest, request: Request, asked: str | None, readonly: bool, lock: StoreLock) -> str:

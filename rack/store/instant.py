@@ -15,13 +15,13 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from weakref import WeakSet
 
 from rack.errors import LockTimeoutError, ReadOnlyError
 from rack.shard.base import Shard, Snapshot
 from rack.store import registry
 from rack.store.opening import Mode
-from rack.store.registry import OpenStore
+from rack.store.openstore import Hold, OpenStore
 from rack.store.sharded import Store
 
 _PATIENCE = 60.0  # seconds, for who may only read, and so cannot hold off writers
@@ -40,17 +40,18 @@ def take(shards: Sequence[Shard], timeout: float | None) -> list[Snapshot]:
     may_hold = True
     try:
         while True:
-            with ExitStack() as held:
-                for number, shard in enumerate(shards):
-                    if number in busy and may_hold:
-                        try:
-                            taken[number] = held.enter_context(shard.hold())
-                            continue
-                        except ReadOnlyError:
-                            may_hold = False
-                    if number not in taken:
-                        versions[number] = shard.version()
-                        taken[number] = shard.snapshot()
+            for number, shard in enumerate(shards):
+                if number in busy and may_hold:
+                    try:
+                        taken[number] = shard.hold()
+                        continue
+                    except ReadOnlyError:
+                        may_hold = False
+                if number not in taken:
+                    versions[number] = shard.version()
+                    taken[number] = shard.snapshot()
+            for number in busy:
+                shards[number].let_go()
             held_off = busy if may_hold else set()
             changed = {n for n, shard in enumerate(shards) if n not in held_off and shard.version() != versions[n]}
             if not changed:
@@ -63,6 +64,8 @@ def take(shards: Sequence[Shard], timeout: float | None) -> list[Snapshot]:
             if not may_hold:
                 time.sleep(random.uniform(0, 0.001))
     except BaseException:
+        for number in busy:
+            shards[number].let_go()
         for snapshot in taken.values():
             snapshot.close()
         raise
@@ -87,18 +90,22 @@ class OpenSnapshot(OpenStore):
         self.path = source.path
         self.manifest = source.manifest
         self.mode = Mode("r", None, None, None)
-        self.users = 1
-        self._source = source
-        with registry.guard():
-            source.users += 1
+        self.users = WeakSet()
+        self.shards = []
+        self._source: Hold | None = None
         try:
-            self.shards = take(store.shards, timeout)
+            self._source = Hold(source)
+            self.shards += take(store.shards, timeout)
+            self._store = Store(self.shards)
         except BaseException:
-            registry.release(source)
+            self.shut()
             raise
-        self._store = Store(self.shards)
+
+    def sync(self, store: Store) -> None:
+        """Nothing: a snapshot has no writes of its own."""
 
     def shut(self, keep: bool = True) -> None:
         for shard in self.shards:
             shard.close()
-        registry.release(self._source)
+        if self._source is not None:
+            registry.release(self._source)

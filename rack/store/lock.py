@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import io
 import os
 import time
 
@@ -28,16 +29,20 @@ class StoreLock:
     def __init__(self, path: str, readonly: bool = False) -> None:
         self.path = path + _SUFFIX
         self._readonly = readonly
-        self._fd: int | None = None
+        self._file: io.FileIO | None = None  # closed with it, if an exception keeps it from being closed
         self._folder: int | None = None  # a descriptor of it, while the file is not open in a forked child
 
+    @property
+    def _fd(self) -> int | None:
+        return None if self._file is None else self._file.fileno()
+
     def _open(self) -> int | None:
-        if self._fd is None:
+        if self._file is None:
             try:
                 if self._readonly:
-                    self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+                    self._file = io.FileIO(self.path)
                 else:
-                    self._fd = open_beside(self.path, os.O_RDWR, manifest_path(self.path.removesuffix(_SUFFIX)))
+                    self._file = open_beside(self.path, "r+", manifest_path(self.path.removesuffix(_SUFFIX)))
             except OSError as error:
                 if self._readonly:
                     return None  # a store on read-only media has no lock file to hold, and nobody who replaces files
@@ -127,7 +132,9 @@ class StoreLock:
 
     def close(self) -> None:
         """Release the lock (in a forked child: the child's copy of it)."""
-        for fd in (self._fd, self._folder):
-            if fd is not None:
-                os.close(fd)
-        self._fd = self._folder = None
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        folder, self._folder = self._folder, None
+        if folder is not None:
+            os.close(folder)

@@ -14,7 +14,7 @@ from rack.store.boot import DURABILITIES, admit, gate
 from rack.store.bulk import LEAST_MEMORY
 from rack.store.lock import StoreLock
 from rack.store.manifest import Manifest, Request, manifest_path
-from rack.system.flock import lock_timeout, pause
+from rack.system.flock import lock_timeout, pause, while_open
 
 
 class Mode:
@@ -115,7 +115,8 @@ def enter(
 
     :raises FileNotFoundError: there is no manifest.
     """
-    with gate(path, mode.timeout) as fd:
+
+    def inside(fd: int) -> Entry | None:
         lock.share(mode.timeout)
         manifest = Manifest.read(path)
         if not lock.is_current() or not os.path.samestat(os.fstat(fd), os.stat(manifest_path(path))):
@@ -123,8 +124,10 @@ def enter(
         if store_id not in (None, manifest.id):
             return None
         manifest.reconcile(request, path)
-        durability = admit(path, manifest, request, durability, mode.flag == "r", lock)
-        return Entry(manifest, lock, durability) if lock.is_current() else None
+        admitted = admit(path, manifest, request, durability, mode.flag == "r", lock)
+        return Entry(manifest, lock, admitted) if lock.is_current() else None
+
+    return while_open(lambda: gate(path, mode.timeout), inside)
 
 
 def _made(

@@ -12,6 +12,7 @@ import sys
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
+from io import FileIO
 from threading import Thread
 
 from rack.errors import RackError, ReadOnlyError, StoreFullError, StoreNotFoundError, StorePathError
@@ -33,11 +34,8 @@ else:
 
 def sync_path(path: str) -> None:
     """Return when everything written to the file at ``path``, by anyone, is on the disk."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        sync_file(fd)
-    finally:
-        os.close(fd)
+    with FileIO(path) as file:  # closed even if an exception comes at the worst moment
+        sync_file(file.fileno())
 
 
 def sync_paths(paths: Sequence[str]) -> None:

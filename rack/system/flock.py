@@ -6,8 +6,13 @@ import fcntl
 import os
 import sys
 import time
+from collections.abc import Callable
+from io import FileIO
+from typing import TypeVar
 
 from rack.errors import LockTimeoutError
+
+Result = TypeVar("Result")
 
 
 def flock_within(timeout: float | None, fd: int, kind: int, path: str) -> None:
@@ -40,6 +45,23 @@ def attempt(fd: int, kind: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def while_open(open: Callable[[], FileIO], body: Callable[[int], Result]) -> Result:
+    """Call ``body`` with the descriptor of a file that ``open`` opens, and perhaps locks; return what it returns.
+
+    The file is closed afterwards, whatever instruction an exception comes at, and although its traceback lives on.
+    """
+    opened: list[FileIO] = []
+    try:
+        opened.append(open())
+        result = body(opened[0].fileno())
+        opened[0].close()
+        return result
+    except BaseException:
+        for file in opened:
+            file.close()
+        raise
 
 
 def pause() -> None:

@@ -8,6 +8,7 @@ import fcntl
 import os
 import stat
 import sys
+from io import FileIO
 
 from rack.system.imports import importing
 
@@ -57,23 +58,28 @@ def scratch_path(beside: str, kind: str, anywhere: bool = True) -> str:
     return os.path.join(directory, f"{name}-{kind}-{os.urandom(6).hex()}")
 
 
-def open_beside(path: str, flags: int, model: str) -> int:
+def open_beside(path: str, mode: str, model: str) -> FileIO:
     """Open a file that goes with another one, ``model``, whose owner, group and mode it gets if it has to be made.
 
+    :param mode: "r" or "r+".
+    :returns: the file, which is closed even if an exception comes at the worst moment.
     :raises PermissionError: it has to be made, by somebody who may not write to the other one: that would lock out
         those who may.
     """
-    with contextlib.suppress(FileNotFoundError):
-        return os.open(path, flags | os.O_CLOEXEC)
-    try:
-        status = os.stat(model)
-    except FileNotFoundError:
-        return os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    if not may_make(model, status):
-        raise PermissionError(errno.EACCES, "not there, and not to be made by who may only read", path)
-    fd = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    take_after(fd, status)
-    return fd
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            return FileIO(path, mode)
+        try:
+            status = os.stat(model)
+        except FileNotFoundError:
+            status = None
+        if status is not None and not may_make(model, status):
+            raise PermissionError(errno.EACCES, "not there, and not to be made by who may only read", path)
+        with contextlib.suppress(FileExistsError):  # another process has just made it
+            file = FileIO(path, "x+")
+            if status is not None:
+                take_after(file.fileno(), status)
+            return file
 
 
 def may_make(model: str, status: os.stat_result) -> bool:
@@ -98,9 +104,5 @@ def take_after(fd: int, model: os.stat_result) -> None:
 
 def take_after_path(path: str, model: str) -> None:
     """As :func:`take_after`, for files that are closed; nothing is done if ``model`` is not there."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        with contextlib.suppress(FileNotFoundError):
-            take_after(fd, os.stat(model))
-    finally:
-        os.close(fd)
+    with FileIO(path) as file, contextlib.suppress(FileNotFoundError):
+        take_after(file.fileno(), os.stat(model))

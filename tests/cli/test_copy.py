@@ -128,7 +128,7 @@ def test_keys_keep_a_serdes_of_their_own_and_get_the_one_that_is_given(
     key_serdes = options.get("key_serdes")
     expected = {
         (): key_serdes or "canonical",
-        ("--serdes", "pickle"): key_serdes or "canonical+pickle",
+        ("--serdes", "pickle"): key_serdes or "canonical",
         ("--serdes", "pickle", "--key-serdes", "ordered"): "ordered",
         ("--key-serdes", "str"): "str",
         ("--key-serdes", "marshal"): "canonical",

@@ -27,7 +27,6 @@ from hypothesis import strategies as st
 
 from rack import PersistentDict, SerializationError
 from rack.codec.serdes import PRESETS
-from rack.shard import ENGINES
 from tests.support.processes import end_sound as end_sound
 
 # Types that a serializer may take for others
@@ -220,11 +219,6 @@ def places(part: Any) -> Iterator[tuple[Any, str]]:
     if is_hashable(part) and is_hashable((part,)):
         for wrap, where in HASHED_PLACES.values():
             yield wrap(part), where
-
-
-@pytest.fixture(params=ENGINES)
-def engine(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 # Each type in each place

@@ -15,6 +15,7 @@ import pytest
 from rack import PersistentDict, RackError, SerializationError
 from tests.codec.test_foreign_values import BUFFERS, Point, Raw, Word, is_same, name_of
 from tests.support.processes import end_sound as end_sound
+from tests.support.processes import engine as engine
 
 # All that writes
 

@@ -13,7 +13,7 @@ from rack import LockTimeoutError, NotOpenError, PersistentDict, PersistentSet, 
 from rack.container import batch as batch_module
 from rack.shard.base import Pair
 from rack.shard.proxy import ShardProxy
-from rack.store.registry import OpenStore
+from rack.store.openstore import OpenStore
 from rack.store.sharded import Store
 from tests.support.faulty import Fault
 from tests.support.faulty import fault as fault

@@ -216,7 +216,7 @@ def test_arguments_that_contradict_the_store(path: Path) -> None:
     options: list[dict[str, Any]] = [
         {"shards": 3},
         {"serdes": "json"},
-        {"key_serdes": "pickle"},
+        {"key_serdes": "ordered"},
         {"engine": other_engine},
     ]
     options.append({"engine": other_engine})

@@ -154,8 +154,8 @@ def _unchecked(shards: Any, timeout: object) -> Any:
     """Holds writers off one shard at a time."""
     taken = []
     for shard in shards:
-        with shard.hold() as snapshot:
-            taken.append(snapshot)
+        taken.append(shard.hold())
+        shard.let_go()
     return taken
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rack.shard.proxy import Result, ShardProxy
-from rack.store.registry import OpenStore
+from rack.store.openstore import OpenStore
 from rack.store.sharded import Store
 
 

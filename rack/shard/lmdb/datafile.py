@@ -15,13 +15,12 @@ import fcntl
 import mmap
 import os
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
+from io import FileIO
 from typing import Any
 
 import lmdb
 
-from rack.errors import StoreDeletedError, StoreFullError, StorePathError
+from rack.errors import RackError, StoreDeletedError, StoreFullError, StorePathError
 from rack.shard.problem import corrupt
 from rack.system.disk import path_error
 from rack.system.flock import flock_within
@@ -42,9 +41,8 @@ _MAGIC = 0xBEEFC0DE
 _FORMAT = 1
 
 
-@contextmanager
-def growth_lock(path: str, inode: tuple[int, int] | None = None, timeout: float | None = None) -> Iterator[int]:
-    """Hold the file's growth lock; yields a descriptor of the file.
+def growth_lock(path: str, inode: tuple[int, int] | None = None, timeout: float | None = None) -> FileIO:
+    """Take the file's growth lock; return the file, which holds it until it is closed: use it in a ``with`` block.
 
     The lock is a flock on the data file itself: LMDB's own locks are on another file, and closing this descriptor
     does not touch them.
@@ -54,19 +52,21 @@ def growth_lock(path: str, inode: tuple[int, int] | None = None, timeout: float 
     :raises StoreDeletedError: it is gone, or another file is in its place.
     :raises LockTimeoutError: another process had the lock all the time.
     """
+    opened = []  # no variable refers to it: an exception's traceback would keep it open
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise StoreDeletedError(f"{path} was removed while the store was open") from None
-    except OSError as error:
-        raise StorePathError(error.errno, error.strerror, path) from error
-    try:
-        flock_within(timeout, fd, fcntl.LOCK_EX, path)
-        if inode is not None and file_id(os.fstat(fd)) != inode:
+        opened.append(FileIO(path, "r+"))
+        flock_within(timeout, opened[0].fileno(), fcntl.LOCK_EX, path)
+        if inode is not None and file_id(os.fstat(opened[0].fileno())) != inode:
             raise StoreDeletedError(f"{path} was replaced by another file while the store was open")
-        yield fd
-    finally:
-        os.close(fd)
+        return opened.pop()
+    except BaseException as error:
+        for file in opened:
+            file.close()
+        if isinstance(error, RackError) or not isinstance(error, OSError):
+            raise
+        if isinstance(error, FileNotFoundError):
+            raise StoreDeletedError(f"{path} was removed while the store was open") from None
+        raise StorePathError(error.errno, error.strerror, path) from error
 
 
 def check_header(fd: int, path: str) -> None:

@@ -13,6 +13,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
+from io import FileIO
 from threading import RLock
 from typing import Any
 
@@ -25,6 +26,7 @@ from rack.errors import (
     RackError,
 )
 from rack.shard.base import ShardSpec
+from rack.shard.holding import exclusive, operation, refuse_inside_resize, resizing, settle
 from rack.shard.lmdb import datafile
 from rack.shard.lmdb.datafile import IDENTITY, LONG_TABLE
 from rack.shard.lmdb.journaled import Journalling
@@ -33,6 +35,7 @@ from rack.shard.lmdb.opening import MAX_KEY, identity, make, open_file, translat
 from rack.shard.place import located
 from rack.shard.problem import corrupt, identity_problem
 from rack.shard.snapshot import Snapshots
+from rack.system.flock import while_open
 
 UNREGISTERED_TRIES = 1000
 
@@ -64,14 +67,17 @@ class LmdbEnvironment(ABC):
         self._journalled = self._new_journalling()
         self._snapshots = Snapshots()
         self._unregistered = False  # a reader that may not write the lock file, of whom writers do not know
-        with self._lock:
+        try:
             self._open()
+        except BaseException:
+            self.close()
+            raise
 
     def _open(self) -> None:
         spec = self._locate()
-        env, self._unregistered, self._inode = open_file(spec)
-        self._env = env
         try:
+            self._env, self._unregistered, self._inode = open_file(spec)
+            env = self._env
             if env.max_key_size() != MAX_KEY:
                 raise RackError(f"this build of LMDB has keys of {env.max_key_size()} bytes; Rack needs {MAX_KEY}")
             if not spec.readonly:
@@ -88,8 +94,9 @@ class LmdbEnvironment(ABC):
             if self._journalled is not None:
                 self._journalled.open()
         except BaseException as error:
-            self._env = None
-            env.close()
+            if self._env is not None:
+                self._env.close()
+                self._env = None
             if isinstance(error, lmdb.Error):
                 raise translated(error, spec.path) from error
             raise
@@ -137,47 +144,60 @@ class LmdbEnvironment(ABC):
 
     def _begin_checked(self, begin: Callable[[], Any]) -> Any:
         """Begin a write transaction and make the check that ``on_write`` has asked for."""
-        txn = begin()
+        begun = []  # no variable refers to it: an exception's traceback would keep the transaction alive
         try:
+            begun.append(begin())
             assert self._check_write is not None
             self._check_write(True)
+            return begun.pop()
         except BaseException:
-            abort(txn)
+            begun.clear()
             raise
-        return txn
 
     def _begin_refused(self, *args: Any) -> Any:
         """Stands for ``_begin`` of an unregistered reader: leaves it all to ``_read``."""
         raise lmdb.Error("mdb_txn_begin")
 
     def _begin_closed(self, *args: Any) -> Any:
-        raise NotOpenError("the container is closed; open it with `with` or open()")
+        raise closed()
+
+    @exclusive
+    def _adopt_grown(self) -> None:
+        self._adopt_size()
 
     def _locate(self) -> ShardSpec:
         """Return the spec, with the path at which the file is now."""
         self._spec = located(self._spec, self._inode)
         return self._spec
 
+    @resizing
     def _adopt_size(self) -> None:
         """Take over the size that another process has given the file."""
+        refuse_inside_resize(self)
         self._locate()
         self._snapshots.detach()
         if self._spec.readonly:
             self._env.set_mapsize(os.stat(self._spec.path).st_size)
             return
-        with datafile.growth_lock(self._spec.path, self._inode) as fd:
-            self._resize(os.fstat(fd).st_size)
+        while_open(self._growth_lock, lambda fd: self._resize(os.fstat(fd).st_size))
 
+    def _growth_lock(self) -> FileIO:
+        return datafile.growth_lock(self._spec.path, self._inode, self._patience)
+
+    @resizing
     def _grow(self, need: int) -> None:
         """Make room for an operation on ``need`` bytes, unless another process has just made some."""
+        refuse_inside_resize(self)
         self._locate()
         self._snapshots.detach()  # may take long, so before others wait for the lock
         self._env.reader_check()  # a dead reader keeps pages from being used again
-        with datafile.growth_lock(self._spec.path, self._inode) as fd:
-            size = os.fstat(fd).st_size
-            if size <= self._env.info()["map_size"]:
-                size = datafile.grow(fd, size, need, self._spec.path)
-            self._resize(size)
+        while_open(self._growth_lock, lambda fd: self._grow_locked(fd, need))
+
+    def _grow_locked(self, fd: int, need: int) -> None:
+        size = os.fstat(fd).st_size
+        if size <= self._env.info()["map_size"]:
+            size = datafile.grow(fd, size, need, self._spec.path)
+        self._resize(size)
 
     def _resize(self, size: int) -> None:
         try:
@@ -196,8 +216,7 @@ class LmdbEnvironment(ABC):
                 self._env.copy(os.fsencode(path), compact=True)
                 return
             except lmdb.MapResizedError:
-                with self._lock:
-                    self._adopt_size()
+                self._adopt_grown()
             except lmdb.Error as error:
                 raise translated(error, path) from error
             with contextlib.suppress(FileNotFoundError):
@@ -210,59 +229,81 @@ class LmdbEnvironment(ABC):
         return self._spec.path
 
     def _new_lock(self) -> None:
+        self._busy = False  # see rack.shard.holding
+        self._at_fork = False  # whether before_fork has taken the lock
+        self._mutex: Any = None  # the writer lock, if it is known where it is
+        self._patience: float | None = None  # seconds that the present operation may wait
+        self._held: Any = None  # a write transaction: hold()
         self._lock = RLock()
         self._acquire = self._lock.acquire
         self._release = self._lock.release
+        self._owned: Callable[[], bool] = self._lock._is_owned  # type: ignore[attr-defined]
 
+    @operation
     def close(self, timeout: float | None = None) -> None:
-        if not self._lock.acquire(timeout=-1 if timeout is None else timeout):
-            raise LockTimeoutError(f"{self._spec.path}: another thread's write is still waiting; not closed")
         try:
-            env, self._env = self._env, None
+            if not self._lock.acquire(timeout=-1 if timeout is None else timeout):
+                raise LockTimeoutError(f"{self._spec.path}: another thread's write is still waiting; not closed")
             self._begin = self._begin_write = self._begin_closed
             self._unregistered = False
             self._main = self._long = None
             self._snapshots.lose("its store was closed")
-            if env is not None:
-                env.close()
+            if self._env is not None:
+                self._env.close()
+                self._env = None
+            if self._mutex is not None:
+                self._mutex.close()
+                self._mutex = None
             if self._journalled is not None:
                 self._journalled.close()
-        finally:
             self._lock.release()
+        except BaseException:
+            settle(self)
+            raise
 
-    def on_write(self, check: Callable[[bool], None]) -> None:
-        with self._lock:
-            self._check_write = check
-            if self._env is not None:
-                self._begin_write = self._writer()
+    @exclusive
+    def on_write(self, check: Callable[[bool], None] | None) -> None:
+        self._check_write = check
+        if self._env is not None:
+            self._begin_write = self._writer()
+
+    # Called again when an exception has cut them off.
 
     def before_fork(self) -> None:
-        if self._journalled is not None:
-            self._journalled.copying.acquire()
-        self._lock.acquire()
+        if not self._at_fork:
+            if self._journalled is not None:
+                self._journalled.copying.acquire()
+            self._lock.acquire()
+            self._at_fork = True
         self._snapshots.before_fork()
 
     def after_fork_in_parent(self) -> None:
         self._snapshots.after_fork_in_parent()
-        self._lock.release()
+        if self._at_fork:
+            self._at_fork = False
+            self._lock.release()
+        settle(self)
         if self._journalled is not None:
-            self._journalled.copying.release()
+            while self._journalled.copying._is_owned():  # type: ignore[attr-defined]
+                self._journalled.copying.release()
 
     def after_fork_in_child(self) -> None:
         # No transaction is alive (before_fork), so closing the copy touches neither the parent's reader slots nor
         # its locks; and LMDB must not be opened a second time while the copy is open.
+        if self._mutex is not None:
+            self._mutex.close()
         self._new_lock()
         if self._journalled is not None:
             self._journalled.close()
             self._journalled = self._new_journalling()
         self._snapshots.after_fork_in_child()
-        env, self._env, self._unregistered = self._env, None, False
-        if env is not None:
+        self._unregistered = False
+        if self._env is not None:
             self._main = self._long = None
-            env.close()
             self._begin, self._begin_write = self._begin_reopened, self._begin_write_reopened
+            self._env.close()
+            self._env = None
 
 
-def abort(txn: Any) -> None:
-    with contextlib.suppress(lmdb.Error):  # already committed or invalid
-        txn.abort()
+def closed() -> NotOpenError:
+    return NotOpenError("the container is closed; open it with `with` or open()")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import FileIO
 from typing import Any
 
 import lmdb
 
 from rack.errors import CorruptShardError, LockTimeoutError, RackError, StoreDeletedError
 from rack.shard.base import Examined, Pair, ShardSpec, unknown_hash
+from rack.shard.holding import refuse_inside_change, settle
 from rack.shard.lmdb import pages
 from rack.shard.lmdb.datafile import IDENTITY, LONG_TABLE
 from rack.shard.lmdb.longkeys import stem_of
@@ -79,34 +81,42 @@ def _examine_in_use(fd: int, spec: ShardSpec) -> Examined:
 
 def examine_open(shard: LmdbReader, timeout: float | None) -> Examined:
     """As :meth:`rack.shard.base.Shard.examine`."""
-    if not shard._lock.acquire(timeout=-1 if timeout is None else timeout):
-        raise LockTimeoutError(f"{shard.path}: another thread's write is still waiting; not examined")
     try:
+        if not shard._lock.acquire(timeout=-1 if timeout is None else timeout):
+            raise LockTimeoutError(f"{shard.path}: another thread's write is still waiting; not examined")
+        refuse_inside_change(shard)
+        shard._held = True
         shard.count()  # reopens, or raises, as any operation would
-        fd = _opened(shard)
-        try:
-            with held_state(shard._env, fd, shard.path, shard._adopt_size) as metas:
-                for item in examine(fd, metas, shard._spec):
-                    if shard._unregistered and shard._overtaken(pages.newest(metas).number):
-                        raise _too_fast(shard.path)
-                    yield item
-        except PageError as error:
-            yield Problem("structure", str(error))
-        finally:
-            os.close(fd)
-    finally:
+        with _opened(shard) as file:
+            yield from _examine(shard, file.fileno())
+        shard._held = None
         shard._lock.release()
+    except BaseException:
+        shard._held = None
+        settle(shard)
+        raise
 
 
-def _opened(shard: LmdbReader) -> int:
+def _examine(shard: LmdbReader, fd: int) -> Examined:
     try:
-        fd = os.open(shard._locate().path, os.O_RDONLY | os.O_CLOEXEC)
+        with held_state(shard._env, fd, shard.path, shard._adopt_size) as metas:
+            for item in examine(fd, metas, shard._spec):
+                if shard._unregistered and shard._overtaken(pages.newest(metas).number):
+                    raise _too_fast(shard.path)
+                yield item
+    except PageError as error:
+        yield Problem("structure", str(error))
+
+
+def _opened(shard: LmdbReader) -> FileIO:
+    try:
+        file = FileIO(shard._locate().path)
     except FileNotFoundError:
         raise StoreDeletedError(f"{shard.path} was removed while the store was open") from None
-    if file_id(os.fstat(fd)) != shard._inode:
-        os.close(fd)
+    if file_id(os.fstat(file.fileno())) != shard._inode:
+        file.close()
         raise StoreDeletedError(f"{shard.path} was replaced by another file while the store was open")
-    return fd
+    return file
 
 
 def _too_fast(path: str) -> RackError:

@@ -19,6 +19,7 @@ record counts instead.
 from __future__ import annotations
 
 import errno
+import io
 import mmap
 import os
 import struct
@@ -94,14 +95,15 @@ class Journal:
     def __init__(self, spec: ShardSpec, generation: int) -> None:
         self.generation = generation
         self.path = journal_path(spec.path, generation)
-        self._fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        self._file = io.FileIO(self.path, "r+")  # closed even if an exception comes right here
+        self._fd = self._file.fileno()
         try:
             self._salt = _check_header(os.pread(self._fd, _HEADER.size, 0), spec, generation, self.path)
             self._map = mmap.mmap(self._fd, os.fstat(self._fd).st_size)
+            self._size = len(self._map)  # what may be written to without asking
         except BaseException:
-            os.close(self._fd)
+            self._file.close()
             raise
-        self._size = len(self._map)  # what may be written to without asking
 
     @classmethod
     def newest(cls, spec: ShardSpec) -> Self:
@@ -169,9 +171,8 @@ class Journal:
             new_size = -(-new_size // _INITIAL_SIZE) * _INITIAL_SIZE
             datafile.extend(self._fd, size, new_size, self.path)
             size = new_size
-        longer = mmap.mmap(self._fd, size)
-        self._map.close()
-        self._map, self._size = longer, size
+        self._map = mmap.mmap(self._fd, size)  # the other one is closed when nothing refers to it any more
+        self._size = size
 
     def begin_sync(self) -> tuple[int, int] | None:
         """Return a descriptor to be synced, and the end that is on the disk then; None if all is on the disk."""
@@ -190,7 +191,7 @@ class Journal:
 
     def close(self) -> None:
         self._map.close()
-        os.close(self._fd)
+        self._file.close()
 
 
 def create(spec: ShardSpec, generation: int) -> None:

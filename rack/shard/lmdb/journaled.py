@@ -20,7 +20,7 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Lock
+from threading import RLock
 from typing import Any, Protocol
 
 import lmdb
@@ -64,8 +64,8 @@ class JournalledTxn:
 
     __slots__ = ("_journalling", "_operations", "inner")
 
-    def __init__(self, txn: Any, journalling: Journalling) -> None:
-        self.inner = txn
+    def __init__(self, journalling: Journalling) -> None:
+        self.inner: Any = None
         self._journalling = journalling
         self._operations: list[bytes] = []
 
@@ -101,18 +101,19 @@ class JournalledTxn:
         if not self._operations:
             self.inner.commit()
             return
-        txn_id = self.inner.id()
+        txn_id = 0
         try:
+            txn_id = self.inner.id()
             self._journalling.append(txn_id, b"".join(self._operations))
             self.inner.commit()
         except BaseException:
             self.abort()
-            self._journalling.void(txn_id)
+            if txn_id:
+                self._journalling.void(txn_id)
             raise
 
     def abort(self) -> None:
-        with contextlib.suppress(lmdb.Error):  # already committed or invalid
-            self.inner.abort()
+        self.inner.abort()
 
     def __enter__(self) -> JournalledTxn:
         return self
@@ -153,12 +154,15 @@ class Journalling:
         self._shard = shard
         self._spec = spec
         self._journal: Journal | None = None
-        self.copying = Lock()  # held while a base is made; not across a fork
+        self.copying = RLock()  # held while a base is made; not across a fork
 
     def open(self) -> None:
-        self.close()
+        """Go on in the newest journal; until that is open, in the one there is."""
         self._spec = self._shard._locate()
-        self._journal = Journal.newest(self._spec)
+        old, new = self._journal, Journal.newest(self._spec)
+        self._journal = new
+        if old is not None:
+            old.close()
 
     def close(self) -> None:
         if self._journal is not None:
@@ -167,7 +171,18 @@ class Journalling:
 
     def begins(self, begin: Callable[[], Any]) -> Callable[[], JournalledTxn]:
         """Return what begins a write transaction that is journalled, as ``begin`` does one that is not."""
-        return lambda: JournalledTxn(begin(), self)
+
+        def begin_journalled() -> JournalledTxn:
+            begun = []  # no variable refers to it: an exception's traceback would keep the transaction alive
+            try:
+                begun.append(JournalledTxn(self))
+                begun[0].inner = begin()
+                return begun.pop()
+            except BaseException:
+                begun.clear()
+                raise
+
+        return begin_journalled
 
     def is_long_table(self, db: Any) -> bool:
         return db is not self._shard._main
@@ -180,13 +195,9 @@ class Journalling:
 
     def void(self, txn_id: int) -> None:
         """Take back what was journalled for a transaction that did not commit, unless another one has done so."""
-        with contextlib.suppress(lmdb.Error, OSError):
-            txn = self._shard._env.begin(None, None, True)
-            try:
-                if txn.id() == txn_id:
-                    self.append(txn_id, b"")
-            finally:
-                txn.abort()
+        with contextlib.suppress(lmdb.Error, OSError), self._shard._env.begin(None, None, True) as txn:
+            if txn.id() == txn_id:
+                self.append(txn_id, b"")
 
     # Every second. The shard's lock is held for moments only.
 

@@ -1,7 +1,12 @@
-"""Who has a mutex of an LMDB environment: LMDB's writer lock, or the lock of its table of readers.
+"""The mutexes of an LMDB environment, looked at from outside: LMDB's writer lock, and the lock of its table of readers.
 
-LMDB does not tell, and cannot be interrupted while it waits. But its mutexes are in memory that all its users share,
-and glibc puts the owner into each. It is only a look: nothing depends on it.
+LMDB does not tell who has them, and cannot be interrupted while it waits. But its mutexes are in its lock file, which
+all its users map, and glibc puts the thread that has one into it. It is only a look, and what is seen may change at
+once: nothing that is promised depends on it.
+
+:class:`Mutex` is asked before each write with a time limit, so it reads one word of the file. It finds that word from
+inside a write transaction; where it is not found (another C library, macOS), nobody looks. :func:`owner` is for
+messages.
 """
 
 from __future__ import annotations
@@ -10,13 +15,48 @@ import os
 import struct
 import sys
 from contextlib import suppress
+from threading import get_native_id
+from typing import Self
 
 # The header of LMDB's lock file: up to here the mutexes are, behind it the readers. (lmdb's mdb.c, MDB_txninfo)
 _HEADER = struct.Struct("<32I")
 # glibc's pthread_mutex_t: lock, count, owner, users, kind. The lock's word is the owner and two flags.
 _OWNER, _KIND = 2, 4
 _ROBUST_SHARED = 0x90
-_THREAD = 0x3FFFFFFF
+_THREAD = 0x3FFFFFFF  # the upper bits say whether others wait, and whether the owner died
+
+_FREE = bytes(4)
+
+
+class Mutex:
+    """Whoever has LMDB's lock file open must not close it before LMDB does: that would drop LMDB's own locks on it.
+
+    So the descriptor is a number, which nothing closes by itself.
+    """
+
+    def __init__(self, fd: int, place: int) -> None:
+        self._fd = fd
+        self._place = place
+
+    @classmethod
+    def seen(cls, path: str) -> Self | None:
+        """Find the word, from inside a write transaction of this thread; None if it cannot be found."""
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            words = _HEADER.unpack(os.pread(fd, _HEADER.size, 0))
+        except (OSError, struct.error):
+            return None
+        places = [4 * number for number, word in enumerate(words) if word & _THREAD == get_native_id()]
+        return cls(fd, places[0]) if places else cls(fd, -1)
+
+    def is_free(self) -> bool:
+        return self._place >= 0 and os.pread(self._fd, 4, self._place) == _FREE
+
+    def close(self) -> None:
+        """Called once LMDB has closed the file, or in a forked child."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 def owner(lock_file: str) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import sys
 from fcntl import LOCK_EX
@@ -14,17 +15,17 @@ import lmdb
 from rack.errors import (
     RackError,
     ReadOnlyError,
-    ReentrantWriteError,
     StoreFullError,
     StoreInUseError,
     StorePathError,
     TooLargeError,
 )
 from rack.shard.base import ShardSpec
+from rack.shard.holding import reentrant
 from rack.shard.lmdb import datafile
 from rack.shard.lmdb.datafile import IDENTITY, LONG_TABLE
 from rack.shard.problem import corrupt, read_only
-from rack.system.flock import flock_within
+from rack.system.flock import flock_within, while_open
 from rack.system.place import file_id, may_make
 
 MAX_KEY = 511  # LMDB's default, which the on-disk format depends on
@@ -35,40 +36,49 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 def open_file(spec: ShardSpec) -> tuple[Any, bool, tuple[int, int]]:
     """Open a shard's file; return its environment, whether it is an unregistered reader's, and the file's inode."""
-    with contextlib.ExitStack() as stack:
-        try:
-            if not spec.readonly:
-                fd = stack.enter_context(datafile.growth_lock(spec.path, timeout=spec.timeout))
-            else:
-                fd = os.open(spec.path, os.O_RDONLY | os.O_CLOEXEC)
-                stack.callback(os.close, fd)
-        except FileNotFoundError:
-            raise corrupt(spec.path, "a shard of the store is missing", errno.ENOENT) from None
-        except OSError as error:
-            if isinstance(error, RackError):
-                raise
-            raise StorePathError(error.errno, error.strerror, spec.path) from error
-        datafile.check_header(fd, spec.path)
-        status = os.fstat(fd)
-        size = status.st_size
-        if not spec.readonly and size % datafile.PAGE:  # a growth that was cut short
-            datafile.extend(fd, size, datafile.grown(size, 1), spec.path)
-            size = os.fstat(fd).st_size
-        if not spec.readonly:
+    opened: list[tuple[Any, bool, tuple[int, int]]] = []  # no other variable has it: a traceback would keep it open
+    try:
+        while_open(lambda: _file(spec), lambda fd: _open_locked(spec, fd, opened))
+        return opened.pop()
+    except BaseException:
+        for env, _, _ in opened:
+            env.close()
+        raise
+
+
+def _open_locked(spec: ShardSpec, fd: int, opened: list[tuple[Any, bool, tuple[int, int]]]) -> None:
+    datafile.check_header(fd, spec.path)
+    status = os.fstat(fd)
+    size = status.st_size
+    if not spec.readonly and size % datafile.PAGE:  # a growth that was cut short
+        datafile.extend(fd, size, datafile.grown(size, 1), spec.path)
+        size = os.fstat(fd).st_size
+    if not spec.readonly:
+        datafile.back_lock_file(spec.path + "-lock", status)
+    elif not os.path.lexists(spec.path + "-lock") and may_make(spec.path, status):  # as after a copy of the store
+        with contextlib.suppress(ReadOnlyError):  # a directory that cannot be written to
+            flock_within(spec.timeout, fd, LOCK_EX, spec.path)
             datafile.back_lock_file(spec.path + "-lock", status)
-        elif not os.path.lexists(spec.path + "-lock") and may_make(spec.path, status):  # as after a copy of the store
-            with contextlib.suppress(ReadOnlyError):  # a directory that cannot be written to
-                flock_within(spec.timeout, fd, LOCK_EX, spec.path)
-                datafile.back_lock_file(spec.path + "-lock", status)
-        while True:
-            try:
-                env, unregistered = open_env(spec, size)
-                break
-            except lmdb.MapResizedError:  # to a reader, who has no growth lock: the file has just become larger
-                size = os.fstat(fd).st_size
-            except lmdb.Error as error:
-                raise translated(error, spec.path) from error
-    return env, unregistered, file_id(status)
+    while True:
+        try:
+            opened.append((*open_env(spec, size), file_id(status)))
+            break
+        except lmdb.MapResizedError:  # to a reader, who has no growth lock: the file has just become larger
+            size = os.fstat(fd).st_size
+        except lmdb.Error as error:
+            raise translated(error, spec.path) from error
+
+
+def _file(spec: ShardSpec) -> io.FileIO:
+    """Open a shard's file; who may write has its growth lock."""
+    try:
+        return io.FileIO(spec.path) if spec.readonly else datafile.growth_lock(spec.path, timeout=spec.timeout)
+    except FileNotFoundError:
+        raise corrupt(spec.path, "a shard of the store is missing", errno.ENOENT) from None
+    except OSError as error:
+        if isinstance(error, RackError):
+            raise
+        raise StorePathError(error.errno, error.strerror, spec.path) from error
 
 
 def open_env(spec: ShardSpec, size: int) -> tuple[Any, bool]:
@@ -101,6 +111,8 @@ def check_interpreter() -> None:
         raise RackError(
             "py-lmdb crashes without the GIL, which is forced off here: start Python without PYTHON_GIL=0 and -X gil=0,"
             ' or use engine="sqlite3"'
+        ).in_words(
+            "py-lmdb crashes without the GIL, which is forced off here: start Python without PYTHON_GIL=0 and -X gil=0"
         )
 
 
@@ -111,13 +123,13 @@ def _yes() -> bool:
 def make(spec: ShardSpec) -> None:
     with open(spec.path, "xb"):
         pass
-    with datafile.growth_lock(spec.path) as fd:
-        datafile.back_lock_file(spec.path + "-lock", os.fstat(fd))
+    with datafile.growth_lock(spec.path) as file:
+        datafile.back_lock_file(spec.path + "-lock", os.fstat(file.fileno()))
         env, _ = open_env(spec, datafile.INITIAL_SIZE)
         try:
             page = env.stat()["psize"]
             # LMDB has just made the file this long, with holes: fill all but its two meta pages.
-            datafile.extend(fd, 2 * page, datafile.INITIAL_SIZE, spec.path)
+            datafile.extend(file.fileno(), 2 * page, datafile.INITIAL_SIZE, spec.path)
             if spec.layout != "small":
                 env.open_db(LONG_TABLE)
             with env.begin(write=True) as txn:
@@ -140,7 +152,7 @@ def translated(error: lmdb.Error, path: str) -> Exception:
         return StoreInUseError(errno.EBUSY, "this process has it open under another name, or did not close it", path)
     code = getattr(error, "code", 0)  # LMDB's own have one
     if code == errno.EBUSY or "same thread" in str(error):
-        return ReentrantWriteError(f"{path}: a write inside another write; a serializer must not use the store")
+        return reentrant(path)
     if code in _NO_SPACE:
         return StoreFullError(code, f"{error}; nothing was changed", path)
     if code in (errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE):

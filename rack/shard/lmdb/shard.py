@@ -9,19 +9,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from itertools import chain
+from typing import Any
 
-from rack.errors import CorruptShardError
+import lmdb
+
+from rack.errors import CorruptShardError, LockTimeoutError
 from rack.shard.base import Examined, Pair, Salvaged, ShardSpec, Snapshot
+from rack.shard.holding import by_hand, change, exclusive, is_inside, operation, reentrant, settle
 from rack.shard.lmdb import datafile, journalfiles, operations
 from rack.shard.lmdb.journaled import Journalling
 from rack.shard.lmdb.opening import MAX_KEY, check_interpreter
 from rack.shard.lmdb.reader import LmdbReader
 from rack.shard.lmdb.sealed import PLAIN, seal, unseal
 from rack.shard.problem import UncleanError, unrebuilt
+from rack.shard.snapshot import SnapshotShard
 from rack.system.flock import held_by_others, named
 from rack.system.imports import importing
+from rack.system.place import is_readonly_medium
+
+_READS = frozenset(("get", "contains", "get_many", "scan", "count", "version", "sync"))
 
 
 class LmdbShard(LmdbReader):
@@ -39,56 +46,140 @@ class LmdbShard(LmdbReader):
         is_journalled = self._spec.durability == "everysec" and not self._spec.readonly
         return Journalling(self, self._spec) if is_journalled else None
 
-    # One key. As in the reader: an lmdb.Error, as for a long key or a full map, is left to _write, which does it again.
+    _server: Any = None  # a Server, of operations with a time limit
 
+    # One key. As in the reader: an lmdb.Error, as for a long key or a full map, is left to _write, which does it again,
+    # and so is a use in the middle of another operation of this thread.
+
+    @by_hand
+    @change
     def put(self, key: bytes, value: bytes) -> None:
-        if 1 < len(key) <= MAX_KEY and len(value) <= PLAIN:
+        if 1 < len(key) <= MAX_KEY and len(value) <= PLAIN and not (self._busy and self._owned()):
             txn = None
             try:
                 self._acquire()
+                self._busy = True
                 txn = self._begin_write()
                 txn.put(key, value)
                 txn.commit()
-            except BaseException as error:
-                self._give_up(error, txn)
-            else:
+                self._busy = False
                 self._release()
                 return
+            except BaseException as error:
+                try:
+                    if txn is not None:
+                        txn.abort()
+                finally:
+                    while self._owned():
+                        self._busy = False
+                        self._release()
+                if not isinstance(error, lmdb.Error):
+                    raise
         self._write(operations.put, key, value)
 
+    @by_hand
+    @change
     def add(self, key: bytes, value: bytes) -> bytes | None:
-        if 1 < len(key) <= MAX_KEY and len(value) <= PLAIN:
+        if 1 < len(key) <= MAX_KEY and len(value) <= PLAIN and not (self._busy and self._owned()):
             txn = present = None
             try:
                 self._acquire()
+                self._busy = True
                 txn = self._begin_write()
                 if not txn.put(key, value, True, False):
                     present = txn.get(key)
                 txn.commit()  # of nothing, perhaps: abort() would wait for a copy that another thread makes
-            except BaseException as error:
-                self._give_up(error, txn)
-            else:
+                self._busy = False
                 self._release()
                 return present if present is None or len(present) <= PLAIN else unseal(present, self._spec.path)
+            except BaseException as error:
+                try:
+                    if txn is not None:
+                        txn.abort()
+                finally:
+                    while self._owned():
+                        self._busy = False
+                        self._release()
+                if not isinstance(error, lmdb.Error):
+                    raise
         return self._write(operations.add, key, value)
 
+    @by_hand
+    @change
     def modify(self, key: bytes, change: Callable[[bytes | None], bytes | None]) -> None:
-        if 1 < len(key) <= MAX_KEY:
+        if 1 < len(key) <= MAX_KEY and not (self._busy and self._owned()):
             txn = None
             try:
                 self._acquire()
+                self._busy = True
                 txn = self._begin_write()
                 value = txn.get(key)
                 value = change(value if value is None else unseal(value, self._spec.path))
                 if value is not None:
                     txn.put(key, seal(value))
                 txn.commit()
-            except BaseException as error:
-                self._give_up(error, txn)
-            else:
+                self._busy = False
                 self._release()
                 return
+            except BaseException as error:
+                try:
+                    if txn is not None:
+                        txn.abort()
+                finally:
+                    while self._owned():
+                        self._busy = False
+                        self._release()
+                if not isinstance(error, lmdb.Error):
+                    raise
         self._write(operations.modify, key, change)
+
+    def _claim(self, claimed: bool) -> None:
+        self._server.claim(claimed)
+        if claimed and self._mutex is None:
+            with importing:
+                from rack.shard.lmdb.mutex import Mutex
+
+            self._mutex = Mutex.seen(self._spec.path + "-lock")
+
+    def queue(self) -> None:
+        self._write(lambda shard, txn: None)
+
+    @operation
+    def timed(self, timeout: float, method: Callable[..., Any], *args: Any) -> Any:
+        with importing:
+            from rack.shard.timed import Server, too_late
+
+        try:
+            if not self._lock.acquire(timeout=timeout):
+                raise LockTimeoutError(too_late(timeout))
+            # Reads wait for no other process.
+            if method.__name__ in _READS or self._spec.readonly or (self._mutex is not None and self._mutex.is_free()):
+                self._patience = timeout
+                result = method(*args)
+                self._patience = None
+                if self._owned():  # what is done by hand gives it back for good before it is tried again
+                    self._lock.release()
+                return result
+            self._lock.release()
+        except BaseException:
+            if self._owned():
+                self._patience = None
+            settle(self)
+            raise
+        if self._server is None:
+            self._server = Server()
+        return self._server.run(timeout, self._serve, method, args)
+
+    @exclusive
+    def _serve(self, method: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        """Do an operation in the server's thread, unless the request is withdrawn before it has the writer lock."""
+        self.on_write(self._claim)
+        self._busy = True  # so that nothing is done by hand, which gives the lock back for good
+        try:
+            return method(*args)
+        finally:
+            self._busy = False
+            self.on_write(None)
 
     def delete(self, key: bytes) -> bool:
         return self._write(operations.delete, key)
@@ -109,14 +200,14 @@ class LmdbShard(LmdbReader):
         self._make_room(pairs)
         return self._write(operations.add_many, pairs)
 
+    @exclusive
     def _make_room(self, pairs: list[Pair]) -> None:
         """Grow the map once for all pairs: a transaction that meets its end has to be done again."""
         step = 1 + len(pairs) // 512  # a sample will do: what it misses is only done again
         need = int(1.5 * step * sum(map(len, chain.from_iterable(pairs[::step])))) + 16 * len(pairs)
-        with self._lock:
-            room = self._read(operations.room)
-            if need > room and not self._spec.readonly:
-                self._grow(need - room)
+        room = self._read(operations.room)
+        if need > room and not self._spec.readonly:
+            self._grow(need - room)
 
     def delete_many(self, keys: list[bytes]) -> int:
         return self._write(operations.delete_many, keys)
@@ -160,12 +251,15 @@ class LmdbShard(LmdbReader):
         return journalfiles.remake(spec, path, examine_file)
 
     def sync(self) -> None:
-        with self._lock:
-            self._read(operations.version)  # reopens, adopts what others have grown, or raises, as any operation would
-            if self._journalled is None:
-                self._env.sync(True)
+        self._sync_file()
         if self._journalled is not None:
             self._journalled.sync()
+
+    @exclusive
+    def _sync_file(self) -> None:
+        self._read(operations.version)  # reopens, adopts what others have grown, or raises, as any operation would
+        if self._journalled is None:
+            self._env.sync(True)
 
     def keep(self) -> None:
         if self._journalled is not None:
@@ -214,16 +308,42 @@ class LmdbShard(LmdbReader):
             _verify_after_power_failure(spec.path)
 
     def snapshot(self) -> Snapshot:
+        snapshot = self._taken()
+        if self._unregistered and not is_readonly_medium(self.path):
+            snapshot.become_independent()  # writers do not know of it, and use its pages again
+        return snapshot
+
+    @exclusive
+    def _taken(self) -> SnapshotShard:
         with importing:
-            from rack.shard.lmdb.snapshot import LmdbSnapshot
+            from rack.shard.lmdb.snapshot import LmdbSnapshot, make_ready
 
-        return LmdbSnapshot.take(self)
+        make_ready(self)
+        return LmdbSnapshot(self)
 
-    def hold(self) -> AbstractContextManager[Snapshot]:
+    def hold(self) -> Snapshot:
         with importing:
-            from rack.shard.lmdb.snapshot import LmdbSnapshot
+            from rack.shard.lmdb.snapshot import make_ready
 
-        return LmdbSnapshot.take_held(self)
+        try:
+            self._lock.acquire()
+            if self._busy and is_inside(self):
+                raise reentrant(self.path)
+            make_ready(self)
+            self._held = self._started(self._begin_write)
+            return self.snapshot()
+        except BaseException:
+            self.let_go()
+            raise
+
+    def let_go(self) -> None:
+        if self._owned():
+            try:
+                if self._held is not None:
+                    self._held.commit()  # of nothing; abort() would wait for other threads' copies of the environment
+            finally:
+                self._held = None
+                settle(self)
 
 
 SHARD = LmdbShard

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from traceback import clear_frames
-from typing import IO, Any, Self
+from typing import IO, Any
 
 import lmdb
 
@@ -24,41 +23,24 @@ from rack.shard.lmdb.reader import LmdbReader
 from rack.shard.lmdb.transactions import Result
 from rack.shard.snapshot import SnapshotShard
 from rack.system.disk import sync_path
-from rack.system.place import is_readonly_medium
 
 
 class LmdbSnapshot(SnapshotShard, LmdbReader):
     """Reads as a live shard does, but always in the one transaction."""
 
-    @classmethod
-    def take(cls, live: LmdbReader) -> Self:
-        with live._lock:
-            live.version()  # opens it again, in a forked child
-            live._keep_tables()
-            snapshot = cls(live, live._started(live._env.begin if live._unregistered else live._begin))
-        if snapshot._unregistered and not is_readonly_medium(live.path):
-            snapshot.settle()  # writers do not know of it, and use its pages again
-        return snapshot
-
-    @classmethod
-    @contextmanager
-    def take_held(cls, live: LmdbReader) -> Iterator[Self]:
-        with live._lock:
-            live.version()
-            live._keep_tables()
-            txn = live._started(live._begin_write)
-            try:
-                yield cls.take(live)
-            finally:
-                txn.commit()  # of nothing; abort() would wait for other threads' copies of the environment
-
-    def __init__(self, live: LmdbReader, txn: Any) -> None:
+    def __init__(self, live: LmdbReader) -> None:
+        """Take a snapshot; ``live`` is ready for it, and its lock is held."""
         self._spec = live._spec
-        self._env, self._txn = live._env, txn
+        self._env = live._env
         self._main, self._long = live._main, live._long
         self._unregistered = live._unregistered
         self._begin = self._refuse_begin if live._unregistered else self._current
-        self._start(live._snapshots)
+        try:
+            self._txn = live._started(live._env.begin if live._unregistered else live._begin)
+            self._start(live._snapshots)
+        except BaseException:
+            self._txn = None  # which aborts it
+            raise
 
     suffix = ""
     companions = ()
@@ -83,18 +65,17 @@ class LmdbSnapshot(SnapshotShard, LmdbReader):
     def contains(self, key: bytes) -> bool:
         return self._read(operations.contains, key)
 
-    def _read(self, body: Callable[..., Result], *args: Any) -> Result:
-        with self._lock:
-            self._check_overtaken(0)
-            try:
-                return body(self, self._current(), *args)
-            except Exception as error:
-                _forget_variables(error)
-                if isinstance(error, lmdb.Error):
-                    raise translated(error, self._spec.path) from error
-                raise
-            finally:
-                self._check_overtaken(1)
+    def _read_held(self, body: Callable[..., Result], args: tuple[Any, ...]) -> Result:
+        self._check_overtaken(0)
+        try:
+            return body(self, self._current(), *args)
+        except Exception as error:
+            _forget_variables(error)
+            if isinstance(error, lmdb.Error):
+                raise translated(error, self._spec.path) from error
+            raise
+        finally:
+            self._check_overtaken(1)
 
     def _check_overtaken(self, commits: int) -> None:
         """Lose the snapshot if there were more than so many commits since, and writers do not know of this reader.
@@ -150,9 +131,15 @@ class LmdbSnapshot(SnapshotShard, LmdbReader):
         # In a forked child abort() would free the parent's reader slot. Without a reference to it the transaction is
         # aborted in the process that began it, and left alone in another.
         self._txn = self._main = self._long = None
-        if self._detached:
+        if self._detached and self._env is not None:
             self._env.close()
         self._env = None
+
+
+def make_ready(live: LmdbReader) -> None:
+    """Have a shard ready for a snapshot; its lock is held."""
+    live.version()  # opens it again, in a forked child
+    live._keep_tables()
 
 
 def _copy(shard: LmdbSnapshot, txn: Any, file: IO[bytes]) -> None:

@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 import lmdb
 
 from rack.errors import RackError, StoreFullError
+from rack.shard.holding import change, is_inside, operation, refuse_inside_change, settle
 from rack.shard.lmdb import datafile
 from rack.shard.lmdb.datafile import IDENTITY
-from rack.shard.lmdb.environment import UNREGISTERED_TRIES, LmdbEnvironment, abort
+from rack.shard.lmdb.environment import UNREGISTERED_TRIES, LmdbEnvironment, closed
 from rack.shard.lmdb.opening import identity, translated
 
 Result = TypeVar("Result")
@@ -19,20 +20,34 @@ Result = TypeVar("Result")
 class LmdbTransactions(LmdbEnvironment):
     """Runs ``body(shard, txn, *args)``, where the shard is this one."""
 
+    @operation
     def _read(self, body: Callable[..., Result], *args: Any) -> Result:
+        try:
+            with self._lock:
+                inside = self._busy and is_inside(self)
+                self._busy = True
+                result = self._read_held(body, args)
+                self._busy = inside
+                return result
+        except BaseException:
+            settle(self)
+            raise
+
+    # What runs with the lock held is a function of its own: before a `try:` inside another block there is an
+    # instruction that no handler covers.
+
+    def _read_held(self, body: Callable[..., Result], args: tuple[Any, ...]) -> Result:
         overtaken = 0
-        with self._lock:
+        txn = None
+        try:
             while overtaken < UNREGISTERED_TRIES:
                 number = -1
                 try:
-                    txn = self._env.begin() if self._unregistered else self._begin()
-                    number = txn.id() if self._unregistered else -1
-                    try:
+                    with self._env.begin() if self._unregistered else self._begin() as txn:
+                        number = txn.id() if self._unregistered else -1
                         if self._long is not None:
                             self._long.enter(txn)
                         result = body(self, txn, *args)
-                    finally:
-                        abort(txn)
                     if not self._overtaken(number):
                         return result
                 except lmdb.Error as error:
@@ -43,6 +58,10 @@ class LmdbTransactions(LmdbEnvironment):
                     if not self._overtaken(number):
                         raise
                 overtaken += 1
+        except BaseException:
+            if txn is not None:
+                txn.abort()
+            raise
         raise RackError(
             f"{self._spec.path} changes faster than it can be read without being registered as a reader:"
             f" get the permission to write {self._spec.path}-lock"
@@ -55,24 +74,36 @@ class LmdbTransactions(LmdbEnvironment):
         """
         return number >= 0 and self._env.info()["last_txnid"] > number + 1
 
+    @change
     def _write(self, body: Callable[..., Result], *args: Any) -> Result:
         """Run ``body(self, txn, *args)`` in a write transaction, again after growing the map where that is needed."""
-        with self._lock:
-            recycled = False
+        try:
+            with self._lock:
+                inside = self._busy and is_inside(self)
+                self._busy = True
+                if inside:
+                    refuse_inside_change(self)
+                result = self._write_held(body, args)
+                self._busy = inside
+                return result
+        except BaseException:
+            settle(self)
+            raise
+
+    def _write_held(self, body: Callable[..., Result], args: tuple[Any, ...]) -> Result:
+        txn = None
+        recycled = False
+        try:
             while True:
                 try:
-                    txn = self._begin_write()
-                    try:
+                    txn = self._begin_write()  # known before it is entered: a journalled one does that in Python
+                    with txn:
                         if self._long is not None:
                             self._long.enter(txn)
                         result = body(self, txn, *args)
-                        txn.commit()
-                        if self._long is not None:
-                            self._long.keep()
-                        return result
-                    except BaseException:
-                        abort(txn)
-                        raise
+                    if self._long is not None:
+                        self._long.keep()
+                    return result
                 except lmdb.Error as error:
                     try:
                         self._mend(error, args)
@@ -80,6 +111,10 @@ class LmdbTransactions(LmdbEnvironment):
                         if recycled or not self._recycle():
                             raise
                         recycled = True
+        except BaseException:
+            if txn is not None:
+                txn.abort()
+            raise
 
     def _started(self, begin: Callable[[], Any]) -> Any:
         """Return a transaction that stays open; the caller has the lock."""
@@ -93,27 +128,18 @@ class LmdbTransactions(LmdbEnvironment):
         """Return if the operation should be tried again; raise what the user should see if not."""
         if self._check_write is not None:
             self._check_write(False)
+        if self._begin == self._begin_closed:
+            raise closed() from error  # meanwhile, by a signal handler
         if isinstance(error, lmdb.MapFullError):
             self._grow(_bytes_in(args))
         elif isinstance(error, lmdb.MapResizedError):
             self._adopt_size()
         elif isinstance(error, lmdb.ReadersFullError) and self._env.reader_check():
             pass
+        elif type(error) is lmdb.Error and "closed/deleted" in str(error):
+            pass  # the transaction: a signal handler that came in its middle has made the file larger
         else:
             raise translated(error, self._spec.path) from error
-
-    def _give_up(self, error: BaseException, txn: Any = None) -> None:
-        """Undo an attempt; raise the error again unless it is LMDB's.
-
-        If this thread has the lock it got it in this attempt, or before and then again in this attempt: a thread that
-        has it already does not wait, and only waiting is interrupted.
-        """
-        if txn is not None:
-            abort(txn)
-        if self._lock._is_owned():  # type: ignore[attr-defined]
-            self._release()
-        if not isinstance(error, lmdb.Error):
-            raise error
 
     def _keep_tables(self) -> None:
         """Have handles of tables that hold in any transaction begun from now on; may wait for the writer."""

@@ -10,10 +10,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rack.errors import CorruptShardError, LockTimeoutError, ReentrantWriteError, StorePathError
+from rack.errors import CorruptShardError, LockTimeoutError, StorePathError
 from rack.shard.base import Examined, Pair, ShardSpec
+from rack.shard.holding import refuse_inside_change, settle
 from rack.shard.problem import Problem, identity_problem
-from rack.shard.sqlite3.database import ERRORS, SqliteDatabase, connect, identity, roll_back
+from rack.shard.sqlite3.connection import ERRORS, connect, identity, roll_back
+from rack.shard.sqlite3.database import SqliteDatabase
 from rack.shard.sqlite3.failure import translated
 from rack.shard.sqlite3.header import header_problem
 from rack.system.disk import path_error
@@ -43,17 +45,20 @@ def examine_file(spec: ShardSpec, alone: bool) -> Examined:
 
 def examine_open(shard: SqliteDatabase, timeout: float | None) -> Examined:
     """As :meth:`rack.shard.base.Shard.examine`."""
-    if not shard._lock.acquire(timeout=-1 if timeout is None else timeout):
-        raise LockTimeoutError(f"{shard.path}: another thread's write is still waiting; not examined")
     try:
-        connection = shard._connected()
-        if connection.in_transaction:
-            raise ReentrantWriteError(f"{shard.path}: examined inside a write; a serializer must not use the store")
-        yield from _examine(connection, shard._spec)
-    except ERRORS as error:
-        raise translated(error, shard.path) from error
-    finally:
+        if not shard._lock.acquire(timeout=-1 if timeout is None else timeout):
+            raise LockTimeoutError(f"{shard.path}: another thread's write is still waiting; not examined")
+        refuse_inside_change(shard)
+        shard._held = True
+        yield from _examine(shard._connected(), shard._spec)
+        shard._held = None
         shard._lock.release()
+    except BaseException as error:
+        shard._held = None
+        settle(shard)
+        if isinstance(error, ERRORS):
+            raise translated(error, shard.path) from error
+        raise
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
-from rack.shard.sqlite3.database import ERRORS, connect
+from rack.shard.sqlite3.connection import ERRORS, connect
 from rack.shard.sqlite3.failure import translated
 
 

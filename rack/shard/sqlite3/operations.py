@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rack.shard.base import BLOCK_BYTES, MOST_ENTRIES, Pair
-from rack.shard.sqlite3.database import roll_back
+from rack.shard.sqlite3.connection import roll_back
 
 _TRIGGERS = {
     "inserted": "AFTER INSERT ON entries BEGIN UPDATE rack SET value = value + 1 WHERE name = 'count'; END",
@@ -19,19 +18,6 @@ _CONTAINS = "SELECT 1 FROM entries WHERE key = ?"
 _PUT = "INSERT INTO entries VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 _ADD = "INSERT OR IGNORE INTO entries VALUES (?, ?)"
 _DELETE = "DELETE FROM entries WHERE key = ?"
-
-
-@contextmanager
-def _one_state(connection: sqlite3.Connection) -> Iterator[None]:
-    """Have several reads see one state."""
-    if connection.in_transaction:  # of a snapshot
-        yield
-        return
-    connection.execute("BEGIN")
-    try:
-        yield
-    finally:
-        roll_back(connection)
 
 
 def get(connection: sqlite3.Connection, key: bytes) -> bytes | None:
@@ -87,8 +73,16 @@ def modify(connection: sqlite3.Connection, key: bytes, change: Callable[[bytes |
 
 
 def get_many(connection: sqlite3.Connection, keys: Sequence[bytes]) -> list[bytes | None]:
-    with _one_state(connection):
+    if connection.in_transaction:  # of a snapshot
         return [get(connection, key) for key in keys]
+    try:
+        connection.execute("BEGIN")  # so that all are read in one state
+        found = [get(connection, key) for key in keys]
+        connection.execute("ROLLBACK")
+        return found
+    except BaseException:
+        roll_back(connection)
+        raise
 
 
 def put_many(connection: sqlite3.Connection, pairs: list[Pair]) -> None:
@@ -112,21 +106,26 @@ def change_many(connection: sqlite3.Connection, pairs: list[Pair], keys: list[by
 def scan(
     connection: sqlite3.Connection, start: bytes, stop: bytes | None, reverse: bool, values: bool, limit: int
 ) -> list[Any]:
-    rows = connection.execute(
+    statement = (
         f"SELECT {'key, value' if values else 'key'} FROM entries"
-        f" WHERE key >= ?{'' if stop is None else ' AND key < ?'} ORDER BY key {'DESC' if reverse else 'ASC'} LIMIT ?",
-        (start, limit) if stop is None else (start, stop, limit),
+        f" WHERE key >= ?{'' if stop is None else ' AND key < ?'} ORDER BY key {'DESC' if reverse else 'ASC'} LIMIT ?"
     )
     block: list[Any] = []
     size = 0
-    for row in rows:
-        _check_blobs(row)
-        block.append(row if values else row[0])
-        size += sum(map(len, row))
-        if size >= BLOCK_BYTES:
-            break
-    rows.close()
-    return block
+    rows = connection.cursor()
+    try:
+        rows.execute(statement, (start, limit) if stop is None else (start, stop, limit))
+        for row in rows:
+            _check_blobs(row)
+            block.append(row if values else row[0])
+            size += sum(map(len, row))
+            if size >= BLOCK_BYTES:
+                break
+        rows.close()  # as long as it is open the connection sees this state, and a traceback may keep it
+        return block
+    except BaseException:
+        rows.close()
+        raise
 
 
 def count(connection: sqlite3.Connection) -> int:

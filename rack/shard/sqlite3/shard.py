@@ -8,13 +8,16 @@ the cost of BEGIN and COMMIT, and rows that a user deletes with the sqlite3 shel
 from __future__ import annotations
 
 import contextlib
+import io
 import sqlite3
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from fcntl import LOCK_EX, flock
 
+from rack.errors import ReadOnlyError
 from rack.shard.base import Examined, Pair, Salvaged, ShardSpec, Snapshot
+from rack.shard.holding import is_inside, reentrant, settle
 from rack.shard.sqlite3 import operations
-from rack.shard.sqlite3.database import connect, identity
+from rack.shard.sqlite3.connection import connect, identity, roll_back
 from rack.shard.sqlite3.failure import translated
 from rack.shard.sqlite3.header import change_counter, size_of
 from rack.shard.sqlite3.reader import SqliteReader
@@ -59,6 +62,9 @@ class SqliteShard(SqliteReader):
 
     def add(self, key: bytes, value: bytes) -> bytes | None:
         return self._write(operations.add, key, value, transaction=False)
+
+    def queue(self) -> None:
+        self._write(lambda connection: None)
 
     def delete(self, key: bytes) -> bool:
         return self._write(operations.delete, key, transaction=False)
@@ -142,11 +148,42 @@ class SqliteShard(SqliteReader):
     def holder(self) -> str | None:
         return held_by_others(self._spec.path + "-lock")
 
-    def hold(self) -> AbstractContextManager[Snapshot]:
-        with importing:
-            from rack.shard.sqlite3.snapshot import SqliteSnapshot
+    def hold(self) -> Snapshot:
+        try:
+            self._lock.acquire()
+            if self._busy and is_inside(self):
+                raise reentrant(self.path)
+            self._connected()  # opening queues as well, so that comes first
+            self._held = _queue_file(self._spec.path)
+            flock(self._held, LOCK_EX)
+            self._busy = True
+            if self._check_write is not None:
+                self._check_write(True)
+            if not self._spec.readonly:  # keep out programs that do not queue, such as the sqlite3 shell
+                self._read(lambda connection: connection.execute("BEGIN IMMEDIATE"))
+            return self.snapshot()
+        except BaseException:
+            self.let_go()
+            raise
 
-        return SqliteSnapshot.take_held(self)
+    def let_go(self) -> None:
+        if self._lock._is_owned():  # type: ignore[attr-defined]
+            try:
+                if self._held is not None:
+                    if self._connection is not None:
+                        roll_back(self._connection)
+                    self._held.close()
+            finally:
+                self._held = None
+                settle(self)
+
+
+def _queue_file(path: str) -> io.FileIO:
+    """Open the file that writers queue at. A reader has no descriptor of it."""
+    try:
+        return io.FileIO(path + "-lock")
+    except OSError as error:
+        raise ReadOnlyError(error.errno, "writers cannot be held off", path + "-lock") from error
 
 
 SHARD = SqliteShard

@@ -7,17 +7,13 @@ a fork, so before one the snapshot moves to a copy of the database, which nobody
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
-from fcntl import LOCK_EX, flock
 from typing import Self
 
-from rack.errors import ReadOnlyError
 from rack.shard.base import ShardSpec
+from rack.shard.holding import exclusive
 from rack.shard.snapshot import SnapshotShard
-from rack.shard.sqlite3.database import connect, identity, roll_back
+from rack.shard.sqlite3.connection import connect, identity
 from rack.shard.sqlite3.failure import translated
 from rack.shard.sqlite3.header import files_state
 from rack.shard.sqlite3.reader import SqliteReader
@@ -31,40 +27,28 @@ class SqliteSnapshot(SnapshotShard, SqliteReader):
     suffix = ""
     companions = ()
     ordered = True
+    _pinned = True
+    _connection = None
 
     @classmethod
     def take(cls, live: SqliteReader) -> Self:
         # The live connection stays open meanwhile: nobody meets the work of a first opener or a last closer.
         snapshot = live._read(lambda _: cls(live))
         if live.unprotected and not is_readonly_medium(live.path):
-            snapshot.settle()
+            snapshot.become_independent()
         return snapshot
-
-    @classmethod
-    @contextmanager
-    def take_held(cls, live: SqliteReader) -> Iterator[Self]:
-        with live._lock:
-            connection = live._connected()  # opening queues as well, so that comes first
-            with _queued(live):
-                if live._check_write is not None:
-                    live._check_write(True)
-                if not live._spec.readonly:  # keep out programs that do not queue, such as the sqlite3 shell
-                    live._read(lambda connection: connection.execute("BEGIN IMMEDIATE"))
-                try:
-                    yield cls.take(live)
-                finally:
-                    roll_back(connection)
 
     def __init__(self, live: SqliteReader) -> None:
         self._spec = live._spec
-        self._connection = live._connect()
         self._is_unlocked = live.unprotected  # nothing keeps what it reads from being written to
         try:
+            self._connection = live._connect()
             _begin(self._connection)
+            self._start(live._snapshots)
         except BaseException:
-            self._connection.close()
+            if self._connection is not None:
+                self._connection.close()
             raise
-        self._start(live._snapshots)
 
     def _connected(self) -> sqlite3.Connection:
         """Called when there is no connection."""
@@ -73,14 +57,17 @@ class SqliteSnapshot(SnapshotShard, SqliteReader):
 
     def copy_to(self, spec: ShardSpec) -> None:
         try:
-            with self._lock:  # no fork while SQLite is in use: the child would wait for its mutexes
-                self._write_copy(spec.path)
-                with contextlib.closing(connect(spec.path, "rw")) as copy:
-                    copy.execute("PRAGMA journal_mode = WAL")
-                    copy.execute("UPDATE rack SET value = ? WHERE name = 'identity'", (identity(spec),))
+            self._make_copy(spec)
         except sqlite3.Error as error:
             raise translated(error, spec.path) from error
         sync_path(spec.path)
+
+    @exclusive  # no fork while SQLite is in use: the child would wait for its mutexes
+    def _make_copy(self, spec: ShardSpec) -> None:
+        self._write_copy(spec.path)
+        with contextlib.closing(connect(spec.path, "rw")) as copy:
+            copy.execute("PRAGMA journal_mode = WAL")
+            copy.execute("UPDATE rack SET value = ? WHERE name = 'identity'", (identity(spec),))
 
     def _write_copy(self, path: str) -> None:
         with open(path, "xb"):
@@ -110,17 +97,3 @@ class SqliteSnapshot(SnapshotShard, SqliteReader):
 def _begin(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN")
     connection.execute("SELECT value FROM rack WHERE name = 'count'").fetchone()  # the first read fixes what is seen
-
-
-@contextmanager
-def _queued(live: SqliteReader) -> Iterator[None]:
-    """Keep out writers: be the first in their queue. A reader has no descriptor of it."""
-    try:
-        fd = os.open(live._spec.path + "-lock", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise ReadOnlyError(error.errno, "writers cannot be held off", live._spec.path + "-lock") from error
-    try:
-        flock(fd, LOCK_EX)
-        yield
-    finally:
-        os.close(fd)

@@ -1,0 +1,239 @@
+"""The operations that are cut off: each public one, of both containers. ``OPERATIONS[name]`` says what it does.
+
+A function takes the world and does the operation. What it makes or opens beyond that it gives back itself, as a program
+would: with a ``with`` block, or a ``finally``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+from collections.abc import Callable
+from itertools import islice
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+from rack import PersistentSet
+
+
+class Operation(NamedTuple):
+    run: Callable[[Any], Any]
+    kinds: tuple[str, ...]  # of containers
+    is_bulk: bool  # may be done in part, a key or shard at a time
+    group: str
+
+
+OPERATIONS: dict[str, Operation] = {}
+
+
+def operation(*kinds: str, is_bulk: bool = False, group: str = "one") -> Callable[[Any], Any]:
+    def register(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        OPERATIONS[function.__name__] = Operation(function, kinds, is_bulk, group)
+        return function
+
+    return register
+
+
+def simple(name: str, kinds: str, run: Callable[[Any], Any], *, is_bulk: bool = False, group: str = "one") -> None:
+    OPERATIONS[name] = Operation(lambda w: run(w.handle), tuple(kinds.split()), is_bulk, group)
+
+
+NEW = [f"n{i}" for i in range(5)]
+MIXED = ["k1", *NEW, "k2"]
+PAIRS = [(key, "new") for key in MIXED]
+
+simple("get", "dict", lambda d: d.get("k1"))
+simple("getitem", "dict", lambda d: d["k2"])
+simple("contains", "dict set", lambda d: "k3" in d)
+simple("put", "dict", lambda d: d.__setitem__("k1", "new"))
+simple("put_new", "dict", lambda d: d.__setitem__("new", 1))
+simple("put_long", "dict", lambda d: d.__setitem__("x" * 700, "y" * 9000))
+simple("get_long", "dict", lambda d: d["long" * 200])
+simple("del", "dict", lambda d: d.__delitem__("k1"))
+simple("dict_add", "dict", lambda d: d.add("new", 1))
+simple("setdefault", "dict", lambda d: d.setdefault("new", 1))
+simple("dict_pop", "dict", lambda d: d.pop("k1"))
+simple("popitem", "dict", lambda d: d.popitem())
+simple("incr", "dict", lambda d: d.incr("k1"))
+simple("compare_and_set", "dict", lambda d: d.compare_and_set("k1", 1, "new"))
+simple("transform", "dict", lambda d: d.transform("k1", lambda value: [value]))
+simple("transform_new", "dict", lambda d: d.transform("new", lambda value: [value]))
+simple("set_add", "set", lambda s: s.add("new"))
+simple("discard", "set", lambda s: s.discard("k1"))
+simple("remove", "set", lambda s: s.remove("k1"))
+simple("set_pop", "set", lambda s: s.pop())
+
+simple("get_many", "dict", lambda d: d.get_many(MIXED), group="many")
+simple("contains_many", "dict set", lambda d: list(d.contains_many(MIXED)), group="many")
+simple("delete_many", "dict", lambda d: d.delete_many(MIXED), is_bulk=True, group="many")
+simple("dict_update", "dict", lambda d: d.update(PAIRS, more=1), is_bulk=True, group="many")
+simple("merge", "dict", lambda d: d.merge(PAIRS, lambda key, mine, theirs: "both"), is_bulk=True, group="many")
+simple("add_many", "set", lambda s: s.add_many(MIXED), is_bulk=True, group="many")
+simple("filter_new", "set", lambda s: list(s.filter_new(MIXED)), is_bulk=True, group="many")
+simple("discard_many", "set", lambda s: s.discard_many(MIXED), is_bulk=True, group="many")
+simple("set_update", "set", lambda s: s.update(MIXED), is_bulk=True, group="many")
+simple("clear", "dict set", lambda d: d.clear(), is_bulk=True, group="many")
+
+simple("len", "dict set", lambda d: (len(d), bool(d)), group="reading")
+simple("iterate", "dict set", lambda d: list(d), group="reading")
+simple("iterate_partly", "dict set", lambda d: list(islice(d, 3)), group="reading")
+simple("reversed", "dict set", lambda d: next(reversed(d)), group="reading")
+simple("scan", "dict set", lambda d: list(d.scan("k1", "k5", reverse=True, limit=3)), group="reading")
+simple("keys_scan", "dict", lambda d: list(d.keys().scan(prefix="k1")), group="reading")
+simple("items", "dict", lambda d: list(d.items()), group="reading")
+simple("values", "dict", lambda d: list(d.values()), group="reading")
+simple("equal", "dict set", lambda d: d == d.copy, group="reading")
+simple("shards", "dict set", lambda d: [list(shard) for shard in d.shards()], group="reading")
+simple("check", "dict set", lambda d: d.check(), group="store")
+simple("sync", "dict set", lambda d: d.sync(), group="store")
+simple("pickle", "dict set", lambda d: pickle.loads(pickle.dumps(d)).close(), group="store")
+
+
+@operation("dict", "set", group="store")
+def copy(w: Any) -> None:
+    with w.handle.copy() as made:
+        assert len(made) == len(w.handle)
+
+
+@operation("dict", "set", group="store")
+def snapshot(w: Any) -> None:
+    with w.handle.snapshot() as then:
+        w.content(then)
+
+
+@operation("dict", "set", group="store")
+def snapshot_written_to(w: Any) -> None:
+    with w.handle.snapshot() as then:
+        try:
+            w.put(w.handle, "warm1")
+            assert "warm1" not in then
+        finally:
+            w.delete(w.handle, "warm1")
+
+
+@operation("dict", "set", group="store")
+def backup(w: Any) -> None:
+    path = os.path.join(w.folder, "backup")
+    try:
+        w.handle.backup(path)
+    finally:
+        _remove(path)
+
+
+@operation("dict", "set", group="store")
+def make_named(w: Any) -> None:
+    path = os.path.join(w.folder, "named")
+    try:
+        w.handle.copy(path).close()
+    finally:
+        _remove(path)
+
+
+@operation("set", group="store")
+def union(w: Any) -> None:
+    with w.handle | w.other as made:
+        len(made)
+
+
+@operation("set", group="store")
+def difference(w: Any) -> None:
+    with w.handle - w.other as made:
+        len(made)
+
+
+@operation("set", group="reading")
+def subset(w: Any) -> None:
+    assert not w.handle <= w.other
+    w.handle.isdisjoint(w.other)
+
+
+@operation("set", is_bulk=True, group="many")
+def union_update(w: Any) -> None:
+    w.handle |= w.other
+
+
+@operation("set", is_bulk=True, group="many")
+def difference_update(w: Any) -> None:
+    w.handle -= w.other
+
+
+@operation("set", is_bulk=True, group="many")
+def intersection_update(w: Any) -> None:
+    w.handle &= w.other
+
+
+@operation("dict", group="store")
+def keys_algebra(w: Any) -> None:
+    with w.handle.keys() & w.other.keys() as made:
+        assert isinstance(made, PersistentSet)
+
+
+@operation("dict", is_bulk=True, group="many")
+def update_of_store(w: Any) -> None:
+    w.handle.update(w.other)
+
+
+@operation("dict", "set", group="life")
+def open_again(w: Any) -> None:
+    """Another handle on a store that is open."""
+    with w.cls(w.path) as again:
+        assert "k1" in again
+
+
+@operation("dict", "set", group="life")
+def open_nested(w: Any) -> None:
+    with w.handle as again:
+        assert "k1" in again
+
+
+@operation("dict", "set", group="life")
+def open_alone(w: Any) -> None:
+    """The first and only user of a store of this process."""
+    store = w.make("alone")
+    try:
+        try:
+            store.open()
+            w.put(store, "k")
+            store.close()
+        finally:
+            _close(store)
+            with store:  # the handle can be opened again, whatever happened to it
+                w.put(store, "k")
+                assert "k" in store
+    finally:
+        _close(store)
+        _remove(store.name)
+
+
+@operation("dict", "set", group="fork")
+def fork(w: Any) -> None:
+    pid = os.fork()
+    if not pid:
+        os._exit(0)
+    os.waitpid(pid, 0)
+
+
+@operation("dict", "set", group="fork")
+def fork_and_use(w: Any) -> None:
+    pid = os.fork()
+    if not pid:
+        with contextlib.suppress(BaseException):
+            os._exit(0 if "k1" in w.handle else 3)
+        os._exit(4)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+KEY = itemgetter(0)
+
+
+def _close(store: Any) -> None:
+    while not store.closed:
+        store.close()
+
+
+def _remove(path: str) -> None:
+    folder, name = os.path.split(path)
+    for file in os.listdir(folder):
+        if file.startswith((name + ".", name + "-")):
+            os.unlink(os.path.join(folder, file))

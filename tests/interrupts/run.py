@@ -1,0 +1,301 @@
+"""An exception, or another use of the store, at every instruction of every operation.
+
+``python -m tests.interrupts.run --engine lmdb --configuration plain``: runs each operation again and again, does
+something at its k-th instruction, for every k (``--sample N``: for N of them), and then asks the questions of
+:mod:`.world`. Prints what was found, and the number of cases; exit code 1 if something was. A hang ends the process
+with the stacks of its threads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import contextlib
+import faulthandler
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from rack import NotOpenError, RackError, ReentrantWriteError
+from tests.interrupts import inject
+from tests.interrupts.inject import Injector, Interrupt, TimeLimit
+from tests.interrupts.operations import OPERATIONS, Operation
+from tests.interrupts.world import CONFIGURATIONS, Broken, World
+
+HANG = 25.0  # seconds after which a case is a hang
+ACTIONS = ("interrupt", "limit", "depth", "memory", "write", "read", "close", "exit")
+_MOST = 10  # places to tell of
+
+
+class Cut(Exception):
+    """The action was done, and its exception came out."""
+
+
+class Runner:
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self._arguments = arguments
+        self._random = random.Random(arguments.seed)
+        self._world: World | None = None
+        self._folder = ""
+        self.cases = 0
+        self.found: dict[str, dict[str, list[str]]] = collections.defaultdict(lambda: collections.defaultdict(list))
+        self._action = arguments.action
+
+    def run(self) -> None:
+        arguments = self._arguments
+        for kind in arguments.kind:
+            for name, operation in OPERATIONS.items():
+                if kind not in operation.kinds or (arguments.operations and name not in arguments.operations):
+                    continue
+                if arguments.group and operation.group not in arguments.group:
+                    continue
+                if time.monotonic() > arguments.end:
+                    break
+                try:
+                    self._each(name, kind, operation)
+                except Broken as error:
+                    self._note(name, kind, "as it is", str(error))
+                    self._new_world(kind)
+            self._drop_world()
+
+    # A world, which is made anew when it is broken
+
+    def _new_world(self, kind: str) -> World:
+        self._drop_world()
+        self._folder = tempfile.mkdtemp(prefix="interrupts-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
+        self._world = World(self._folder, self._arguments.engine, kind, self._arguments.configuration)
+        return self._world
+
+    def _drop_world(self) -> None:
+        world, self._world = self._world, None
+        if world is not None:
+            with contextlib.suppress(Exception):
+                world.end()
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _each(self, name: str, kind: str, operation: Operation) -> None:
+        world = self._world if self._world is not None and self._world.kind == kind else self._new_world(kind)
+        faulthandler.dump_traceback_later(HANG, exit=True)
+        operation.run(world)  # the first time more may be done than the next times
+        world.restore()
+        length = inject.count(lambda: operation.run(world))
+        after = world.content()
+        world.restore()
+        world.ask_what_is_left()
+        if self._action == "depth":
+            places = list(range(1, 70))
+        elif self._action == "memory":
+            places = list(range(length // 4 + 50))
+        else:
+            places = list(range(length))
+        if self._arguments.at is not None:
+            places = [self._arguments.at]
+        elif self._arguments.sample and len(places) > self._arguments.sample:
+            places = sorted(self._random.sample(places, self._arguments.sample))
+        for place in places:
+            if time.monotonic() > self._arguments.end:
+                break
+            faulthandler.dump_traceback_later(HANG, exit=True)
+            self._now = f"{name} ({kind}) at {place}"
+            if self._world is None:
+                world = self._new_world(kind)
+            print(f"{self._now}\r", end="", file=self._arguments.log, flush=True)
+            self.cases += 1
+            where, wrong = self._case(world, operation, place, after)
+            if wrong:
+                self._note(name, kind, where, wrong)
+                self._drop_world()
+        faulthandler.cancel_dump_traceback_later()
+
+    def _note(self, name: str, kind: str, where: str, wrong: str) -> None:
+        self.found[f"{name} ({kind})"][wrong].append(where)
+        if self._arguments.verbose:
+            print(f"{name} ({kind}) {where}: {wrong}", flush=True)
+
+    def _case(self, world: World, operation: Operation, place: int, after: dict[str, Any]) -> tuple[str, str]:
+        where, wrong = "", ""
+        try:
+            where = self._do(world, operation, place)
+            world.ask(after, operation.is_bulk)
+            world.restore()
+        except Broken as error:
+            where, wrong = getattr(error, "where", where), str(error)
+        except Cut as cut:
+            # Its exception, and what its frames refer to, is alive meanwhile, as sys.last_value is.
+            where = str(cut)
+            try:
+                world.ask(after, operation.is_bulk)
+                world.restore()
+            except Exception as error:
+                wrong = self._text(error)
+        except Exception as error:
+            wrong = self._text(error)
+        if not wrong:
+            try:
+                world.ask_what_is_left()
+            except Exception as error:
+                wrong = self._text(error)
+        return where, wrong
+
+    @staticmethod
+    def _text(error: BaseException) -> str:
+        if isinstance(error, Broken | AssertionError) and not isinstance(error.__cause__, Exception):
+            return str(error)
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/rack/" in frame.filename]
+        last = f" in {frames[-1].name}:{frames[-1].lineno}" if frames else ""
+        return f"{type(error).__name__}: {str(error)[:300]}{last}"
+
+    def _do(self, world: World, operation: Operation, place: int) -> str:
+        """Do the operation and cut it off; return the place, or raise Cut with it."""
+        return getattr(self, "_do_" + self._action)(world, operation, place)  # type: ignore[no-any-return]
+
+    # What is done to it
+
+    def _do_interrupt(
+        self, world: World, operation: Operation, place: int, kind: type[BaseException] = Interrupt
+    ) -> str:
+        injector = Injector(place, inject.raising(kind))
+        try:
+            injector.run(lambda: operation.run(world))
+        except kind as error:
+            raise Cut(injector.where) from error
+        except Exception as error:
+            raise _broken(injector.where, f"in place of the exception: {self._text(error)}", error) from error
+        if injector.where and operation.group != "fork":  # hooks of a fork cannot raise
+            raise _broken(injector.where, "the exception was swallowed")
+        return injector.where or "at the end"
+
+    def _do_limit(self, world: World, operation: Operation, place: int) -> str:
+        return self._do_interrupt(world, operation, place, TimeLimit)
+
+    def _do_depth(self, world: World, operation: Operation, place: int) -> str:
+        try:
+            random.seed(1)
+            inject.at_depth(place, lambda: operation.run(world))
+        except RecursionError as error:
+            raise Cut(f"{place} calls before the limit") from error
+        except Exception as error:
+            raise _broken(
+                f"{place} calls before the limit", f"in place of RecursionError: {self._text(error)}"
+            ) from error
+        return f"{place} calls before the limit"
+
+    def _do_memory(self, world: World, operation: Operation, place: int) -> str:
+        import _testcapi
+
+        where = f"at allocation {place}"
+        random.seed(1)
+        try:
+            _testcapi.set_nomemory(place, place + 1)
+            try:
+                operation.run(world)
+            finally:
+                _testcapi.remove_mem_hooks()
+        except MemoryError as error:
+            raise Cut(where) from error
+        except Exception as error:
+            if (
+                "emory" not in repr(error)
+                and "emory" not in repr(error.__cause__)
+                and "emory" not in repr(error.__context__)
+            ):
+                raise _broken(where, f"in place of MemoryError: {self._text(error)}") from error
+            raise Cut(where) from error
+        return where
+
+    # As a signal handler or a finalizer would: what the store itself does inside is served, or told why not
+
+    def _do_write(self, world: World, operation: Operation, place: int) -> str:
+        return self._nested(world, operation, place, lambda: world.put(world.handle, "warm1"))
+
+    def _do_read(self, world: World, operation: Operation, place: int) -> str:
+        return self._nested(world, operation, place, lambda: "k11" in world.handle and len(world.handle))
+
+    def _do_close(self, world: World, operation: Operation, place: int) -> str:
+        def close() -> None:
+            world.handle.close()
+
+        try:
+            return self._nested(world, operation, place, close)
+        finally:
+            if world.handle.closed:
+                world.handle.open()
+
+    def _do_exit(self, world: World, operation: Operation, place: int) -> str:
+        return self._do_interrupt(world, operation, place, SystemExit)
+
+    def _nested(self, world: World, operation: Operation, place: int, use: Callable[[], Any]) -> str:
+        refused: list[Exception] = []
+
+        def action() -> None:
+            try:
+                use()
+            except Exception as error:
+                refused.append(error)
+
+        injector = Injector(place, action)
+        try:
+            injector.run(lambda: operation.run(world))
+        except NotOpenError as error:
+            if self._action != "close":
+                raise _broken(injector.where, f"the operation fails: {self._text(error)}") from error
+        except (AssertionError, RackError, KeyError) as error:
+            raise _broken(injector.where, f"the operation fails: {self._text(error)}") from error
+        except Exception as error:
+            raise _broken(injector.where, f"the operation fails: {self._text(error)}") from error
+        for error in refused:
+            if not isinstance(error, ReentrantWriteError) or "handler" not in str(error):
+                raise _broken(injector.where, f"is refused with {self._text(error)}") from error
+        if self._action == "write":
+            if not refused and "warm1" not in world.handle and operation.group not in ("many", "one"):
+                raise _broken(injector.where, "what it wrote is lost")
+            world.delete(world.handle, "warm1")
+        return injector.where or "at the end"
+
+
+def _broken(where: str | None, text: str, error: Exception | None = None) -> Broken:
+    broken = Broken(text)
+    broken.where = where  # type: ignore[attr-defined]
+    return broken
+
+
+def _lines(found: dict[str, dict[str, list[str]]]) -> Iterator[str]:
+    for name, kinds in found.items():
+        for wrong, places in kinds.items():
+            more = f" and {len(places) - _MOST} more" if len(places) > _MOST else ""
+            yield f"{name}: {wrong}\n    " + "\n    ".join(map(str, places[:_MOST])) + more
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--engine", default="lmdb")
+    parser.add_argument("--configuration", default="plain", choices=list(CONFIGURATIONS))
+    parser.add_argument("--action", default="interrupt", choices=ACTIONS)
+    parser.add_argument("--kind", nargs="*", default=["dict", "set"])
+    parser.add_argument("--operations", nargs="*")
+    parser.add_argument("--group", nargs="*")
+    parser.add_argument("--sample", type=int, help="how many instructions of each operation")
+    parser.add_argument("--at", type=int)
+    parser.add_argument("--seconds", type=float, default=1e9)
+    parser.add_argument("--seed", type=int, default=random.randrange(2**32))
+    parser.add_argument("--verbose", action="store_true")
+    arguments = parser.parse_args()
+    arguments.end = time.monotonic() + arguments.seconds
+    arguments.log = open(os.environ.get("INTERRUPTS_LOG", os.devnull), "w")  # noqa: SIM115
+    print(f"--seed {arguments.seed}", flush=True)
+    runner = Runner(arguments)
+    runner.run()
+    for line in _lines(runner.found):
+        print(line)
+    print(f"{runner.cases} cases")
+    return 1 if runner.found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

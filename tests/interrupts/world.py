@@ -1,0 +1,230 @@
+"""A store with all who use it, in which an operation is cut off; and the questions that are asked then."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from rack import PersistentDict, PersistentSet
+from rack.store import registry
+from tests.interrupts.neighbour import Neighbour
+
+LIMIT = 2.5  # seconds that another thread may take
+
+BASE = {**{f"k{i}": i for i in range(12)}, "long" * 200: "v" * 5000}
+CONFIGURATIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "timeout": {"timeout": 5},
+    "everysec": {"durability": "everysec"},
+    "always": {"durability": "always"},
+}
+
+
+class Broken(AssertionError):
+    """What was found after an operation was cut off."""
+
+
+class Thread:
+    """Another thread of this process that uses the store."""
+
+    def __init__(self) -> None:
+        self._tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            try:
+                self._answers.put((True, task()))
+            except BaseException as error:
+                self._answers.put((False, repr(error)))
+
+    def call(self, function: Callable[[], Any]) -> Any:
+        self._tasks.put(function)
+        try:
+            is_right, answer = self._answers.get(timeout=LIMIT)
+        except queue.Empty:
+            raise Broken("another thread waits for ever") from None
+        if not is_right:
+            raise Broken(f"in another thread: {answer}")
+        return answer
+
+    def end(self) -> None:
+        self._tasks.put(None)
+
+
+class World:
+    """``handle`` is operated on; ``second`` is another handle of this process, ``other`` a store beside it."""
+
+    def __init__(self, folder: str, engine: str, kind: str, configuration: str) -> None:
+        self.folder = folder
+        self.kind = kind
+        self.engine = engine
+        self.options = CONFIGURATIONS[configuration]
+        self.cls: Any = PersistentDict if kind == "dict" else PersistentSet
+        self.path = os.path.join(folder, "s")
+        self.handle = self.make("s")
+        self.handle.open()
+        self.second = self.cls(self.path).open()
+        self.other = self.make("o").open()
+        self.fill(self.other, {f"k{i}": 100 + i for i in range(6, 18)})
+        self.fill(self.handle, BASE)
+        self.thread = Thread()
+        self.neighbour = Neighbour(self.path, kind)
+        self.neighbour.ask("content")
+        self._probe = 0
+        self.thread.call(lambda: None)
+        self.warm_up()
+        self.before = self.content()
+        self.descriptors = self.count_descriptors()
+        self.threads = threading.active_count()
+        self.files = self.list_files()
+        self.stores = len(registry._all)
+
+    def make(self, name: str, **options: Any) -> Any:
+        serdes = {"key_serdes": "str"} if self.kind == "dict" else {"serdes": "str"}
+        return self.cls(
+            os.path.join(self.folder, name), engine=self.engine, shards=2, **(self.options | serdes | options)
+        )
+
+    def warm_up(self) -> None:
+        """Have everything there that comes at the first use and stays: threads, connections."""
+        for store in (self.handle, self.second, self.other):
+            for i in range(8):
+                self.put(store, f"warm{i}")
+            for i in range(8):
+                self.delete(store, f"warm{i}")
+
+    def fill(self, store: Any, content: dict[str, Any]) -> None:
+        store.update(content) if self.kind == "dict" else store.update(content.keys())
+
+    def put(self, store: Any, key: str) -> None:
+        store.__setitem__(key, 1) if self.kind == "dict" else store.add(key)
+
+    def delete(self, store: Any, key: str) -> None:
+        store.pop(key, None) if self.kind == "dict" else store.discard(key)
+
+    def content(self, store: Any = None) -> dict[str, Any]:
+        store = self.handle if store is None else store
+        return dict(store.items()) if self.kind == "dict" else dict.fromkeys(store, 0)
+
+    def restore(self) -> None:
+        now = self.content()
+        for key in now.keys() - self.before.keys():
+            self.delete(self.handle, key)
+        missing = {key: value for key, value in self.before.items() if key not in now or now[key] != value}
+        if missing:
+            self.fill(self.handle, missing)
+
+    def count_descriptors(self) -> int:
+        """Return how many there are; SQLite closes those of its database only when it has no lock there any more."""
+        names = [name for name in self.list_descriptors() if ".lmdb" in name or ".sqlite3" in name or ".rack" in name]
+        databases = {name for name in names if name.endswith(".sqlite3")}
+        return len(databases) + sum(name not in databases for name in names)
+
+    @staticmethod
+    def list_descriptors() -> list[str]:
+        names = []
+        for fd in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                names.append(os.readlink(f"/proc/self/fd/{fd}"))
+        return names
+
+    def list_files(self) -> set[str]:
+        passing = ("-wal", "-shm")
+        names = {name for name in os.listdir(self.folder) if not name.endswith(passing)}
+        return {name for name in names if "-journal-" not in name and "-base-" not in name}
+
+    # The questions
+
+    def ask(self, after: dict[str, Any], is_bulk: bool) -> None:
+        """Raise Broken unless all goes on, and the store is as before the operation or as after it."""
+        name = self._next_probe()
+        with _told("this handle, in this thread"):
+            self.put(self.handle, name)
+            now = self.content()
+        if name not in now:
+            raise Broken("a write of this thread is not seen by itself")
+        self.thread.call(lambda: self._use(self.handle, name + "t"))
+        with _told("another handle"):
+            self._use(self.second, name + "s")
+        self.neighbour.ask("put", name + "n")
+        there = self.neighbour.ask("content")
+        for probe in (name, name + "n"):
+            if probe not in there:
+                raise Broken(f"another process does not see {probe}")
+        with _told("this handle, at the end"):
+            if not (name + "n" in self.handle and name in self.handle):
+                raise Broken("this handle does not see what another process wrote")
+            self.delete(self.handle, name)
+            self.delete(self.handle, name + "n")
+            del now[name]
+            now.pop("warm1", None)  # what an operation writes to have something to see
+        if now not in (self.before, after):
+            wrong = [
+                key
+                for key in {*now, *self.before, *after}
+                if not any(key in state and key in now and state[key] == now[key] for state in (self.before, after))
+                and not (key not in now and (key not in self.before or key not in after))
+            ]
+            if wrong or not is_bulk:
+                raise Broken(f"neither done nor not done: {sorted(now.items() ^ self.before.items(), key=str)[:3]}")
+
+    def ask_what_is_left(self) -> None:
+        """Raise Broken unless what the operation had is given back; its exception is forgotten already."""
+        if self.threads != threading.active_count() and not self._settles(
+            lambda: threading.active_count() == self.threads
+        ):
+            raise Broken(f"threads: {[thread.name for thread in threading.enumerate()]}")
+        if len(registry._all) != self.stores or self.count_descriptors() > self.descriptors:
+            gc.collect()
+            self.cls(self.path).open().close()  # gives back what was collected
+        if len(registry._all) != self.stores:
+            raise Broken(f"stores are open: {[held.path for held in registry._all]}")
+        if self.count_descriptors() > self.descriptors:
+            raise Broken(
+                f"descriptors: {self.count_descriptors()}, not {self.descriptors}: {self.list_descriptors()[:40]}"
+            )
+        if self.list_files() != self.files:
+            raise Broken(f"files: {sorted(self.list_files() ^ self.files)}")
+
+    @staticmethod
+    def _settles(condition: Callable[[], bool]) -> bool:
+        gc.collect()
+        for _ in range(100):
+            if condition():
+                return True
+            threading.Event().wait(0.01)
+        return False
+
+    def _use(self, store: Any, name: str) -> None:
+        self.put(store, name)
+        if name not in store:
+            raise Broken(f"{name} is not there")
+        self.delete(store, name)
+
+    def _next_probe(self) -> str:
+        self._probe += 1
+        return f"probe{self._probe % 40}"
+
+    def end(self) -> None:
+        self.thread.end()
+        self.neighbour.end()
+        for store in (self.handle, self.second, self.other):
+            while not store.closed:
+                store.close()
+
+
+@contextlib.contextmanager
+def _told(who: str) -> Any:
+    try:
+        yield
+    except Broken:
+        raise
+    except Exception as error:
+        raise Broken(f"{who}: {error!r}") from error
