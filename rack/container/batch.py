@@ -64,7 +64,8 @@ class Batch:
     def __exit__(self, exc_type: object, exc: object, traceback: object) -> None:
         """Write what is held, unless the block raised.
 
-        O(s + k log(k + n)), for k writes to s shards of n entries. Atomic for each shard, not all together. In a forked child it does nothing: the parent writes what is held.
+        O(s + k log(k + n)), for k writes to s shards of n entries. Atomic for each shard, not all together. In a forked
+        child it does nothing: the parent writes what is held.
         """
         if self._entered_by != _forks:  # nor may its lock be waited for, which some thread had at the fork
             return

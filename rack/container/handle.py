@@ -114,9 +114,9 @@ class Handle(Snapshotting):
     def open(self) -> Self:
         """Open the store; make it if there is none and the flag allows it.
 
-        Every ``open`` and ``with`` needs its ``close``. O(shards), if nothing else in this process has the store open; then it is O(1). After a power failure it can be
-        O(n): shards are verified or made anew. Atomic: of all processes that open a missing store at once one makes it,
-        and none finds half of it.
+        Every ``open`` and ``with`` needs its ``close``. O(shards); O(1) if this process has the store open already.
+        After a power failure it can be O(n), as shards are verified or made anew. Atomic: of all processes that open a
+        missing store at once one makes it, and none finds half of it.
 
         :returns: the container itself.
         :raises StoreNotFoundError: there is no store, and the flag is "r" or "w"; or its directory does not exist.
