@@ -1,8 +1,8 @@
 """Every public class, method and function says what a caller needs to know, in the same form.
 
 That is: a summary; ``:param NAME:`` for each parameter; ``:returns:`` where something is returned; ``:raises ERROR:``;
-how long it takes (``O(...)``); what is atomic; and an example that runs (tests/test_doctests.py runs them). Of operators
-a summary is enough, and how long they take; of properties a summary.
+how long it takes (``O(...)``); what is atomic; and an example that runs (tests/test_doctests.py runs them). Of an
+operator a summary is enough, and how long it takes; of a property a summary.
 """
 
 from __future__ import annotations
