@@ -33,7 +33,24 @@ _MISSING: Any = object()
 class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Generic[K, V]):
     """A persistent mapping: a ``dict`` on disk that any number of processes read and write at once.
 
-    Keys must be hashable, as in ``dict``. Keys that compare equal are one key.
+    Keys must be hashable, as in ``dict``. Keys that compare equal are one key. Use the dict in a ``with`` block, or
+    between ``open()`` and ``close()``. The constructor touches no file. Threads may share one object.
+
+    Differences from ``dict``: the order is that of the keys' bytes, not of insertion. A value read is a copy, so
+    ``d[k].append(x)`` changes nothing (see :meth:`transform`). Operations that make a dict take ``name=``; without it
+    they make an anonymous one, which is deleted when it is closed, collected or at exit.
+
+    *Atomic:* every operation on one key, for all threads and processes (they are linearizable). Operations on many keys
+    are not atomic as a whole; each says what is. :meth:`snapshot` shows the whole dict at one instant.
+
+    *How long it takes:* ``n`` is the number of entries, ``k`` that of the rows that are given, ``s`` that of shards.
+    Each shard is a B-tree, so one key takes O(log n).
+
+    *Errors:* besides those that are named, any operation may raise NotOpenError (the dict is not open),
+    CorruptShardError (a shard is damaged), StoreDeletedError (in a forked child: the files were removed since the
+    fork), SnapshotLostError (of a snapshot that could not be kept) and, with ``timeout``, LockTimeoutError (what was to
+    be done to one key has not happened, and will not). A write may raise ReadOnlyError (flag "r", or a snapshot), StoreFullError (no space) and
+    TooLargeError (more than the engine can hold). All of these derive from :exc:`rack.RackError`.
 
     :param name: where the files are: a path prefix, like ``"data/ages"``. The directory must exist.
     :param hash: digest for keys of over 511 bytes when serialized, on LMDB: a function from bytes to bytes, always as
@@ -67,28 +84,6 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
         time. At least 1 MiB; default 96 MiB. More makes an import faster if the store outgrows the machine's memory.
     :raises TypeError: an argument is of a wrong type.
     :raises ValueError: an argument has a value that does not exist, or is out of range.
-
-    The constructor touches no file. Use the dict in a ``with`` block, or between ``open()`` and ``close()``. Threads
-    may share it. Differences from ``dict``:
-
-    - The order is that of the keys' bytes, not of insertion.
-    - A value read is a copy: ``d[k].append(x)`` changes nothing. See :meth:`transform`.
-    - What makes a dict takes ``name=``. Without it, it makes an anonymous one, which is deleted when it is closed,
-      collected or at exit.
-
-    Every operation on one key is atomic for all threads and processes (linearizable). Operations on many keys are not
-    atomic as a whole; each says what is. In their complexity ``n`` is the number of entries, ``k`` the number of rows
-    that are given or found, and ``s`` the number of shards.
-
-    Besides the errors that are named, operations can raise these:
-
-    - NotOpenError: the dict is not open.
-    - ReadOnlyError: a write with flag "r", or to a snapshot.
-    - LockTimeoutError: with ``timeout=``. The operation has not happened and will not.
-    - StoreFullError: no space. TooLargeError: the engine cannot hold the value.
-    - CorruptShardError: a shard is damaged.
-    - StoreDeletedError: in a forked child, the files were removed or replaced since the fork.
-    - SnapshotLostError: the dict is a snapshot that could not be kept.
 
     >>> with PersistentDict(tmp / "ages", shards=4) as ages:
     ...     ages["ann"] = 31
@@ -180,7 +175,7 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
     def get(self, key: Any, default: Any = None) -> Any:
         """Return the value of a key, or a default.
 
-        Atomic; O(log n). It waits for no writer.
+        Atomic; O(log n). It does not wait for the writer lock.
 
         :param key: hashable.
         :param default: what to return if the key is not there, or could not be.
@@ -415,7 +410,7 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
     def __reversed__(self) -> Iterator[K]:
         """Iterate over the keys from the last to the first.
 
-        O(s log n) to begin, and O(log s) a key. Not atomic, as a loop forward.
+        O(s log n) to begin, and O(log s) a key. Not atomic, like a loop forward.
         """
         return self._keys(BACKWARD)
 
@@ -546,7 +541,7 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
         :param keys: hashable ones; any iterable. Those that the store could not hold are not there.
         :returns: how many keys this call deleted.
         :raises TypeError: a key is unhashable. All keys before it are deleted; a note tells how many they are.
-        :raises Exception: what the iterable raises: the same.
+        :raises Exception: what the iterable raises. The same holds.
 
         >>> with PersistentDict(tmp / "deleted") as ages:
         ...     ages.update({"ann": 31, "bob": 7})
