@@ -49,8 +49,9 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
     *Errors:* besides those that are named, any operation may raise NotOpenError (the dict is not open),
     CorruptShardError (a shard is damaged), StoreDeletedError (in a forked child: the files were removed since the
     fork), SnapshotLostError (of a snapshot that could not be kept) and, with ``timeout``, LockTimeoutError (what was to
-    be done to one key has not happened, and will not). A write may raise ReadOnlyError (flag "r", or a snapshot), StoreFullError (no space) and
-    TooLargeError (more than the engine can hold). All of these derive from :exc:`rack.RackError`.
+    be done to one key has not happened, and will not). A write may raise ReadOnlyError (flag "r", or a snapshot),
+    StoreFullError (no space) and TooLargeError (more than the engine can hold). All of these derive from
+    :exc:`rack.RackError`.
 
     :param name: where the files are: a path prefix, like ``"data/ages"``. The directory must exist.
     :param hash: digest for keys of over 511 bytes when serialized, on LMDB: a function from bytes to bytes, always as
