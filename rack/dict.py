@@ -31,18 +31,60 @@ _MISSING: Any = object()
 
 
 class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Generic[K, V]):
-    """A persistent mapping. Keys must be hashable, as in ``dict``; keys that compare equal are one key.
+    """A persistent mapping: a ``dict`` on disk that any number of processes read and write at once.
 
-    The parameters are those of :class:`rack.PersistentSet`; ``serdes`` turns values into bytes, and keys too where it
-    is "str", "bytes" or "ordered". Other keys are marshalled in canonical form; those that marshal cannot hold are
-    dumped by ``serdes``. ``key_serdes`` overrides that.
+    Keys must be hashable, as in ``dict``. Keys that compare equal are one key. Use the dict in a ``with`` block, or
+    between ``open()`` and ``close()``. The constructor touches no file. Threads may share one object.
 
-    Use it in a ``with`` block, or between ``open()`` and ``close()``. Differences from ``dict``: iteration is in
-    order of the keys' bytes, not of insertion; a value read is a copy, so ``d[k].append(x)`` changes nothing (see
-    :meth:`transform`); operations that make a dict take ``name=``, and without it make an anonymous one, deleted when
-    closed, collected or at exit.
+    Differences from ``dict``: the order is that of the keys' bytes, not of insertion. A value read is a copy, so
+    ``d[k].append(x)`` changes nothing (see :meth:`transform`). Operations that make a dict take ``name=``; without it
+    they make an anonymous one, which is deleted when it is closed, collected or at exit.
 
-    Every operation on one key is atomic across processes. Operations on many are not, as a whole.
+    *Atomic:* every operation on one key, for all threads and processes (they are linearizable). Operations on many keys
+    are not atomic as a whole; each says what is. :meth:`snapshot` shows the whole dict at one instant.
+
+    *How long it takes:* ``n`` is the number of entries, ``k`` that of the rows that are given, ``s`` that of shards.
+    Each shard is a B-tree, so one key takes O(log n).
+
+    *Errors:* besides those that are named, any operation may raise NotOpenError (the dict is not open),
+    CorruptShardError (a shard is damaged), StoreDeletedError (in a forked child: the files were removed since the
+    fork), SnapshotLostError (of a snapshot that could not be kept) and, with ``timeout``, LockTimeoutError (what was to
+    be done to one key has not happened, and will not). A write may raise ReadOnlyError (flag "r", or a snapshot),
+    StoreFullError (no space) and TooLargeError (more than the engine can hold). All of these derive from
+    :exc:`rack.RackError`.
+
+    :param name: where the files are: a path prefix, like ``"data/ages"``. The directory must exist.
+    :param hash: digest for keys of over 511 bytes when serialized, on LMDB: a function from bytes to bytes, always as
+        many and at most 255. Default SHA-256.
+    :param serdes: how values become bytes: a preset ("marshal", "pickle", "json", "str", "bytes", "ordered"), an object
+        with ``dumps`` and ``loads``, or a pair ``(loads, dumps)``. Default "marshal": numbers, strings, bytes, None,
+        and tuples, lists, sets and dicts of them. Loading a pickle can run any code. "str", "bytes" and "ordered" are
+        for the keys, too. With all others the keys are marshalled in a canonical form: those of a class whose ``==`` is
+        its own need ``rack.register_key``.
+    :param shards: number of files that a new store is cut into, 1 to 9999; default 16. Each shard has one writer at a
+        time. An existing store must have as many.
+    :param engine: "lmdb" (default): the faster one, by a factor of five to ten for single operations. Files are memory
+        mapped. "sqlite3": about two thirds of the space. The ``sqlite3`` shell can read the files, and no power failure
+        damages them, whatever the durability. An existing store must have the same.
+    :param key_serdes: as ``serdes``, for keys alone. With "str", "bytes" or "ordered" :meth:`scan` works.
+    :param durability: what a power failure may cost. The death of a process costs nothing that was written, with any
+        of them. Default: "everysec" if the store was last used with that, else "process".
+
+        - "process": a write is there for all processes when it returns. It reaches the disk at :meth:`sync`, and when
+          the last process closes the store. A power failure before that costs the last writes on SQLite. On LMDB the
+          shards that were written to are refused, with CorruptShardError, and have to be repaired.
+        - "everysec": the same, and a thread has all writes on the disk about once a second. A power failure costs about
+          the last second. On LMDB setting a key takes twice the time, and the store up to three times the disk.
+        - "always": each write is on the disk when it returns. It waits for one fsync. A power failure costs nothing.
+    :param flag: "r": read only. "w": read and write. "c" (default): make the store if there is none. "n": always make a
+        new, empty one; it replaces an existing one that nobody has open.
+    :param timeout: seconds to wait for another process's write before LockTimeoutError. None (default): wait as long as
+        it takes. It makes each operation slower, as another thread does the waiting. Without it, a thread that waits
+        for a writer on LMDB notices no signal, such as Ctrl-C, until the writer has let go.
+    :param memory: bytes that a bulk write (``update``, ``delete_many``, ...) may hold, to write many rows at a
+        time. At least 1 MiB; default 96 MiB. More makes an import faster if the store outgrows the machine's memory.
+    :raises TypeError: an argument is of a wrong type.
+    :raises ValueError: an argument has a value that does not exist, or is out of range.
 
     >>> with PersistentDict(tmp / "ages", shards=4) as ages:
     ...     ages["ann"] = 31
@@ -56,6 +98,16 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
     # One key
 
     def __getitem__(self, key: K) -> V:
+        """Return the value of the key. Atomic; O(log n).
+
+        A subclass with ``__missing__`` says what comes of a key that is not there, as with ``dict``.
+
+        :param key: hashable.
+        :returns: a copy of the value.
+        :raises KeyError: the key is not there.
+        :raises TypeError: the key is unhashable.
+        :raises DeserializationError: the serdes cannot read the stored value.
+        """
         try:
             key_bytes = self._dump_key(key)
         except SerializationError:
@@ -76,6 +128,13 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
         return missing(self, key)  # type: ignore[no-any-return]
 
     def __setitem__(self, key: K, value: V) -> None:
+        """Set the value of the key. Atomic; O(log n).
+
+        :param key: hashable.
+        :param value: what the serdes can hold.
+        :raises TypeError: the key is unhashable.
+        :raises SerializationError: the store cannot hold the key, or the serdes the value.
+        """
         key_bytes = self._dump_key(key)
         try:
             data = (self._dump_scalar if value.__class__ in SCALARS else self._dump)(value)
@@ -84,6 +143,12 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
         self._route(key_bytes).put(key_bytes, data)
 
     def __delitem__(self, key: K) -> None:
+        """Remove the key. Atomic: of all that remove it at once, one succeeds. O(log n).
+
+        :param key: hashable.
+        :raises KeyError: the key is not there.
+        :raises TypeError: the key is unhashable.
+        """
         try:
             key_bytes = self._dump_key(key)
         except SerializationError:
@@ -92,6 +157,12 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
             raise KeyError(key)
 
     def __contains__(self, key: object) -> bool:
+        """Return whether the key is there. Atomic; O(log n).
+
+        :param key: hashable.
+        :returns: also False for a key that the store could not hold.
+        :raises TypeError: the key is unhashable.
+        """
         try:
             key_bytes = self._dump_key(key)
         except SerializationError:
@@ -103,7 +174,21 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
     @overload
     def get(self, key: K, default: D) -> V | D: ...
     def get(self, key: Any, default: Any = None) -> Any:
-        """Return the value, or ``default``. O(log n)."""
+        """Return the value of a key, or a default.
+
+        Atomic; O(log n). It does not wait for the writer lock.
+
+        :param key: hashable.
+        :param default: what to return if the key is not there, or could not be.
+        :returns: a copy of the value, or ``default`` itself.
+        :raises TypeError: the key is unhashable.
+        :raises DeserializationError: the serdes cannot read the stored value.
+
+        >>> with PersistentDict(tmp / "got") as ages:
+        ...     ages["ann"] = 31
+        ...     ages.get("ann"), ages.get("bob"), ages.get("bob", 0)
+        (31, None, 0)
+        """
         try:
             key_bytes = self._dump_key(key)
         except SerializationError:
@@ -112,7 +197,20 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
         return default if data is None else self._load_value(data)
 
     def add(self, key: K, value: V) -> bool:
-        """Set ``d[key]`` if the key is not there. Of all processes that do so at once, exactly one gets True."""
+        """Set the value of a key if the key is not there.
+
+        Atomic: of all threads and processes that add a key at once, exactly one gets True. O(log n).
+
+        :param key: hashable.
+        :param value: what the serdes can hold.
+        :returns: whether this call set it.
+        :raises TypeError: the key is unhashable.
+        :raises SerializationError: the store cannot hold the key, or the serdes the value.
+
+        >>> with PersistentDict(tmp / "owners") as owners:
+        ...     owners.add("job 1", "ann"), owners.add("job 1", "bob"), owners["job 1"]
+        (True, False, 'ann')
+        """
         key_bytes = self._dump_key(key)
         return self._route(key_bytes).add(key_bytes, self._dump_value(value)) is None
 
@@ -121,7 +219,21 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
     @overload
     def setdefault(self, key: K, default: V) -> V: ...
     def setdefault(self, key: Any, default: Any = None) -> Any:
-        """Return the value; set it to ``default`` first if the key is not there. Atomic."""
+        """Return the value of a key; set it to a default first if the key is not there.
+
+        Atomic: all threads and processes that do so at once get the same value. O(log n).
+
+        :param key: hashable.
+        :param default: the value to set; only then does the serdes have to hold it.
+        :returns: a copy of the value, or ``default`` itself if this call set it.
+        :raises TypeError: the key is unhashable.
+        :raises SerializationError: the store cannot hold the key, or the serdes the default.
+        :raises DeserializationError: the serdes cannot read the stored value.
+
+        >>> with PersistentDict(tmp / "defaults") as ages:
+        ...     ages.setdefault("ann", 31), ages.setdefault("ann", 7), ages["ann"]
+        (31, 31, 31)
+        """
         key_bytes = self._dump_key(key)
         shard = self._route(key_bytes)
         data = shard.get(key_bytes)  # most often it is there, and a read waits for nobody
@@ -130,7 +242,22 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
         return default if data is None else self._load_value(data)
 
     def pop(self, key: K, default: Any = _MISSING) -> Any:
-        """Remove the key and return its value; without it ``default``, or KeyError. Atomic: one caller gets it."""
+        """Remove a key and return its value.
+
+        Atomic: of all threads and processes that pop a key at once, one gets the value. O(log n).
+
+        :param key: hashable.
+        :param default: what to return if the key is not there. Without it that is KeyError.
+        :returns: the value, or ``default``.
+        :raises KeyError: the key is not there, and no default was given.
+        :raises TypeError: the key is unhashable.
+        :raises DeserializationError: the serdes cannot read the stored value. It is put back, which is not atomic.
+
+        >>> with PersistentDict(tmp / "popped") as ages:
+        ...     ages["ann"] = 31
+        ...     ages.pop("ann"), ages.pop("ann", None)
+        (31, None)
+        """
         try:
             key_bytes = self._dump_key(key)
             data = self._route(key_bytes).pop(key_bytes)
@@ -147,7 +274,20 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
         return default
 
     def popitem(self) -> tuple[K, V]:
-        """Remove and return some pair (``dict``: the last one set); KeyError if empty. Atomic: one caller gets it."""
+        """Remove and return some pair (of a ``dict``: the last one set).
+
+        Atomic: each pair goes to one caller, in all threads and processes. O(s + log n). Processes begin at different
+        shards, so that they seldom wait for each other.
+
+        :returns: the key and the value.
+        :raises KeyError: the dict is empty: at some moment during the call all its shards were.
+        :raises DeserializationError: the serdes cannot read the pair. It is put back, which is not atomic.
+
+        >>> with PersistentDict(tmp / "jobs") as jobs:
+        ...     jobs["job 1"] = "ann"
+        ...     jobs.popitem(), len(jobs)
+        (('job 1', 'ann'), 0)
+        """
         try:
             key, data = self._pop_first()
         except KeyError:
@@ -164,10 +304,23 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
         self._route(key_bytes).add(key_bytes, data)
 
     def incr(self, key: K, delta: Any = 1, default: Any = 0) -> Any:
-        """Add ``delta`` to the value, which is ``default`` if the key is not there; return the new value.
+        """Add to the value of a key, and return the new value.
 
-        A number of NumPy's counts as the number of Python's that it is. Atomic: no increment by any process is lost.
-        :raises TypeError: the value and ``delta`` cannot be added.
+        Atomic: no increment by any thread or process is lost. O(log n). The serdes runs inside the write, so it must
+        not use the store.
+
+        :param key: hashable.
+        :param delta: what to add with ``+``. A number of NumPy's counts as the number of Python's that it is.
+        :param default: the value to begin with if the key is not there.
+        :returns: the new value.
+        :raises TypeError: the value and ``delta`` cannot be added, or the key is unhashable. Nothing is changed.
+        :raises SerializationError: the store cannot hold the key, or the serdes the new value. Nothing is changed.
+        :raises DeserializationError: the serdes cannot read the stored value.
+        :raises ReentrantWriteError: the serdes used the store.
+
+        >>> with PersistentDict(tmp / "hits") as hits:
+        ...     hits.incr("/"), hits.incr("/", 5), hits.incr("/about", default=100)
+        (1, 6, 101)
         """
         result: Any = None
         delta, default = python_number(delta), python_number(default)
@@ -183,7 +336,24 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
         return result
 
     def compare_and_set(self, key: K, old: V, new: V) -> bool:
-        """Set ``d[key] = new`` if the key is there and its value equals ``old``; return whether it did. Atomic."""
+        """Set the value of a key if it equals another one.
+
+        Atomic: no other write comes between comparing and setting. O(log n) for each try; it tries again when another
+        write came between. Values are compared with ``==``, outside of any lock.
+
+        :param key: hashable.
+        :param old: what the value has to equal.
+        :param new: what the serdes can hold.
+        :returns: whether it was set; False if the key is not there.
+        :raises TypeError: the key is unhashable.
+        :raises SerializationError: the store cannot hold the key, or the serdes ``new``.
+        :raises DeserializationError: the serdes cannot read the stored value.
+
+        >>> with PersistentDict(tmp / "states") as states:
+        ...     states["job 1"] = "new"
+        ...     states.compare_and_set("job 1", "new", "taken"), states.compare_and_set("job 1", "new", "taken")
+        (True, False)
+        """
         key_bytes = self._dump_key(key)
         shard = self._route(key_bytes)
         new_data = self._dump_value(new)
@@ -195,10 +365,26 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
                 return True
 
     def transform(self, key: K, function: Callable[[Any], V], default: Any = None) -> V:
-        """Set ``d[key] = function(d[key])``, or ``function(default)`` if the key is not there; return the new value.
+        """Set the value of a key to what a function makes of it, and return the new value.
 
-        Atomic. ``function`` runs outside of any lock or transaction, and again when another write came between, so
-        it should do nothing but compute.
+        Atomic: no other write comes between reading and setting. O(log n) for each try, and the function.
+
+        :param key: hashable.
+        :param function: takes the value and returns the new one. It runs outside of any lock or transaction, and again
+            when another write came between: so it should do nothing but compute. It may change the value that it is
+            given.
+        :param default: what the function is given if the key is not there.
+        :returns: the new value.
+        :raises Exception: what the function raises. Nothing is changed.
+        :raises TypeError: the key is unhashable.
+        :raises SerializationError: the store cannot hold the key, or the serdes the new value. Nothing is changed.
+        :raises DeserializationError: the serdes cannot read the stored value.
+
+        >>> with PersistentDict(tmp / "lists") as lists:
+        ...     lists.transform("ann", lambda found: found + ["pear"], default=[])
+        ...     lists.transform("ann", lambda found: found + ["plum"], default=[])
+        ['pear']
+        ['pear', 'plum']
         """
         key_bytes = self._dump_key(key)
         shard = self._route(key_bytes)
@@ -215,23 +401,78 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
     # Many keys
 
     def __iter__(self) -> Iterator[K]:
-        """Iterate over the keys in order of their bytes, in blocks: the loop may change the dict."""
+        """Iterate over the keys, in order of their bytes, in blocks: the loop may change the dict.
+
+        O(s log n) to begin, and O(log s) a key. Not atomic: each block of each shard is read at a moment of its own. A
+        key that is there throughout is seen exactly once.
+        """
         return self._keys()
 
     def __reversed__(self) -> Iterator[K]:
+        """Iterate over the keys from the last to the first.
+
+        O(s log n) to begin, and O(log s) a key. Not atomic, like a loop forward.
+        """
         return self._keys(BACKWARD)
 
     def keys(self) -> PersistentKeys[K]:  # type: ignore[override]
+        """Return a live view of the keys.
+
+        O(1). Not atomic: the view reads block by block when it is used.
+
+        :returns: a view that also has :meth:`scan`, ``reversed`` and the set operations, which make PersistentSets.
+        :raises NotOpenError: not here; when the view is used while the dict is not open.
+
+        >>> with PersistentDict(tmp / "keys") as ages:
+        ...     ages.update({"ann": 31, "bob": 7})
+        ...     list(ages.keys()), set(ages.keys() & ["bob", "eve"])
+        (['ann', 'bob'], {'bob'})
+        """
         return PersistentKeys(self)
 
     def values(self) -> PersistentValues[V]:
+        """Return a live view of the values.
+
+        O(1). Not atomic: the view reads block by block when it is used. ``in`` compares with all values: O(n).
+
+        :returns: a view that also has :meth:`scan` and ``reversed``; in order of the keys' bytes.
+        :raises NotOpenError: not here; when the view is used while the dict is not open.
+
+        >>> with PersistentDict(tmp / "values") as ages:
+        ...     ages.update({"ann": 31, "bob": 7})
+        ...     list(ages.values()), sum(ages.values())
+        ([31, 7], 38)
+        """
         return PersistentValues(self)
 
     def items(self) -> PersistentItems[K, V]:  # type: ignore[override]
+        """Return a live view of the pairs.
+
+        O(1). Not atomic: the view reads block by block when it is used. Each pair is of one moment.
+
+        :returns: a view that also has :meth:`scan` and ``reversed``, and the set operations if the values are hashable.
+        :raises NotOpenError: not here; when the view is used while the dict is not open.
+
+        >>> with PersistentDict(tmp / "items") as ages:
+        ...     ages.update({"ann": 31, "bob": 7})
+        ...     list(ages.items()), ("bob", 7) in ages.items()
+        ([('ann', 31), ('bob', 7)], True)
+        """
         return PersistentItems(self)
 
     def shards(self) -> tuple[DictShard[K, V], ...]:
-        """Return a view of each shard, that can be pickled: ``pool.map(work, d.shards())`` covers the dict once."""
+        """Return a view of each shard, to share work: all of them together have every entry exactly once.
+
+        O(s). Not atomic: a view is live. It can be pickled, so ``pool.map(work, d.shards())`` covers the dict once.
+
+        :returns: a view for each shard, in the order of their numbers.
+        :raises NotOpenError: the dict is not open.
+
+        >>> with PersistentDict(tmp / "parts", shards=4) as d:
+        ...     d.update(zip(range(100), range(100)))
+        ...     len(d.shards()), sum(map(len, d.shards()))
+        (4, 100)
+        """
         return tuple(DictShard(self, number) for number in range(len(self._store.shards)))
 
     def _walk(self, span: Span) -> Iterator[tuple[K, V]]:
@@ -251,16 +492,18 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
     def batch(self) -> DictBatch[K, V]:
         """Return what collects writes, to be written together when its ``with`` block ends.
 
-        ``batch[key] = value`` and ``del batch[key]`` (of a key that may be there or not) are held in memory, and are
-        errors at once where a value cannot be stored. Leaving the block writes them: atomic for each shard, not all
-        together. Leaving it by an exception writes nothing more; what had come to about 32 MiB, or 100,000 writes,
-        has been written before. No lock is held while the block runs. The dict itself is used as ever, does not show
-        what the batch holds, and what is set in it inside the block is set at once.
+        ``batch[key] = value`` and ``del batch[key]`` (of a key that may be there or not) are held in memory. O(1) to
+        make, and O(s + k log(k + n)) to write. Leaving the block by an exception writes nothing more. The dict itself
+        is used as ever: it does not show what the batch holds, and what is set in it inside the block is set at once.
 
-        A batch is used once. Any thread or task may write to it and leave its block; in a forked child it is
-        NotOpenError.
+        Atomic for each shard, not all together. When about 32 MiB, or 100,000 writes, have come, these are written
+        before the block ends. No lock is held while the block runs.
 
-        :raises NotOpenError: when the block ends: the dict was closed meanwhile. What the batch held is not written.
+        A batch is used once. Any thread or task may write to it and leave its block.
+
+        :returns: the batch, for ``with``.
+        :raises NotOpenError: when the block begins or ends: the dict is not open; what the batch held is not written.
+            When it is written to: outside of its block, or in a forked child.
 
         >>> with PersistentDict(tmp / "batched") as ages:
         ...     with ages.batch() as batch:
@@ -273,19 +516,58 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
         return DictBatch(self)
 
     def get_many(self, keys: Iterable[K]) -> dict[K, V]:
-        """Return a dict of those keys that are there; reads a transaction a shard for each chunk of keys."""
+        """Return a dict of those keys that are there.
+
+        O(k log n), and as much memory as the result. Not atomic as a whole: keys are looked up 1024 at a time, those of
+        a shard in one transaction. Each value is of a moment during the call.
+
+        :param keys: hashable ones; any iterable.
+        :returns: the keys that were given and are there, with their values.
+        :raises TypeError: a key is unhashable.
+        :raises DeserializationError: the serdes cannot read a stored value.
+
+        >>> with PersistentDict(tmp / "several") as ages:
+        ...     ages.update({"ann": 31, "bob": 7})
+        ...     ages.get_many(["bob", "eve"])
+        {'bob': 7}
+        """
         return {key: self._load_value(data) for key, data in self._lookup(keys) if data is not None}
 
     def delete_many(self, keys: Iterable[object]) -> int:
-        """Delete the keys that are there, streaming; return how many this call deleted. Errors as in update."""
+        """Delete the keys that are there, and return how many this call deleted.
+
+        Streams; O(s + k log(k + n)). Atomic for each block: at most 20,000 keys of one shard, a transaction. Not atomic
+        as a whole. Each deletion is counted by one of all calls, in all threads and processes.
+
+        :param keys: hashable ones; any iterable. Those that the store could not hold are not there.
+        :returns: how many keys this call deleted.
+        :raises TypeError: a key is unhashable. All keys before it are deleted; a note tells how many they are.
+        :raises Exception: what the iterable raises. The same holds.
+
+        >>> with PersistentDict(tmp / "deleted") as ages:
+        ...     ages.update({"ann": 31, "bob": 7})
+        ...     ages.delete_many(["bob", "eve"]), dict(ages)
+        (1, {'ann': 31})
+        """
         return self._delete_each(keys)
 
     def update(self, other: Any = (), /, **more: Any) -> None:
-        """Set all pairs of a mapping or of an iterable of pairs, streaming, then the keywords.
+        """Set all pairs of a mapping, or of an iterable of pairs, and then the keywords.
 
-        Where a row cannot be stored, or the iterable raises, all rows before it are set, as in ``dict``; a note of the
-        error (``__notes__``) tells how many they are, and which row was bad. Behind an interrupt (Ctrl-C), or an error
-        of the store, only some of them are.
+        Streams; O(s + k log(k + n)). Atomic for each block: at most 20,000 pairs of one shard, a transaction. Not
+        atomic as a whole: others see some blocks before others. A later pair wins over an earlier one with the same
+        key.
+
+        :param other: a mapping, what has ``keys()``, or an iterable of pairs. It may be larger than memory.
+        :param more: keys that are identifiers, with their values.
+        :raises SerializationError: the store cannot hold a key, or the serdes a value.
+        :raises TypeError: a key is unhashable, or a row is no pair.
+        :raises ValueError: a row is a sequence, but not of two.
+        :raises Exception: what the iterable raises.
+
+        With each of these errors all rows before it are set, as in ``dict``; a note of the error (``__notes__``) tells
+        how many they are, and which row was bad. Behind an interrupt (Ctrl-C), or an error of the store, only some of
+        them are.
 
         >>> with PersistentDict(tmp / "imported") as ages:
         ...     try:
@@ -303,11 +585,22 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
         self._store.put_all(self._pairs(other))
 
     def merge(self, other: Any, resolve: Callable[[K, V, V], V]) -> None:
-        """Set the pairs of a mapping or of an iterable of pairs, streaming. For a key that is there already the value
-        becomes ``resolve(key, mine, theirs)``. Errors as in :meth:`update`; also those of ``resolve``.
+        """Set the pairs of a mapping or an iterable; for a key that is there, a function makes the new value.
 
-        Atomic for each key: no other write between reading and setting it is lost. ``resolve`` runs outside of any lock
-        or transaction, and again when another write came between, so it should do nothing but compute.
+        Streams; O(k log n), and the calls of ``resolve``. Atomic for each key: no other write between reading and
+        setting it is lost. Not atomic as a whole. Of a key that comes twice, the second pair meets what the first one
+        made.
+
+        :param other: as in :meth:`update`.
+        :param resolve: ``resolve(key, mine, theirs)`` returns the value for a key that is there. It runs outside of any
+            lock or transaction, and again when another write came between: so it should do nothing but compute.
+        :raises SerializationError: the store cannot hold a key, or the serdes a value.
+        :raises TypeError: a key is unhashable, or a row is no pair.
+        :raises DeserializationError: the serdes cannot read a stored value.
+        :raises Exception: what ``resolve`` or the iterable raises.
+
+        With these errors all rows before the bad one are merged, and a note tells which one it was, as in
+        :meth:`update`.
 
         >>> with PersistentDict(tmp / "counts") as counts:
         ...     counts.update({"a": 1, "b": 2})
@@ -345,11 +638,30 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
     # New dicts
 
     def copy(self, name: Name = None, *, workers: int = 1, **options: Any) -> PersistentDict[K, V]:
-        """Return a copy, opened; ``options`` of the constructor (``shards=``, ``engine=``, ...) make it differ.
+        """Return a copy, opened.
 
-        With ``name`` it is there as a whole or not at all. ``workers`` processes share the work, a shard at a time.
+        O(n) if it has the same shards and serdes, else O(n log n). The copy is not atomic: each block is read at a
+        moment of its own. Copy a :meth:`snapshot` for one instant. With a name it is made atomically: it is there as a
+        whole or not at all, whatever happens.
 
-        :raises StoreExistsError: there is a store of that name. :raises WorkerError: a worker was killed.
+        :param name: of the copy; None: an anonymous one, which is deleted when it is closed.
+        :param workers: number of processes that share the work, a shard at a time. 1: this one does it.
+        :param options: arguments of the constructor (``shards=``, ``engine=``, ...), which make the copy differ.
+        :returns: the copy, to be closed.
+        :raises StoreExistsError: there is a store of that name.
+        :raises StoreNotFoundError: there is no directory for it.
+        :raises SerializationError: another serdes was given, and it cannot hold something.
+        :raises DeserializationError: another serdes was given, and the own one cannot read something.
+        :raises WorkerError: a worker was killed.
+        :raises TypeError: as of the constructor, or ``workers`` is no whole number.
+        :raises ValueError: as of the constructor, or ``workers`` is less than 1.
+
+        >>> with PersistentDict(tmp / "original") as ages:
+        ...     ages["ann"] = 31
+        ...     with ages.copy(tmp / "copied", shards=4, engine="sqlite3") as copy:
+        ...         copy["ann"] = 32
+        ...         ages["ann"], copy["ann"]
+        (31, 32)
         """
         made: PersistentDict[K, V] = copied(self, name, workers, options)
         return made
@@ -358,9 +670,24 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
 
     @classmethod
     def fromkeys(cls, keys: Iterable[Any], value: Any = None, name: Name = None, **options: Any) -> Self:
-        """Return a new dict, opened, with the keys and one value for all; ``options`` are the constructor's.
+        """Return a new dict, opened, with the keys and one value for all.
 
-        Without a name it is anonymous, in the directory for temporary files.
+        O(s + k log k). Atomic: with a name it is there as a whole or not at all.
+
+        :param keys: hashable ones; any iterable.
+        :param value: what the serdes can hold.
+        :param name: of the new store; None: an anonymous one, in the directory for temporary files.
+        :param options: arguments of the constructor (``shards=``, ``engine=``, ...).
+        :returns: the dict, to be closed.
+        :raises StoreExistsError: there is a store of that name.
+        :raises StoreNotFoundError: there is no directory for it.
+        :raises SerializationError: the store cannot hold a key, or the serdes the value. Nothing is made.
+        :raises TypeError: a key is unhashable, or as of the constructor. Nothing is made.
+        :raises ValueError: as of the constructor.
+
+        >>> with PersistentDict.fromkeys(["ann", "bob"], 0, shards=1) as points:
+        ...     dict(points)
+        {'ann': 0, 'bob': 0}
         """
         with importing:
             from tempfile import gettempdir
@@ -386,11 +713,23 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
         return made
 
     def __or__(self, other: Any) -> PersistentDict[Any, Any]:
+        """Return an anonymous dict with the pairs of both; the other's values win.
+
+        O(n) of both if they have the same shards and serdes, else O(n log n). Not atomic.
+
+        :param other: a mapping.
+        :returns: the dict, opened, to be closed.
+        :raises TypeError: the other is no mapping.
+        """
         if not isinstance(other, Mapping):
             return NotImplemented
         return self._merged(self, other)
 
     def __ror__(self, other: Any) -> PersistentDict[Any, Any]:
+        """Return an anonymous dict with the pairs of both; this dict's values win.
+
+        O(n) of both if they have the same shards and serdes, else O(n log n). Not atomic.
+        """
         if not isinstance(other, Mapping):
             return NotImplemented
         return self._merged(other, self)
@@ -407,11 +746,19 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
         return made
 
     def __ior__(self, other: Any) -> Self:
+        """Set all pairs of a mapping or of an iterable of pairs, as :meth:`update` does.
+
+        O(s + k log(k + n)). Atomic for each block, not as a whole.
+        """
         self.update(other)
         return self
 
     def __eq__(self, other: object) -> bool:
-        """Whether the other is a mapping with equal keys and values. O(n), streaming."""
+        """Return whether the other is a mapping with equal keys and values.
+
+        O(s) if their lengths differ; O(n) beside a dict with the same shards and serdes, else O(n log n). Streams. Not
+        atomic: each block is read at a moment of its own.
+        """
         if not isinstance(other, Mapping):
             return NotImplemented
         if other is self:

@@ -70,14 +70,17 @@ def stretches(mine: Any, other: Any) -> Iterator[Stretch]:
 
 
 def difference(stretch: Stretch) -> Iterable[Pair]:
+    """Return what is only mine."""
     return [*stretch.only_mine, *(pair for pair, _ in stretch.different)]
 
 
 def intersection(stretch: Stretch) -> Iterable[Pair]:
+    """Return what is in both."""
     return stretch.same
 
 
 def symmetric_difference(stretch: Stretch) -> Iterable[Pair]:
+    """Return what is in exactly one of the two."""
     return [*stretch.only_mine, *stretch.only_theirs, *(pair for both in stretch.different for pair in both)]
 
 

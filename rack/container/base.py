@@ -58,7 +58,22 @@ class Container(Handle):
     # Many keys
 
     def contains_many(self, keys: Iterable[object]) -> Iterator[bool]:
-        """For each key, in order, whether it is there. Streams: reads in blocks, a transaction a shard and block."""
+        """Yield, for each key in order, whether it is there.
+
+        Streams; O(log n) a key. Not atomic as a whole: keys are looked up 1024 at a time, those of a shard in one
+        transaction. Each answer is of a moment during the loop.
+
+        :param keys: hashable ones; any iterable. Those that the store could not hold are not there.
+        :yields: whether the key is there.
+        :raises TypeError: a key is unhashable. Its block, at most 1024 keys, has no answers.
+        :raises Exception: what the iterable raises.
+
+        >>> from rack import PersistentDict
+        >>> with PersistentDict(tmp / "several") as ages:
+        ...     ages.update({"ann": 31, "bob": 7})
+        ...     list(ages.contains_many(["bob", "eve", "ann"]))
+        [True, False, True]
+        """
         for _, value in self._lookup(keys):
             yield value is not None
 
@@ -125,13 +140,29 @@ class Container(Handle):
             raise
 
     def clear(self) -> None:
-        """Remove everything: atomic for each shard."""
+        """Remove everything.
+
+        O(n), but far quicker than to delete each entry. Atomic for each shard, not as a whole: others may see some
+        shards empty before others. What is added meanwhile to a shard that is already cleared stays.
+
+        :raises ReadOnlyError: flag "r", or a snapshot.
+        :raises LockTimeoutError: with ``timeout=``. Some shards may be cleared.
+
+        >>> from rack import PersistentDict
+        >>> with PersistentDict(tmp / "cleared") as ages:
+        ...     ages["ann"] = 31
+        ...     ages.clear()
+        ...     len(ages)
+        0
+        """
         self._store.clear()
 
     def __len__(self) -> int:
+        """Return the number of entries. O(shards). Atomic for each shard; the shards are counted one after another."""
         return self._store.count()
 
     def __bool__(self) -> bool:
+        """Return whether there is any entry. O(shards). Not atomic: the shards are looked at one after another."""
         return any(shard.count() for shard in self._store.shards)
 
     def _is_shareable(self) -> bool:
@@ -145,10 +176,23 @@ class Container(Handle):
     def check(self, *, workers: int = 1) -> int:
         """Verify the store: shards, identities, counts, order, that each key is in its shard and can be read.
 
-        ``workers`` processes share the shards.
+        O(n). Atomic for each shard, which is read in one state; other processes go on writing. Other threads of this
+        process wait for a shard while it is read. For a store that does not open there is :func:`rack.verify`.
 
+        :param workers: number of processes that share the work, a shard at a time. 1: this one does it.
         :returns: the number of entries.
-        :raises CorruptShardError, DeserializationError: with what is wrong. :raises WorkerError: a worker was killed.
+        :raises CorruptShardError: a shard is damaged, or has an entry that does not belong there. The message says
+            what.
+        :raises DeserializationError: a key or value cannot be read. The message says which.
+        :raises WorkerError: a worker was killed.
+        :raises TypeError: ``workers`` is no whole number.
+        :raises ValueError: ``workers`` is less than 1.
+
+        >>> from rack import PersistentDict
+        >>> with PersistentDict(tmp / "checked") as ages:
+        ...     ages.update({"ann": 31, "bob": 7})
+        ...     ages.check()
+        2
         """
         with importing:
             from rack.care.entries import check_shard

@@ -36,7 +36,10 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class Batch:
-    """Base of both kinds. Threads may share one: each write is in it, or has been written, as a whole."""
+    """Writes that are held in memory, and written together when the ``with`` block ends: what ``batch()`` gives.
+
+    Threads may share one: each write is in it, or has been written, as a whole.
+    """
 
     def __init__(self, container: Container) -> None:
         self._container = container
@@ -47,7 +50,11 @@ class Batch:
         self._lock = RLock()  # a signal handler may write to it while it is flushed
 
     def __enter__(self) -> Self:
-        """Begin. :raises NotOpenError: the container is closed, or the batch was used before."""
+        """Begin. O(1).
+
+        :returns: the batch itself.
+        :raises NotOpenError: the container is closed, or the batch was used before.
+        """
         if self._entered_by is not None:
             raise NotOpenError("a batch can be used once: make another one with batch()")
         self._container._open_store()
@@ -55,7 +62,11 @@ class Batch:
         return self
 
     def __exit__(self, exc_type: object, exc: object, traceback: object) -> None:
-        """Write what is held, unless the block raised; in a forked child it is for the parent to write."""
+        """Write what is held, unless the block raised.
+
+        O(s + k log(k + n)), for k writes to s shards of n entries. Atomic for each shard, not all together. In a forked
+        child it does nothing: the parent writes what is held.
+        """
         if self._entered_by != _forks:  # nor may its lock be waited for, which some thread had at the fork
             return
         with self._lock:
@@ -104,30 +115,85 @@ class Batch:
 
 
 class DictBatch(Batch, Generic[K, V]):
-    """What :meth:`rack.PersistentDict.batch` gives."""
+    """Writes to a dict, written together: what :meth:`rack.PersistentDict.batch` gives.
+
+    >>> from rack import PersistentDict
+    >>> with PersistentDict(tmp / "ages") as ages:
+    ...     with ages.batch() as batch:
+    ...         batch["ann"] = 31
+    ...         del batch["bob"]
+    ...     dict(ages)
+    {'ann': 31}
+    """
 
     def __setitem__(self, key: K, value: V) -> None:
-        """Set ``d[key] = value`` when the batch is written.
+        """Set ``d[key] = value`` when the batch is written. O(1); atomic for the threads that share the batch.
 
-        :raises SerializationError: at once, as for ``d[key] = value``. :raises NotOpenError: not inside of its block.
+        :param key: hashable.
+        :param value: what the serdes can hold.
+        :raises TypeError: at once: the key is unhashable.
+        :raises SerializationError: at once: the store cannot hold the key, or the serdes the value.
+        :raises NotOpenError: not inside of its block.
         """
         self._hold(self._container._dump_key(key), self._container._dump_value(value))
 
     def __delitem__(self, key: K) -> None:
-        """Delete the key, if it is there when the batch is written: a key that is not is no error."""
+        """Delete the key, if it is there when the batch is written. O(1); atomic for the threads that share the batch.
+
+        :param key: hashable. One that is not there is no error.
+        :raises TypeError: at once: the key is unhashable.
+        :raises NotOpenError: not inside of its block.
+        """
         self._hold_deletion(key)
 
 
 class SetBatch(Batch, Generic[T]):
-    """What :meth:`rack.PersistentSet.batch` gives."""
+    """Writes to a set, written together: what :meth:`rack.PersistentSet.batch` gives.
+
+    >>> from rack import PersistentSet
+    >>> with PersistentSet(tmp / "seen") as seen:
+    ...     with seen.batch() as batch:
+    ...         batch.add("a")
+    ...         batch.discard("b")
+    ...     set(seen)
+    {'a'}
+    """
 
     def add(self, element: T) -> None:
-        """Add the element when the batch is written.
+        """Add an element when the batch is written.
 
-        :raises SerializationError: at once, as of ``s.add``. :raises NotOpenError: not inside of its block.
+        O(1), and O(log n) when it is written. Atomic for the threads that share the batch.
+
+        :param element: hashable.
+        :raises TypeError: at once: the element is unhashable.
+        :raises SerializationError: at once: the store cannot hold the element.
+        :raises NotOpenError: not inside of its block.
+
+        >>> from rack import PersistentSet
+        >>> with PersistentSet(tmp / "added") as seen:
+        ...     with seen.batch() as batch:
+        ...         batch.add("a")
+        ...     "a" in seen
+        True
         """
         self._hold(self._container._dump_key(element), b"")
 
     def discard(self, element: object) -> None:
-        """Remove the element, if it is there when the batch is written."""
+        """Remove an element when the batch is written, if it is there then.
+
+        O(1), and O(log n) when it is written. Atomic for the threads that share the batch.
+
+        :param element: hashable. One that is not there is no error.
+        :raises TypeError: at once: the element is unhashable.
+        :raises NotOpenError: not inside of its block.
+
+        >>> from rack import PersistentSet
+        >>> with PersistentSet(tmp / "discarded") as seen:
+        ...     seen.add_many("ab")
+        ...     with seen.batch() as batch:
+        ...         batch.discard("a")
+        ...     set(seen)
+        2
+        {'b'}
+        """
         self._hold_deletion(element)

@@ -113,12 +113,28 @@ class Handle(Snapshotting):
     # Life
 
     def open(self) -> Self:
-        """Open the store; every ``open`` and ``with`` needs its ``close``. Makes the store if there is none (flag "c").
+        """Open the store; make it if there is none and the flag allows it.
 
-        :raises StoreNotFoundError: there is none, and flag is "r" or "w"; or its directory does not exist.
+        Every ``open`` and ``with`` needs its ``close``. O(shards); O(1) if this process has the store open already.
+        After a power failure it can be O(n), as shards are verified or made anew. Atomic: of all processes that open a
+        missing store at once one makes it, and none finds half of it.
+
+        :returns: the container itself.
+        :raises StoreNotFoundError: there is no store, and the flag is "r" or "w"; or its directory does not exist.
+        :raises StorePathError: the files cannot be there: no permission, a directory in the way, too few descriptors.
         :raises MismatchError: an argument contradicts what the store was made with.
+        :raises ManifestError: the file ``NAME.rack`` is damaged, or of a newer Rack.
         :raises CorruptShardError: a shard is missing, foreign, swapped, truncated or damaged.
-        :raises StoreInUseError: flag is "n", and the store is open somewhere.
+        :raises StoreInUseError: the flag is "n", and the store is open somewhere; or this process has it open with "r".
+        :raises StoreFullError: no space.
+        :raises LockTimeoutError: with ``timeout=``: another process is opening or closing the store all that time.
+        :raises ReadOnlyError: others write to the store, and this process lacks the permission to read beside them.
+        :raises NotOpenError: it is a snapshot that was closed.
+
+        >>> from rack import PersistentDict
+        >>> ages = PersistentDict(tmp / "opened").open()
+        >>> ages["ann"] = 31
+        >>> ages.close()
         """
         depth = self._depth
         try:
@@ -145,9 +161,21 @@ class Handle(Snapshotting):
 
     @guarded
     def close(self) -> None:
-        """Close the store once nothing else in this process uses it. Closing what is closed does nothing.
+        """Close the container; the last one in this process that uses the store closes that.
 
-        :raises StoreDeletedError: the store's files were removed while it was open; what was written is lost.
+        Closing what is closed does nothing. O(shards), and the last process that closes the store waits until all that
+        was written is on the disk. An anonymous store is deleted. Atomic for the threads of this process.
+
+        :raises StoreDeletedError: the store's files were removed while it was open. What was written is lost; it is
+            closed.
+        :raises LockTimeoutError: with ``timeout=``: an operation that gave up still waits. It is open, and can be
+            closed again.
+
+        >>> from rack import PersistentDict
+        >>> ages = PersistentDict(tmp / "closed").open()
+        >>> ages.close()
+        >>> ages.closed
+        True
         """
         if self._depth > 1:
             self._depth -= 1
@@ -183,12 +211,14 @@ class Handle(Snapshotting):
         self._set_closed()
 
     def __enter__(self) -> Self:
+        """Open the store, as :meth:`open` does: O(shards). A container that an operation has made is open already."""
         if self._entered_by_maker:
             self._entered_by_maker = False  # an operation made and opened it; this `with` is to close it
             return self
         return self.open()
 
     def __exit__(self, exc_type: object, exc: BaseException | None, traceback: object) -> None:
+        """Close the container, as :meth:`close` does: O(shards). An error of the block goes before one of closing."""
         try:
             self.close()
         except Exception:
@@ -247,6 +277,7 @@ class Handle(Snapshotting):
         return f"<{type(self).__name__} {self.name!r}, {manifest.engine}, {manifest.shards} shards{what}>"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """Return an anonymous copy, opened. O(n). Not atomic, as ``copy()``."""
         with importing:
             from copy import deepcopy
 
@@ -307,7 +338,19 @@ class Handle(Snapshotting):
                 self._set_closed(error)
 
     def sync(self) -> None:
-        """Return when everything written so far, by any process, is on the disk."""
+        """Return when everything written so far, by any process, is on the disk.
+
+        O(shards) calls of fsync, and the time that the disk takes. Not atomic: the shards are synced one after another.
+        What is written meanwhile may be on the disk or not.
+
+        :raises NotOpenError: the container is not open.
+        :raises StoreFullError: no space. What was written may not be on the disk.
+
+        >>> from rack import PersistentDict
+        >>> with PersistentDict(tmp / "synced") as ages:
+        ...     ages["ann"] = 31
+        ...     ages.sync()
+        """
         self._open_store().sync(self._store)
 
     # Containers made by operations

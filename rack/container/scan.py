@@ -34,10 +34,11 @@ class Scannable(Generic[E]):
         reverse: bool = False,
         limit: int | None = None,
     ) -> Iterator[E]:
-        """Iterate over the entries whose keys are in the range from ``start`` up to but not ``stop``, in order.
+        """Iterate over the entries whose keys are in a range, in order.
 
-        A set yields elements, a dict pairs, a view of a dict what it is a view of. Reads in blocks: O(shards * log n)
-        to begin, and the loop may change the store; a key that is in the range throughout is seen exactly once.
+        A set yields elements, a dict pairs, a view of a dict what it is a view of. O(s log n) to begin, for s shards
+        and n entries, and O(log s) an entry. Not atomic: blocks are read one after another, each atomically, and the
+        loop may change the store. A key that is in the range throughout is seen exactly once.
 
         :param start: the first key of the range; None: no bound. It need not be in the store.
         :param stop: the first key behind the range; None: no bound.
@@ -45,10 +46,13 @@ class Scannable(Generic[E]):
             that begin with its elements. With ``start`` or ``stop``, keys have to be in the range as well.
         :param reverse: the same keys, from the last to the first.
         :param limit: at most so many; with ``reverse`` the last ones.
+        :yields: the entries.
         :raises UnorderedKeysError: the keys' bytes have no order that means anything: a TypeError. The store has to
             be made with ``key_serdes`` (or ``serdes``) "str", "bytes" or "ordered".
         :raises SerializationError: a bound that cannot be a key of the store, or a prefix of one: a TypeError.
+        :raises TypeError: ``limit`` is no whole number, or a bound is unhashable.
         :raises ValueError: ``limit`` is negative.
+        :raises DeserializationError: the serdes cannot read a stored key or value.
 
         >>> from rack import PersistentDict
         >>> with PersistentDict(tmp / "log", serdes="ordered") as log:

@@ -37,13 +37,20 @@ class Snapshotting:
     def snapshot(self) -> Self:
         """Return a read-only view of all shards at one instant, opened: a container that never changes.
 
-        Use it in a ``with`` block, in this process and its threads: it is not pickled, and not open in a forked child.
-        Writing to it is ReadOnlyError. O(shards), whatever the size; it waits for no writer unless one is busy with
-        every shard, and then holds writers off for a moment.
+        O(shards), whatever the size. Atomic: all shards are of one instant. It waits for no writer, unless shards are
+        written to at that moment: then it holds off the writers of these for a moment.
+
+        Use it in a ``with`` block, in this process and its threads. It is not pickled, and not open in a forked child.
 
         As long as it is open, space of deleted and replaced entries is not used again, in any process. On LMDB it is
         copied to temporary files, shard by shard, when this process has to make a shard larger; on SQLite, as a whole,
-        before this process forks. If there is no space for that it is SnapshotLostError from then on.
+        before this process forks. If there is no space for that, reading it is SnapshotLostError from then on.
+
+        :returns: a container of the same class, to be closed. Of a snapshot: the snapshot itself.
+        :raises NotOpenError: the container is not open.
+        :raises LockTimeoutError: with ``timeout=``; or after a minute, if a busy store was opened with flag "r".
+        :raises SnapshotLostError: it was opened without the permission to write, and it was written to, or there is no
+            space.
 
         >>> from rack import PersistentDict
         >>> with PersistentDict(tmp / "ages") as ages:
@@ -52,8 +59,6 @@ class Snapshotting:
         ...         ages["ann"] = 32
         ...         then["ann"], ages["ann"]
         (31, 32)
-
-        :raises LockTimeoutError: with ``timeout=``, or a busy store opened with flag "r".
         """
         if self._is_snapshot:
             made = self.open()
@@ -69,12 +74,26 @@ class Snapshotting:
         return made
 
     def backup(self, path: str | os.PathLike[str]) -> None:
-        """Make a store at ``path`` that has all shards at one instant, while writers go on.
+        """Make a store at another path that has all shards at one instant, while writers go on.
 
-        It is made like this one (serdes, shards, engine) and is there as a whole, on the disk, or not at all. O(n).
+        It is made like this one (serdes, shards, engine). O(n). Atomic: all shards are of one instant, and the backup
+        is there as a whole, on the disk, or not at all.
 
+        :param path: where the files of the backup will be: a path prefix, like ``name``. The directory must exist.
+        :raises NotOpenError: the container is not open.
         :raises StoreExistsError: there is a store at ``path``.
-        :raises StoreNotFoundError, StoreFullError: no directory, no space. There is no backup, nor part of one.
+        :raises StoreNotFoundError: there is no directory for it.
+        :raises StorePathError: the files cannot be there.
+        :raises StoreFullError: no space.
+        :raises LockTimeoutError: as of :meth:`snapshot`.
+
+        >>> from rack import PersistentDict
+        >>> with PersistentDict(tmp / "live") as ages:
+        ...     ages["ann"] = 31
+        ...     ages.backup(tmp / "backup")
+        >>> with PersistentDict(tmp / "backup", flag="r") as ages:
+        ...     dict(ages)
+        {'ann': 31}
         """
         with importing:
             from rack.store.backup import write_backup
