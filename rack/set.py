@@ -443,8 +443,7 @@ class PersistentSet(Container, Scannable[T], MutableSet[T], Generic[T]):
 
         Stores of the same shape are merge joined shard by shard. One that is ten times as large as this set is looked
         up in: O(n log m). So are stores of another shape. All else is sorted first, on disk if it is large: O(m log m).
-        Atomic as
-        :meth:`union` is.
+        Atomic as :meth:`union` is.
 
         :param others: any iterables of hashable objects. Those that the serdes cannot hold are in no set.
         :param name: the path prefix of the new set. None: an anonymous set.
@@ -465,8 +464,8 @@ class PersistentSet(Container, Scannable[T], MutableSet[T], Generic[T]):
     def symmetric_difference(self, other: Iterable[T], name: Name = None, workers: int = 1) -> PersistentSet[T]:
         """Return a new set with the elements that are in exactly one of the two. O(n + m).
 
-        A store of the same shape is merge joined shard by shard. All else is sorted first, on disk if it is large: O(m
-        log m). Atomic as :meth:`union` is.
+        A store of the same shape is merge joined shard by shard. All else is sorted first, on disk if it is large:
+        O(m log m). Atomic as :meth:`union` is.
 
         :param other: any iterable of elements.
         :param name: the path prefix of the new set. None: an anonymous set.
@@ -676,7 +675,7 @@ class PersistentSet(Container, Scannable[T], MutableSet[T], Generic[T]):
         return len(self) > len(other) and self.issuperset(other)
 
     def __eq__(self, other: object) -> bool:
-        """Return whether another set has the same elements. O(n + m); not atomic. It never raises for another type."""
+        """Return whether another set has the same elements. O(n + m); not atomic."""
         if not isinstance(other, Set):
             return NotImplemented
         return other is self or (len(self) == len(other) and self.issubset(other))
