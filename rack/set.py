@@ -405,6 +405,7 @@ class PersistentSet(Container, Scannable[T], MutableSet[T], Generic[T]):
         :raises TypeError: an element is not hashable.
         :raises SerializationError: the serdes of this set cannot hold an element of the others.
         :raises StoreExistsError: there is a store of that name.
+        :raises StoreNotFoundError: the directory of ``name`` does not exist.
         :raises WorkerError: a worker process was killed. Nothing is made.
 
         >>> with PersistentSet(tmp / "union") as seen:
@@ -428,6 +429,7 @@ class PersistentSet(Container, Scannable[T], MutableSet[T], Generic[T]):
         :returns: the new set, open, of the same class and shape.
         :raises TypeError: an element is not hashable.
         :raises StoreExistsError: there is a store of that name.
+        :raises StoreNotFoundError: the directory of ``name`` does not exist.
         :raises WorkerError: a worker process was killed. Nothing is made.
 
         >>> with PersistentSet(tmp / "intersection") as seen:
@@ -451,6 +453,7 @@ class PersistentSet(Container, Scannable[T], MutableSet[T], Generic[T]):
         :returns: the new set, open, of the same class and shape.
         :raises TypeError: an element is not hashable.
         :raises StoreExistsError: there is a store of that name.
+        :raises StoreNotFoundError: the directory of ``name`` does not exist.
         :raises WorkerError: a worker process was killed. Nothing is made.
 
         >>> with PersistentSet(tmp / "difference") as seen:
@@ -474,6 +477,7 @@ class PersistentSet(Container, Scannable[T], MutableSet[T], Generic[T]):
         :raises TypeError: an element is not hashable.
         :raises SerializationError: the serdes of this set cannot hold an element of the other.
         :raises StoreExistsError: there is a store of that name.
+        :raises StoreNotFoundError: the directory of ``name`` does not exist.
         :raises WorkerError: a worker process was killed. Nothing is made.
 
         >>> with PersistentSet(tmp / "symmetric_difference") as seen:

@@ -76,9 +76,9 @@ def repair(
     :param progress: called now and then as ``progress(kept, expected)``: how many entries are kept so far, and about
         how many there are.
     :returns: a :class:`rack.care.outcome.Report`: ``sound``, ``kept``, ``shards``, ``problems`` and more.
-    :raises StoreNotFoundError: there is nothing to repair.
+    :raises StoreNotFoundError: there is nothing to repair; or the directory of ``to`` does not exist.
     :raises StoreExistsError: there is a store of the new name.
-    :raises StoreInUseError: a process has the damaged store open.
+    :raises StoreInUseError: a process has the damaged store open, perhaps this one.
     :raises ManifestError: a newer Rack has made the store; or the manifest is lost, and too little is left to guess it.
     :raises MismatchError: an argument is not what the store was made with.
     :raises StoreFullError: no space for the new store. It is not there.
