@@ -54,13 +54,20 @@ class PersistentSet(Container, Scannable[T], MutableSet[T], Generic[T]):
         object with ``dumps`` and ``loads``, or a pair ``(loads, dumps)``. Default "marshal", in canonical form.
     :param shards: the number of files that a new store is cut into, 1 to 9999. Default 16. Each shard has one writer at
         a time. An existing store must have as many.
-    :param engine: "lmdb" (default): five to ten times as fast for single operations. "sqlite3": files of about two
-        thirds of the size, which open after a power failure with any durability.
+    :param engine: what the shards are. An existing store must have the same.
+
+        - "lmdb" (default): five to ten times as fast for single operations. Files are mapped into memory.
+        - "sqlite3": files of about two thirds of the size, which the ``sqlite3`` shell can read. They open after a
+          power failure with any durability.
     :param key_serdes: as ``serdes``, and wins over it.
     :param durability: what a power failure may cost. The death of a process costs no write that has returned, with any
-        of them. "process" (default for a new store): SQLite loses the last writes; LMDB refuses shards that were
-        written to, and they have to be repaired. "everysec": about the last second is lost. "always": nothing is lost,
-        as each write waits for the disk. None: as "everysec" if the store was used with that, else "process".
+        of them. None (default): as "everysec" if the store was used with that, else "process".
+
+        - "process": the disk has a write after :meth:`sync`, and after the last process has closed the store. Before
+          that, SQLite loses the last writes. LMDB refuses the shards that were written to: they have to be repaired.
+        - "everysec": about the last second is lost. On LMDB a write takes twice the time, and the store up to three
+          times the disk.
+        - "always": nothing is lost. Each write waits for the disk.
     :param flag: "r" reads only, "w" reads and writes, "c" (default) makes the store if there is none, "n" makes a new,
         empty store in place of the old one.
     :param timeout: seconds to wait for a write of another process, until LockTimeoutError. None (default) waits as long
