@@ -11,7 +11,14 @@ V = TypeVar("V")
 
 
 class PersistentDict(_PersistentDict[K, V]):
-    """As :class:`rack.PersistentDict`, with ``engine="lmdb"``."""
+    """As :class:`rack.PersistentDict`, with ``engine="lmdb"`` by default.
+
+    >>> from rack.dict_lmdb import PersistentDict
+    >>> with PersistentDict(tmp / "ages") as ages:
+    ...     ages["ann"] = 31
+    ...     ages.get("ann"), ages
+    (31, <PersistentDict '...', lmdb, 16 shards>)
+    """
 
     _default_engine = "lmdb"
 

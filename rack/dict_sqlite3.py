@@ -11,7 +11,14 @@ V = TypeVar("V")
 
 
 class PersistentDict(_PersistentDict[K, V]):
-    """As :class:`rack.PersistentDict`, with ``engine="sqlite3"``."""
+    """As :class:`rack.PersistentDict`, with ``engine="sqlite3"`` by default.
+
+    >>> from rack.dict_sqlite3 import PersistentDict
+    >>> with PersistentDict(tmp / "ages") as ages:
+    ...     ages["ann"] = 31
+    ...     ages.get("ann"), ages
+    (31, <PersistentDict '...', sqlite3, 16 shards>)
+    """
 
     _default_engine = "sqlite3"
 

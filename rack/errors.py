@@ -11,7 +11,15 @@ from typing import Self
 
 
 class RackError(Exception):
-    """Base of every error that is Rack's own."""
+    """Base of every error that is Rack's own.
+
+    >>> from rack import PersistentSet, RackError
+    >>> try:
+    ...     PersistentSet(tmp / "absent", flag="r").open()
+    ... except RackError as error:
+    ...     type(error).__name__, isinstance(error, FileNotFoundError)
+    ('StoreNotFoundError', True)
+    """
 
     def __str__(self) -> str:
         # A path need not be UTF-8; what it has of other bytes is escaped, so that the message can be printed.
@@ -34,39 +42,58 @@ def told(error: BaseException) -> str:
 
 
 class NotOpenError(RackError, ValueError):
-    """The container, or a batch, was used before it was opened or after it was closed (as a file's ValueError)."""
+    """The container, or a batch, was used before it was opened or after it was closed.
+
+    A ValueError, as for a closed file. Use it inside its ``with`` block.
+    """
 
 
 class ReadOnlyError(RackError, PermissionError):
-    """A write to a container that was opened with ``flag="r"``."""
+    """A write to a container that was opened with ``flag="r"``, to a snapshot, or to files that may only be read.
+
+    Nothing was written.
+    """
 
 
 class StoreNotFoundError(RackError, FileNotFoundError):
-    """There is no store of that name, and the flag does not allow to make one."""
+    """There is no store of that name, and the flag does not allow to make one; or its directory does not exist."""
 
 
 class StoreExistsError(RackError, FileExistsError):
-    """An operation was to make a store where there is one already."""
+    """An operation was to make a store where there is one already. That one is as it was."""
 
 
 class StoreDeletedError(RackError, FileNotFoundError):
-    """The store's files were removed or replaced while it was open: what was written since is not in the new files."""
+    """The store's files were removed or replaced while it was open: what was written since is not in the new files.
+
+    It is noticed at the latest when the store is closed. Open the store again.
+    """
 
 
 class StoreInUseError(RackError, BlockingIOError):
-    """The operation replaces the store's files, and other processes have the store open."""
+    """The operation needs the store for itself, and other processes have it open. The message names them.
+
+    Opening with ``flag="n"``, a change to or from durability "everysec", and :func:`rack.repair` need that. Nothing was
+    changed.
+    """
 
 
 class StorePathError(RackError, OSError):
-    """The store's files cannot be where ``name`` points: no such directory, no permission, a directory in the way."""
+    """The store's files cannot be where ``name`` points: no permission, a directory in the way, too many open files."""
 
 
 class StoreFullError(RackError, OSError):
-    """No space for the operation: disk, quota or file-size limit. It has not happened, and the store stays usable."""
+    """No space for the operation: disk, quota or file-size limit. It has not happened, and the store stays usable.
+
+    Of an operation on many entries, the blocks before are written.
+    """
 
 
 class ManifestError(RackError, ValueError):
-    """The manifest is not one, is damaged, or was written by a newer Rack."""
+    """The manifest (``NAME.rack``) is not one, is damaged, or was written by a newer Rack.
+
+    A damaged one is no obstacle for :func:`rack.repair`.
+    """
 
     #: Whether it is the last: then it is not damaged.
     newer = False
@@ -77,39 +104,57 @@ class MismatchError(RackError, ValueError):
 
 
 class CorruptShardError(RackError, OSError):
-    """A shard's file is missing, truncated, foreign, swapped or damaged. The message names the file."""
+    """A shard's file is missing, truncated, foreign, swapped or damaged. The message names the file.
+
+    :func:`rack.verify` tells all that is wrong, and :func:`rack.repair` saves what can be read.
+    """
 
 
 class SerializationError(RackError, TypeError):
-    """The key or value cannot be turned into bytes by the store's serializer."""
+    """The key or value cannot be turned into bytes by the store's serializer. It was not written."""
 
 
 class DeserializationError(RackError, ValueError):
-    """Stored bytes cannot be turned back into an object by the store's serializer."""
+    """Stored bytes cannot be turned back into an object by the store's serializer.
+
+    A class is missing, or the serializer is not the one that wrote them; or they are damaged. They stay as they are.
+    """
 
 
 class UnorderedKeysError(RackError, TypeError):
-    """The operation needs keys in order, and the order of this store's bytes is not that of its keys."""
+    """The operation needs keys in order, and the order of this store's bytes is not that of its keys.
+
+    ``scan`` needs a store that was made with the key serdes "str", "bytes" or "ordered".
+    """
 
 
 class TooLargeError(RackError, OverflowError):
-    """A key or value is larger than the engine can hold."""
+    """A key or value is larger than the engine can hold. It was not written."""
 
 
 class LockTimeoutError(RackError, TimeoutError):
-    """``timeout=`` seconds went by without the shard's writer lock. The operation has not happened and will not."""
+    """``timeout=`` seconds went by without the lock that the operation needs. It has not happened and will not.
+
+    Of an operation on many entries, the blocks before are written.
+    """
 
     #: Who has the lock, and which one it is, where that is known: "process 4711, which has the lock of data/seen.rack".
     waited_for: str | None = None
 
 
 class WorkerError(RackError, RuntimeError):
-    """A worker process of an operation with ``workers=`` ended without an answer. The operation was not finished."""
+    """A worker process of an operation with ``workers=`` ended without an answer. The operation was not finished.
+
+    What makes a new store has made none. What changes a store has changed a part of it.
+    """
 
 
 class SnapshotLostError(RackError, RuntimeError):
-    """The snapshot could not be kept any longer, or is of this process's parent: what it showed is not to be had."""
+    """The snapshot could not be kept any longer, or belongs to the process that this one was forked from.
+
+    What it showed cannot be had any more: take another snapshot.
+    """
 
 
 class ReentrantWriteError(RackError, RuntimeError):
-    """A serializer used the store from inside one of the store's own writes."""
+    """A serializer used the store from inside one of the store's own writes. That must not be."""

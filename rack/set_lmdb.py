@@ -10,7 +10,13 @@ T = TypeVar("T")
 
 
 class PersistentSet(_PersistentSet[T]):
-    """As :class:`rack.PersistentSet`, with ``engine="lmdb"``."""
+    """As :class:`rack.PersistentSet`, with ``engine="lmdb"`` by default.
+
+    >>> from rack.set_lmdb import PersistentSet
+    >>> with PersistentSet(tmp / "seen") as seen:
+    ...     seen.add("a"), seen
+    (True, <PersistentSet '...', lmdb, 16 shards>)
+    """
 
     _default_engine = "lmdb"
 

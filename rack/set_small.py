@@ -10,7 +10,19 @@ T = TypeVar("T")
 
 
 class PersistentSet(_PersistentSet[T]):
-    """As :class:`rack.PersistentSet`, on LMDB, without its table of long elements."""
+    """As :class:`rack.PersistentSet`, on LMDB, for elements of 1 to 511 bytes when serialized.
+
+    It has no table of long elements. To add one raises an error that is a :exc:`rack.TooLargeError` and an
+    ``lmdb.BadValsizeError``. The engine cannot be another one.
+
+    >>> from rack.set_small import PersistentSet
+    >>> with PersistentSet(tmp / "seen", serdes="str") as seen:
+    ...     try:
+    ...         seen.add("a"), seen.add("b" * 512)
+    ...     except OverflowError:
+    ...         list(seen)
+    ['a']
+    """
 
     _default_engine = "lmdb"
     _default_layout = "small"

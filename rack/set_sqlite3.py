@@ -10,7 +10,13 @@ T = TypeVar("T")
 
 
 class PersistentSet(_PersistentSet[T]):
-    """As :class:`rack.PersistentSet`, with ``engine="sqlite3"``."""
+    """As :class:`rack.PersistentSet`, with ``engine="sqlite3"`` by default.
+
+    >>> from rack.set_sqlite3 import PersistentSet
+    >>> with PersistentSet(tmp / "seen") as seen:
+    ...     seen.add("a"), seen
+    (True, <PersistentSet '...', sqlite3, 16 shards>)
+    """
 
     _default_engine = "sqlite3"
 

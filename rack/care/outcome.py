@@ -9,9 +9,11 @@ _LISTED = 20  # problems of a shard that are listed; the others are counted
 
 @dataclass
 class ShardReport:
-    """What became of a shard."""
+    """What became of one shard: one of the ``shards`` of what :func:`rack.repair` returns."""
 
+    #: Which shard it is, from 0.
     number: int
+    #: Its file.
     path: str
     #: How many entries it says it has; None if that is lost too.
     counted: int | None = None
@@ -22,6 +24,7 @@ class ShardReport:
     strays: int = 0
     #: How many were read and refused: they are not what the store can have stored there.
     refused: int = 0
+    #: What is wrong with it, in words; the first 20 problems.
     problems: list[str] = field(default_factory=list)
     #: How many problems there are, also those that are not listed.
     found: int = 0
@@ -32,21 +35,34 @@ class ShardReport:
         return None if self.counted is None else max(0, self.counted - self.kept)
 
     def add(self, message: str) -> None:
+        """Add a problem. The first ones are listed; all are counted."""
         self.found += 1
         if self.found <= _LISTED:
             self.problems.append(message)
 
     def add_all(self, other: ShardReport) -> None:
+        """Add the problems of another report."""
         self.problems += other.problems[: _LISTED - len(self.problems)]
         self.found += other.found
 
 
 @dataclass
 class Report:
-    """What :func:`rack.repair` has done."""
+    """What :func:`rack.repair` has done.
 
+    >>> import rack
+    >>> with rack.PersistentSet(tmp / "reported", shards=2) as seen:
+    ...     seen.update(range(10))
+    >>> report = rack.repair(tmp / "reported", tmp / "repaired")
+    >>> report.sound, report.kept, [shard.lost for shard in report.shards]
+    (True, 10, [0, 0])
+    """
+
+    #: The damaged store, as it was given.
     name: str
+    #: The new store.
     to: str
+    #: What became of each shard, in the order of their numbers.
     shards: list[ShardReport] = field(default_factory=list)
     #: What is wrong with the store as a whole, in words; what was guessed.
     problems: list[str] = field(default_factory=list)
@@ -55,6 +71,7 @@ class Report:
 
     @property
     def kept(self) -> int:
+        """How many entries are in the new store."""
         return sum(shard.kept for shard in self.shards)
 
     @property
@@ -63,7 +80,10 @@ class Report:
         return not self.problems and not any(shard.found or shard.lost or shard.refused for shard in self.shards)
 
     def as_dict(self) -> dict[str, object]:
-        """Return the report as ``rack repair --json`` prints it."""
+        """Return the report as ``rack repair --json`` prints it. O(s + k) for s shards and k problems.
+
+        :returns: a dict that JSON can hold.
+        """
         shards = [
             {
                 "shard": shard.number,

@@ -52,22 +52,44 @@ def repair(
     stray: bool = False,
     progress: Progress | None = None,
 ) -> Report:
-    """Make a new store of what is readable of a damaged one, which is not changed; return what was kept and lost.
+    """Make a new store of what can be read of a damaged one, and report what was kept and what was lost.
 
-    An entry is kept if its page is sound and in use, it is in the shard it belongs to, its key is canonical, its value
-    matches its checksum (LMDB, over 1,500 bytes) and both can be read. Entries of pages that may be old, or that are
-    damaged themselves, may have been changed or deleted since, or be wrong: they are counted, and kept only with
-    ``stray``, where nothing better was found for their keys. A damaged shard that has a base and a journal (LMDB,
-    durability "everysec") is made anew of these if they are sound, which loses nothing.
+    The damaged store is not changed. O(n log n): every page of its files is read. Atomic: the new store is there as a
+    whole when this returns, on the disk, or not at all. Who opens the damaged store meanwhile waits.
 
-    The new store is there as a whole when this returns, or not at all. If the manifest is lost, ``kind`` and the names
-    of presets as ``serdes`` and ``key_serdes`` say what the store is; what is not given is guessed from the shards.
+    An entry is kept if all of this is so: its page is sound and in use, it is in the shard that it belongs to, its key
+    is canonical, its value matches its checksum (LMDB, over 1,500 bytes), and both can be read. Entries of pages that
+    may be old, or that are damaged themselves, may be wrong, or may have been changed or deleted since. They are
+    counted, and kept only with ``stray``, where nothing better was found for their keys.
 
-    :param to: the new store's name; by default that of the old one and ``-repaired``.
-    :returns: a ``rack.care.outcome.Report``: ``sound``, ``kept``, ``shards``, ``problems`` and more.
-    :raises StoreNotFoundError: there is nothing to repair.
+    A damaged shard with a base and a journal (LMDB, durability "everysec") is made anew of these if they are sound.
+    Nothing is lost then.
+
+    :param name: the damaged store, as for :class:`rack.PersistentSet`.
+    :param to: the new store. None: the name of the old one with ``-repaired``.
+    :param hash: the function that the store was made with, if it is not the default.
+    :param serdes: what the store was made with, if it is not a preset. If the manifest is lost, also the name of a
+        preset; it is guessed from the shards if it is not given.
+    :param key_serdes: as ``serdes``, for keys.
+    :param kind: "set" or "dict": what the store is, if the manifest is lost. It is guessed if it is not given.
+    :param stray: whether to keep entries that may be old or wrong.
+    :param progress: called now and then as ``progress(kept, expected)``: how many entries are kept so far, and about
+        how many there are.
+    :returns: a :class:`rack.care.outcome.Report`: ``sound``, ``kept``, ``shards``, ``problems`` and more.
+    :raises StoreNotFoundError: there is nothing to repair; or the directory of ``to`` does not exist.
     :raises StoreExistsError: there is a store of the new name.
-    :raises StoreInUseError: another process has the damaged store open.
+    :raises StoreInUseError: a process has the damaged store open, perhaps this one.
+    :raises ManifestError: a newer Rack has made the store; or the manifest is lost, and too little is left to guess it.
+    :raises MismatchError: an argument is not what the store was made with.
+    :raises StoreFullError: no space for the new store. It is not there.
+
+    >>> import rack
+    >>> with rack.PersistentSet(tmp / "seen", shards=2) as seen:
+    ...     seen.update(range(100))
+    >>> (tmp / "seen.rack").unlink()
+    >>> report = rack.repair(tmp / "seen", tmp / "seen-saved")
+    >>> report.sound, report.kept, len(report.shards)
+    (False, 100, 2)
     """
     path = absolute_path(name)
     to = os.fspath(stem(os.fspath(name)) + "-repaired" if to is None else to)

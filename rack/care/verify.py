@@ -31,22 +31,37 @@ Progress = Callable[[float, int], object]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is wrong. ``shard`` is None for the store as a whole; ``kind`` is one of ``problem.KINDS``."""
+    """Something that is wrong with a store: one of the ``findings`` of what :func:`rack.verify` returns."""
 
+    #: The number of the shard; None: the store as a whole.
     shard: int | None
+    #: What kind of damage it is: "manifest", "missing", "foreign", "swapped", "structure", "count", "order", "record",
+    #: "checksum", "shard", "key", "value", "copied" or "power".
     kind: str
+    #: What is wrong, in words.
     message: str
 
 
 @dataclass
 class Report:
-    """What :func:`verify` has found."""
+    """What :func:`rack.verify` has found.
 
+    >>> import rack
+    >>> with rack.PersistentSet(tmp / "reported") as seen:
+    ...     seen.update(["a", "b"])
+    >>> report = rack.verify(tmp / "reported")
+    >>> report.sound, report.found, report.as_dict()["entries"]
+    (True, 0, 2)
+    """
+
+    #: The store, as it was given.
     name: str
     manifest: Manifest | None = None
+    #: What is wrong. Of many findings of a kind in a shard, the first 20.
     findings: list[Finding] = field(default_factory=list)
     #: How many findings there are, also those that are not listed because there are many of a kind.
     found: int = 0
+    #: How many entries were seen.
     entries: int = 0
     #: The shards that other processes had open: they were examined in one state, as it was at some moment.
     in_use: list[int] = field(default_factory=list)
@@ -63,14 +78,21 @@ class Report:
         return not self.found and not self.unexamined
 
     def file(self, finding: Finding) -> str:
-        """Return the file that a finding is about."""
+        """Return the file that a finding is about. O(1); it reads nothing.
+
+        :param finding: one of ``findings``.
+        :returns: the path of the shard, or of the manifest if the finding is about the store as a whole.
+        """
         path = absolute_path(self.name)
         if finding.shard is None or self.manifest is None:
             return manifest_path(path)
         return shard_path(path, finding.shard, shard_class(self.manifest.engine).suffix)
 
     def as_dict(self) -> dict[str, object]:
-        """Return the report as ``rack verify --json`` prints it."""
+        """Return the report as ``rack verify --json`` prints it. O(k) for k findings.
+
+        :returns: a dict that JSON can hold.
+        """
         findings = [
             {"shard": finding.shard, "file": self.file(finding), "kind": finding.kind, "message": finding.message}
             for finding in self.findings
@@ -87,6 +109,7 @@ class Report:
         }
 
     def add(self, findings: Iterable[Finding]) -> None:
+        """Add findings of one shard, or of the store. Of each kind the first ones are listed; all are counted."""
         counts = Counter((finding.shard, finding.kind) for finding in self.findings)
         for finding in findings:
             self.found += 1
@@ -113,21 +136,31 @@ def verify(
     workers: int = 1,
     progress: Progress | None = None,
 ) -> Report:
-    """Go over all of a store and report everything that is wrong with it. No file of the store is made or changed.
+    """Go over all of a store, and report everything that is wrong with it.
 
-    Reads every byte in use once, in memory that does not grow with the store but for a byte a page (LMDB). While a
-    shard is examined that no process has open, who opens the store waits; with ``workers``, processes that share the
-    shards, until all shards are done. One that is open elsewhere is examined as it is at one moment, while others go on
-    writing.
+    It makes or changes no file of the store, which may be damaged in any way. O(n): it reads every byte in use once.
+    Its memory does not grow with the store, but for a byte a page on LMDB.
 
-    What functions of one's own have made is checked if they are given; else the report says what was not checked.
+    Not atomic as a whole: each shard is examined as it is at one moment, and the shards one after another. Other
+    processes may go on writing to a store that they have open. Who opens a store that is open nowhere waits while a
+    shard is examined; with ``workers``, until all shards are done.
+
+    What functions of one's own have made is checked if they are given. Else the report says what was not checked.
     Pickled values are read without importing or running anything, unless ``serdes`` is given.
 
-    :returns: a ``rack.care.verify.Report``: ``sound``, ``entries``, ``findings`` and more.
+    :param name: the store, as for :class:`rack.PersistentSet`.
+    :param hash: the function that the store was made with, if it is not the default.
+    :param serdes: what the store was made with, if it is not a preset.
+    :param key_serdes: what the store was made with, if it is not a preset.
+    :param workers: how many processes share the shards, at least 1.
+    :param progress: called now and then as ``progress(done, shards)``: how many shards are done, parts of them
+        included, and how many there are.
+    :returns: a :class:`rack.care.verify.Report`: ``sound``, ``entries``, ``findings`` and more. Damage is no error.
     :raises StoreNotFoundError: there is no such store.
+    :raises ManifestError: a newer Rack has made the store.
     :raises MismatchError: an argument is not what the store was made with.
     :raises RackError: the store cannot be examined.
-    :raises WorkerError: a worker was killed.
+    :raises WorkerError: a worker process was killed.
 
     >>> import rack
     >>> with rack.PersistentDict(tmp / "ages") as ages:

@@ -205,22 +205,23 @@ _registered_names: dict[tuple[str, str], _Registered] = {}
 
 
 def register_key(type: type, to_plain: Callable[[Any], Any], from_plain: Callable[[Any], Any]) -> None:
-    """Have objects of a type be keys, and elements of sets: say what their canonical form is.
+    """Have objects of a type be keys of dicts and elements of sets: say what their canonical form is.
 
-    Types that Rack has no form for take it: those with an ``__eq__`` of their own. Enums, named tuples, dataclasses and
-    classes of attrs need none.
+    Types with an ``__eq__`` of their own need it. Enums, named tuples, dataclasses and classes of attrs need none. An
+    object that equals its own form (a subclass of str that equals str, say) is that key, and comes back as it.
 
-    It has to be called in every process that reads or writes such keys, best in the module that defines the type. Of
-    subclasses each needs its own. Calling it again replaces what was said. What is in stores stays as it is: do not
+    Call it in every process that reads or writes such keys, best in the module that defines the type. Each subclass
+    needs a call of its own. Another call for a type replaces the first one. What is in stores stays as it is, so do not
     change a form that is in use.
 
-    :param type: the type, which can be found by its name in its module, as for pickle.
-    :param to_plain: turns an object of it into another key: a str, an int, a tuple of such ... Objects that are equal
-        must give forms that are equal, and others must not.
-    :param from_plain: turns that back into an equal object.
-    :raises TypeError: not a type, one that has a form (str, int, date ...), or a function that is none.
+    O(1). Not atomic: call it before other threads use such keys.
 
-    An object that equals its own form (a str subclass that equals str, say) is that key, and comes back as it.
+    :param type: the type. It must be found by its name in its module, as for pickle.
+    :param to_plain: turns an object of it into another key: a str, an int, a tuple of such, ... Objects that are equal
+        must give forms that are equal, and others must not.
+    :param from_plain: turns that form back into an equal object.
+    :raises TypeError: ``type`` is no type, has a form already (str, int, date, ...) or cannot be found by its name; or
+        a function is none.
 
     >>> import re
     >>> from rack import PersistentSet, register_key

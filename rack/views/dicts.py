@@ -18,13 +18,13 @@ _MISSING: Any = object()
 
 
 class _View(MappingView, Scannable[T]):
-    """What all views share. They are of a dict, or of one of its shards."""
+    """What all views share: they are live, and belong to a dict or to one of its shards."""
 
     _mapping: Any
 
     @property
     def mapping(self) -> MappingProxyType[Any, Any]:
-        """What it is a view of, to be read."""
+        """The dict that this is a view of, read only. O(1)."""
         return MappingProxyType(self._mapping)
 
     @property
@@ -32,16 +32,18 @@ class _View(MappingView, Scannable[T]):
         return self._mapping._key_codec  # type: ignore[no-any-return]
 
     def __iter__(self) -> Iterator[T]:
+        """Iterate in order of the keys' bytes, in blocks: the loop may change the dict. O(n) for all; not atomic."""
         return self._walk(ALL)
 
     def __reversed__(self) -> Iterator[T]:
+        """Iterate in the reverse order of the keys' bytes, in blocks. O(n) for all; not atomic."""
         return self._walk(BACKWARD)
 
 
 class _SetView(_View[T], Set[T]):
     """What the views of keys and of items share: set operations that hold nothing in memory, and make PersistentSets.
 
-    Beside a store of the same shape they are merge joins; else elements are looked up, and what is made is a set with
+    Beside a store of the same shape they are merge joined. Else elements are looked up, and what is made is a set with
     serdes "pickle", which holds them whatever they are.
     """
 
@@ -60,24 +62,33 @@ class _SetView(_View[T], Set[T]):
         return self._mapping._new_set(elements, change)
 
     def __and__(self, other: Iterable[Any]) -> Any:
+        """Return an anonymous set of what is in both. O(n + m) beside a store of the same shape; else O(m log n)."""
         if self._is_alike(other):
             return self._joined("intersection", other)
         return self._gather(element for element in other if element in self)
 
     def __or__(self, other: Iterable[Any]) -> Any:
+        """Return an anonymous set of what is in any of the two. O((n + m) log (n + m))."""
         return self._gather(element for side in (self, other) for element in side)
 
     def __sub__(self, other: Iterable[Any]) -> Any:
+        """Return an anonymous set of what is only here. O(n + m) beside a store of the same shape; else
+        O((n + m) log n).
+        """
         if self._is_alike(other):
             return self._joined("difference", other)
         return self._gather(self, lambda made: made.difference_update(other))
 
     def __xor__(self, other: Iterable[Any]) -> Any:
+        """Return an anonymous set of what is in one only. O(n + m) beside a store of the same shape; else
+        O((n + m) log n).
+        """
         if self._is_alike(other):
             return self._joined("symmetric_difference", other)
         return self._gather(self, lambda made: made.symmetric_difference_update(other))
 
     def __rsub__(self, other: Iterable[Any]) -> Any:
+        """Return an anonymous set of what is only in the other. O(m log n)."""
         return self._gather(element for element in other if element not in self)
 
     __rand__ = __and__
@@ -85,28 +96,63 @@ class _SetView(_View[T], Set[T]):
     __rxor__ = __xor__
 
     def __le__(self, other: Set[Any]) -> bool:
+        """Return whether all is in another set. O(n + m) beside a store of the same shape; else a lookup each. Not
+        atomic.
+        """
         if self._is_alike(other):
             return self._is_empty("difference", other)
         return super().__le__(other)
 
     def __ge__(self, other: Set[Any]) -> bool:
+        """Return whether all of another set is here. O(n + m) beside a store of the same shape; else O(m log n). Not
+        atomic.
+        """
         if isinstance(other, _SetView) and self._is_alike(other):
             return other <= self
         return super().__ge__(other)
 
     def isdisjoint(self, other: Iterable[Any]) -> bool:
+        """Return whether the two share nothing. O(n + m) beside a store of the same shape; else O(m log n).
+
+        Stops at the first that they share. Not atomic: it reads in blocks, or looks up one by one, while others may
+        write.
+
+        :param other: any iterable: of keys for a view of keys, of pairs for a view of items.
+        :returns: True if nothing is in both.
+        :raises TypeError: a key in ``other`` is not hashable.
+
+        >>> from rack import PersistentDict
+        >>> with PersistentDict(tmp / "isdisjoint") as ages:
+        ...     ages["ann"] = 31
+        ...     ages.keys().isdisjoint(["bob"]), ages.items().isdisjoint([("ann", 31)])
+        (True, False)
+        """
         if self._is_alike(other):
             return self._is_empty("intersection", other)
         return not any(element in self for element in other)
 
 
 class PersistentKeys(_SetView[K]):
-    """``d.keys()``."""
+    """The keys of a dict, or of one of its shards: what ``d.keys()`` returns.
+
+    It is live, and behaves as a set. ``|``, ``&``, ``-`` and ``^`` make anonymous PersistentSets. A view takes no
+    memory and can be used as long as the dict is open. ``key in view`` is atomic. Operations on many keys are not
+    atomic: they read in blocks.
+
+    >>> from rack import PersistentDict
+    >>> with PersistentDict(tmp / "keys") as ages:
+    ...     ages.update({"ann": 31, "bob": 7})
+    ...     keys = ages.keys()
+    ...     del ages["bob"]
+    ...     list(keys), "ann" in keys, sorted(keys | {"eve"})
+    (['ann'], True, ['ann', 'eve'])
+    """
 
     def _walk(self, span: Span) -> Iterator[K]:
         return self._mapping._keys(span)  # type: ignore[no-any-return]
 
     def __contains__(self, key: object) -> bool:
+        """Return whether the key is there. O(log n), atomic."""
         return key in self._mapping
 
     def _is_alike(self, other: object) -> bool:
@@ -120,18 +166,33 @@ class PersistentKeys(_SetView[K]):
         return sets.made(operand.container_of(self), getattr(joins, join), [other])
 
     def __or__(self, other: Iterable[Any]) -> Any:
+        """Return an anonymous set of what is in any of the two. O(n + m) beside a store of the same shape; else it is
+        sorted.
+        """
         return self._joined("union", other) if self._is_alike(other) else super().__or__(other)
 
     __ror__ = __or__
 
 
 class PersistentItems(_SetView[tuple[K, V]], Generic[K, V]):
-    """``d.items()``. Its set operations need values that can be keys: hashable, and held by the key codec."""
+    """The pairs of a dict, or of one of its shards: what ``d.items()`` returns.
+
+    It is live, and behaves as a set of pairs. ``|``, ``&``, ``-`` and ``^`` make anonymous PersistentSets. They need
+    values that can be elements: hashable, and of a type that keys may have. ``pair in view`` is atomic. Operations on
+    many pairs are not atomic: they read in blocks.
+
+    >>> from rack import PersistentDict
+    >>> with PersistentDict(tmp / "items") as ages:
+    ...     ages.update({"ann": 31, "bob": 7})
+    ...     list(ages.items()), ("bob", 7) in ages.items(), list(ages.items() - {("bob", 7)})
+    ([('ann', 31), ('bob', 7)], True, [('ann', 31)])
+    """
 
     def _walk(self, span: Span) -> Iterator[tuple[K, V]]:
         return self._mapping._items(span)  # type: ignore[no-any-return]
 
     def __contains__(self, item: object) -> bool:
+        """Return whether the key is there with an equal value. O(log n), atomic."""
         if not (isinstance(item, tuple) and len(item) == 2):
             return False
         key, value = item
@@ -155,12 +216,22 @@ class PersistentItems(_SetView[tuple[K, V]], Generic[K, V]):
 
 
 class PersistentValues(_View[V], ValuesView[V]):
-    """``d.values()``."""
+    """The values of a dict, or of one of its shards: what ``d.values()`` returns.
+
+    It is live. Values come in order of their keys' bytes. Nothing about it is atomic: it reads in blocks.
+
+    >>> from rack import PersistentDict
+    >>> with PersistentDict(tmp / "values") as ages:
+    ...     ages.update({"ann": 31, "bob": 7})
+    ...     list(ages.values()), list(reversed(ages.values())), 7 in ages.values()
+    ([31, 7], [7, 31], True)
+    """
 
     def _walk(self, span: Span) -> Iterator[V]:
         return (value for _, value in self._mapping._items(span))
 
     def __contains__(self, value: object) -> bool:
+        """Return whether a key has an equal value. O(n), as all values are read; not atomic."""
         return any(value is each or value == each for each in self)
 
 

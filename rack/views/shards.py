@@ -18,10 +18,14 @@ _MISSING: Any = object()
 
 
 class ShardView(Generic[K, E], Scannable[E]):
-    """The entries of one shard: read only and live. ``store`` is the container, to which a worker may write.
+    """What one shard holds: read only and live.
 
-    The views of all shards together have every entry exactly once. A view can be pickled, as its container can: it
-    opens the store where it is loaded. ``with`` opens and closes the container.
+    The views of all shards together have every entry exactly once. ``store`` is the container, to which a worker may
+    write. ``number`` is that of the shard, from 0. A view can be pickled, as its container can: it opens the store
+    where it is loaded. ``with`` opens and closes the container.
+
+    What is read of one entry is atomic. Iteration is not: it reads in blocks. ``n`` is the number of entries in the
+    shard.
 
     >>> from multiprocessing import get_context
     >>> from rack import PersistentDict
@@ -47,21 +51,25 @@ class ShardView(Generic[K, E], Scannable[E]):
         return self.store._key_codec  # type: ignore[no-any-return]
 
     def __len__(self) -> int:
-        """Return the number of entries. O(1)."""
+        """Return the number of entries in the shard. O(1), atomic."""
         return self._store.count()
 
     def __iter__(self) -> Iterator[K]:
-        """Iterate over the keys in order of their bytes, in blocks: the loop may change the store."""
+        """Iterate over the keys in order of their bytes, in blocks: the loop may change the store. O(n) for all; not
+        atomic.
+        """
         return self._keys()
 
     def __reversed__(self) -> Iterator[K]:
+        """Iterate over the keys in the reverse order of their bytes, in blocks. O(n) for all; not atomic."""
         return self._keys(BACKWARD)
 
     def __contains__(self, key: object) -> bool:
-        """Return whether the key is in the store, and in this shard."""
+        """Return whether the key is in the store, and in this shard. O(log n), atomic."""
         return key in self.store and self._has(key)
 
     def __enter__(self) -> Self:
+        """Open the container, which the end of the ``with`` block closes. O(s); O(1) if it is open."""
         self.store.open()
         return self
 
@@ -81,35 +89,98 @@ class ShardView(Generic[K, E], Scannable[E]):
 
 
 class SetShard(ShardView[E, E]):
-    """A shard of a PersistentSet."""
+    """One shard of a PersistentSet: what each of ``s.shards()`` is. See :class:`ShardView`.
+
+    >>> from rack import PersistentSet
+    >>> with PersistentSet(tmp / "of_a_set", shards=2) as seen:
+    ...     seen.update(["a", "b", "c"])
+    ...     sorted(element for shard in seen.shards() for element in shard)
+    ['a', 'b', 'c']
+    """
 
     def _walk(self, span: Span) -> Iterator[E]:
         return self._keys(span)
 
 
 class DictShard(ShardView[K, tuple[K, V]], Generic[K, V]):
-    """A shard of a PersistentDict."""
+    """One shard of a PersistentDict: what each of ``d.shards()`` is. See :class:`ShardView`.
+
+    It is a read-only mapping of the keys that belong to the shard.
+
+    >>> from rack import PersistentDict
+    >>> with PersistentDict(tmp / "of_a_dict", shards=2) as ages:
+    ...     ages.update({"ann": 31, "bob": 7})
+    ...     [shard["ann"] for shard in ages.shards() if "ann" in shard]
+    [31]
+    """
 
     def __getitem__(self, key: K) -> V:
+        """Return the value of a key of this shard, or raise KeyError. O(log n), atomic."""
         value: V = self.store.get(key, _MISSING)
         if value is _MISSING or not self._has(key):
             raise KeyError(key)
         return value
 
     def get(self, key: K, default: Any = None) -> Any:
-        """Return the value, or ``default`` if the key is not in this shard."""
+        """Return the value of a key of this shard. O(log n). Atomic.
+
+        :param key: any hashable object.
+        :param default: what to return if the key is not in the store, or not in this shard.
+        :returns: the value, or ``default``.
+        :raises TypeError: the key is not hashable.
+        :raises DeserializationError: the value cannot be loaded.
+
+        >>> from rack import PersistentDict
+        >>> with PersistentDict(tmp / "get", shards=2) as ages:
+        ...     ages["ann"] = 31
+        ...     sorted(shard.get("ann", 0) for shard in ages.shards())
+        [0, 31]
+        """
         try:
             return self[key]
         except KeyError:
             return default
 
     def keys(self) -> PersistentKeys[K]:
+        """Return a live view of the keys of this shard. O(1); it reads nothing, so there is nothing to be atomic.
+
+        :returns: a :class:`rack.views.dicts.PersistentKeys`.
+        :raises NotOpenError: when the view is used: the dict is not open.
+
+        >>> from rack import PersistentDict
+        >>> with PersistentDict(tmp / "keys", shards=1) as ages:
+        ...     ages.update({"ann": 31, "bob": 7})
+        ...     list(ages.shards()[0].keys())
+        ['ann', 'bob']
+        """
         return PersistentKeys(self)
 
     def values(self) -> PersistentValues[V]:
+        """Return a live view of the values of this shard. O(1); it reads nothing, so there is nothing to be atomic.
+
+        :returns: a :class:`rack.views.dicts.PersistentValues`.
+        :raises NotOpenError: when the view is used: the dict is not open.
+
+        >>> from rack import PersistentDict
+        >>> with PersistentDict(tmp / "values", shards=1) as ages:
+        ...     ages.update({"ann": 31, "bob": 7})
+        ...     list(ages.shards()[0].values())
+        [31, 7]
+        """
         return PersistentValues(self)
 
     def items(self) -> PersistentItems[K, V]:
+        """Return a live view of the pairs of this shard. O(1); it reads nothing, so there is nothing to be atomic.
+
+        :returns: a :class:`rack.views.dicts.PersistentItems`.
+        :raises NotOpenError: when the view is used: the dict is not open.
+
+        >>> from rack import PersistentDict
+        >>> with PersistentDict(tmp / "items", shards=1) as ages:
+        ...     ages.update({"ann": 31, "bob": 7})
+        ...     list(ages.shards()[0].items())
+        [('ann', 31), ('bob', 7)]
+        """
         return PersistentItems(self)
 
     def _walk(self, span: Span) -> Iterator[tuple[K, V]]:
