@@ -91,6 +91,8 @@ def repair(
     >>> report.sound, report.kept, len(report.shards)
     (False, 100, 2)
     """
+    if kind not in (None, "set", "dict"):
+        raise ValueError(f"kind={kind!r}: must be 'set', 'dict' or None")
     path = absolute_path(name)
     to = os.fspath(stem(os.fspath(name)) + "-repaired" if to is None else to)
     target = absolute_path(to)

@@ -237,7 +237,11 @@ def register_key(type: type, to_plain: Callable[[Any], Any], from_plain: Callabl
     for function in (to_plain, from_plain):
         if not callable(function):
             raise TypeError(f"register_key({type_name(type)}, ...): {function!r} is not a function")
-    _registered[type] = _registered_names[named.name_of(type)] = _Registered(to_plain, from_plain)
+    try:
+        name = named.name_of(type)
+    except RefusedError as error:
+        raise TypeError(f"register_key({type_name(type)}, ...): a type {error}") from None
+    _registered[type] = _registered_names[name] = _Registered(to_plain, from_plain)
 
 
 def _load_registered(module: str, qualname: str, form: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import rack
 from rack import PersistentDict, PersistentSet, set_small
 from rack.care.outcome import Report
 from rack.care.repair import repair
@@ -238,3 +239,11 @@ def test_no_wrong_value_is_salvaged_whatever_is_damaged(path: Path, engine: str,
     print(f"kept of {len(CONTENT)}: {sorted(kept)}")
     file.write_bytes(data)
     assert_sound(PersistentDict(path))
+
+
+def test_a_kind_that_is_none_is_refused_at_once(tmp_path: Path) -> None:
+    with PersistentSet[int](tmp_path / "s", shards=1) as store:
+        store.add(1)
+    with pytest.raises(ValueError, match="kind='bag': must be 'set', 'dict' or None"):
+        rack.repair(tmp_path / "s", tmp_path / "t", kind="bag")
+    assert not (tmp_path / "t.rack").exists()

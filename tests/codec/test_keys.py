@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import rack
 from rack import PersistentDict, PersistentSet, SerializationError
 from rack.codec.keys import CANONICAL, resolve_codec
 from rack.codec.serdes import PRESETS
@@ -238,3 +239,11 @@ def test_equal_numbers_are_one_key_of_a_store(tmp_path: Path, engine: str) -> No
         assert all(d[number] == d["nested", (number,)] == "complex" for number in same)
         assert all(frozenset([number]) in s for number in same)
         assert (d.check(), s.check()) == (2, 1)
+
+
+def test_a_type_without_a_name_cannot_be_registered() -> None:
+    class Local:
+        pass
+
+    with pytest.raises(TypeError, match=r"Local, \.\.\.\): a type which cannot be found by its name"):
+        rack.register_key(Local, str, Local)

@@ -244,3 +244,9 @@ def test_threads_share_a_snapshot_while_the_store_grows(tmp_path: Path) -> None:
         run_threads(*jobs)
         assert dict(snapshot) == before
     assert_sound(store)
+
+
+def test_syncing_a_snapshot_does_nothing(tmp_path: Path) -> None:
+    with filled(tmp_path / "store") as store, store.snapshot() as snapshot:
+        snapshot.sync()
+        assert not snapshot.closed

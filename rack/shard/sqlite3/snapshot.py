@@ -29,6 +29,7 @@ class SqliteSnapshot(SnapshotShard, SqliteReader):
     ordered = True
     _pinned = True
     _connection = None
+    _closed = False
 
     @classmethod
     def take(cls, live: SqliteReader) -> Self:
