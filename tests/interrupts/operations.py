@@ -169,6 +169,18 @@ def keys_algebra(w: Any) -> None:
         assert isinstance(made, PersistentSet)
 
 
+@operation("dict", "set", is_bulk=True, group="many")
+def batch(w: Any) -> None:
+    with w.handle.batch() as held:
+        if w.kind == "dict":
+            held["n0"] = "new"
+            held["k2"] = "new"
+            del held["k1"]
+        else:
+            held.add("n0")
+            held.discard("k1")
+
+
 @operation("dict", is_bulk=True, group="many")
 def update_of_store(w: Any) -> None:
     w.handle.update(w.other)
