@@ -702,14 +702,14 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
     def _new_set(
         self, elements: Iterable[Any], change: Callable[[PersistentSet[Any]], object] | None
     ) -> PersistentSet[Any]:
-        """Return an anonymous set of what a view yields, then changed; "pickle" holds it, whatever it is."""
+        """Return an anonymous set of what a view yields, then changed."""
 
         def fill(made: PersistentSet[Any]) -> None:
             made.update(elements)
             if change is not None:
                 change(made)
 
-        made: PersistentSet[Any] = self._derived(None, fill, PersistentSet, serdes="pickle", key_serdes="pickle")
+        made: PersistentSet[Any] = self._derived(None, fill, PersistentSet, serdes="marshal", key_serdes="marshal")
         return made
 
     def __or__(self, other: Any) -> PersistentDict[Any, Any]:

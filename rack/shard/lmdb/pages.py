@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from struct import Struct, error
 from sys import byteorder
+from typing import NamedTuple
 
 HEADER = 16
 BRANCH, LEAF, OVERFLOW, META = 1, 2, 4, 8
@@ -45,8 +45,7 @@ class PageError(Exception):
     """A page is not what it should be. The message says how."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tree:
+class Tree(NamedTuple):
     """What LMDB records of a B-tree."""
 
     pad: int  # the size of a page, in the record of the tree of free pages
@@ -63,8 +62,7 @@ class Tree:
         return cls(*_TREE.unpack(data))
 
 
-@dataclass(frozen=True, slots=True)
-class Meta:
+class Meta(NamedTuple):
     """A meta page: a state of the file."""
 
     free: Tree
@@ -77,8 +75,7 @@ class Meta:
         return self.free.pad
 
 
-@dataclass(frozen=True, slots=True)
-class Nodes:
+class Nodes(NamedTuple):
     """The nodes of a leaf, in order."""
 
     keys: Sequence[bytes]

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import chain
 
 from rack.shard.base import IN_PLACE, IN_USE, STRAY, Pair, Salvaged, ShardSpec
@@ -48,7 +47,7 @@ class _Salvage:
             self._meta = max(self._metas, key=lambda meta: meta.number)
         else:
             size = _guess_page_size(fd)
-            self._meta = Meta(replace(_NOWHERE, pad=size), _NOWHERE, held // size - 1, 0)
+            self._meta = Meta(_NOWHERE._replace(pad=size), _NOWHERE, held // size - 1, 0)
         self._size = self._meta.page_size
         self._held = held // self._size
 

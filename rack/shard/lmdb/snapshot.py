@@ -8,10 +8,10 @@ parent's reader slot alone.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable
-from traceback import clear_frames
 from typing import IO, Any
 
 import lmdb
@@ -152,5 +152,9 @@ def _copy(shard: LmdbSnapshot, txn: Any, file: IO[bytes]) -> None:
 def _forget_variables(error: BaseException | None) -> None:
     """Drop the references to the transaction that the error's traceback keeps: see ``_let_go``."""
     while error is not None:
-        clear_frames(error.__traceback__)
+        traceback = error.__traceback__
+        while traceback is not None:
+            with contextlib.suppress(RuntimeError):  # it still runs
+                traceback.tb_frame.clear()
+            traceback = traceback.tb_next
         error = error.__context__
