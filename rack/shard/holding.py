@@ -33,6 +33,7 @@ class Holder(Protocol):
     _lock: Any
     _busy: bool  # whether an operation has the lock; may be wrong for a moment, and after an exception
     _held: Any  # what hold() has taken, if anything: then the lock is held by no operation on the stack
+    _at_fork: bool  # so it is between the hooks of a fork
 
     @property
     def path(self) -> str: ...
@@ -84,7 +85,7 @@ def settle(shard: Holder) -> None:
     Called where an exception leaves an operation.
     """
     lock = shard._lock
-    if lock._is_owned() and not shard._held and not _find(shard, _operations, sys._getframe(2)):
+    if lock._is_owned() and not (shard._held or shard._at_fork) and not _find(shard, _operations, sys._getframe(2)):
         shard._busy = False
         while lock._is_owned():
             lock.release()
@@ -96,7 +97,7 @@ def is_inside(shard: Holder) -> bool:
     Called by an operation that finds the lock taken by its own thread. If nothing on the stack has it, the lock was
     left behind, and is put right: it is held once.
     """
-    if shard._held or _find(shard, _operations, sys._getframe(2)):
+    if shard._held or shard._at_fork or _find(shard, _operations, sys._getframe(2)):
         return True
     lock = shard._lock
     while lock._is_owned():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from errno import EACCES
 
-from rack.errors import CorruptShardError, ReadOnlyError
+from rack.errors import CorruptShardError, LockTimeoutError, NotOpenError, ReadOnlyError
 from rack.system.imports import importing
 
 #: Every kind of problem, as ``rack verify --json`` names it.
@@ -109,3 +109,11 @@ def corrupt(path: str, message: str, errno: int | None = None) -> CorruptShardEr
     if errno is None:
         return CorruptShardError(f"{path} {message}. {advice}")
     return CorruptShardError(errno, f"{message}. {advice}", path)
+
+
+def closed() -> NotOpenError:
+    return NotOpenError("the container is closed; open it with `with` or open()")
+
+
+def too_late(timeout: float) -> LockTimeoutError:
+    return LockTimeoutError(f"the shard's writer lock was not free for {timeout} s; nothing was changed")

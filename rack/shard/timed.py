@@ -16,8 +16,8 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
-from rack.errors import LockTimeoutError
 from rack.shard.base import Examined, Shard, Snapshot
+from rack.shard.problem import too_late
 from rack.shard.proxy import Result, ShardProxy
 
 
@@ -64,7 +64,7 @@ class _Request:
         try:
             while not self._finished.acquire(timeout=timeout):
                 if self.withdraw():
-                    raise LockTimeoutError(too_late(timeout))
+                    raise too_late(timeout)
         except BaseException:
             # An interrupt, say: the operation is not done, or it is being done, and then that is waited for.
             if not self.withdraw():
@@ -127,7 +127,3 @@ class TimedShard(ShardProxy):
 
     def examine(self, timeout: float | None = None) -> Examined:
         return self._inner.examine(timeout or self._timeout)
-
-
-def too_late(timeout: float) -> str:
-    return f"the shard's writer lock was not free for {timeout} s; nothing was changed"

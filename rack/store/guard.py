@@ -17,6 +17,7 @@ class _Guard:
 
     _busy = False
     _held = None
+    _at_fork = False  # the registry sees to that
     path = ""
 
     def __init__(self) -> None:

@@ -128,11 +128,6 @@ class Manifest(NamedTuple):
             )
             too_new.newer = True
             raise too_new
-        if content.get("key_serdes") in (
-            "canonical+pickle",
-            "canonical+json",
-        ):  # as it was called: plain keys are the same
-            content["key_serdes"] = CANONICAL.name
         for name, is_right in _FIELDS.items():
             if name not in content or not is_right(content[name]):
                 found = repr(content[name]) if name in content else "missing"

@@ -35,6 +35,17 @@ def test_an_exception_at_any_instruction_leaves_all_as_it_should_be(engine: str,
     run(seed, "--engine", engine, "--group", "one", "many", "reading", *([] if long else ["--sample", "4"]))
 
 
+@pytest.mark.parametrize("configuration", ["plain", "timeout"])
+@pytest.mark.parametrize("action", ["write", "read", "close"])
+@pytest.mark.parametrize("engine", list(ENGINES))
+def test_a_handler_that_uses_the_store_at_any_instruction_is_served_or_told_why_not(
+    engine: str, action: str, configuration: str, seed: int, long: bool
+) -> None:
+    few = [] if long else ["--sample", "3"]
+    groups = ["one", "many", "reading"]
+    run(seed, "--engine", engine, "--action", action, "--configuration", configuration, "--group", *groups, *few)
+
+
 @pytest.mark.parametrize("engine", list(ENGINES))
 def test_the_recursion_limit_in_any_operation_leaves_all_as_it_should_be(engine: str, seed: int, long: bool) -> None:
     few = [] if long else ["--kind", "dict", "--operations", "put", "get", "incr", "transform", "get_many"]

@@ -22,7 +22,6 @@ import lmdb
 from rack.errors import (
     CorruptShardError,
     LockTimeoutError,
-    NotOpenError,
     RackError,
 )
 from rack.shard.base import ShardSpec
@@ -33,7 +32,7 @@ from rack.shard.lmdb.journaled import Journalling
 from rack.shard.lmdb.longkeys import LongKeys
 from rack.shard.lmdb.opening import MAX_KEY, identity, make, open_file, translated, unlink
 from rack.shard.place import located
-from rack.shard.problem import corrupt, identity_problem
+from rack.shard.problem import closed, corrupt, identity_problem
 from rack.shard.snapshot import Snapshots
 from rack.system.flock import while_open
 
@@ -303,7 +302,3 @@ class LmdbEnvironment(ABC):
             self._begin, self._begin_write = self._begin_reopened, self._begin_write_reopened
             self._env.close()
             self._env = None
-
-
-def closed() -> NotOpenError:
-    return NotOpenError("the container is closed; open it with `with` or open()")

@@ -14,7 +14,7 @@ from typing import Any
 
 import lmdb
 
-from rack.errors import CorruptShardError, LockTimeoutError
+from rack.errors import CorruptShardError
 from rack.shard.base import Examined, Pair, Salvaged, ShardSpec, Snapshot
 from rack.shard.holding import by_hand, change, exclusive, is_inside, operation, reentrant, settle
 from rack.shard.lmdb import datafile, journalfiles, operations
@@ -22,7 +22,7 @@ from rack.shard.lmdb.journaled import Journalling
 from rack.shard.lmdb.opening import MAX_KEY, check_interpreter
 from rack.shard.lmdb.reader import LmdbReader
 from rack.shard.lmdb.sealed import PLAIN, seal, unseal
-from rack.shard.problem import UncleanError, unrebuilt
+from rack.shard.problem import UncleanError, too_late, unrebuilt
 from rack.shard.snapshot import SnapshotShard
 from rack.system.flock import held_by_others, named
 from rack.system.imports import importing
@@ -146,12 +146,11 @@ class LmdbShard(LmdbReader):
 
     @operation
     def timed(self, timeout: float, method: Callable[..., Any], *args: Any) -> Any:
-        with importing:
-            from rack.shard.timed import Server, too_late
-
+        if self._owned():  # in the middle of another operation of this thread, which a thread of its own would wait for
+            return method(*args)
         try:
             if not self._lock.acquire(timeout=timeout):
-                raise LockTimeoutError(too_late(timeout))
+                raise too_late(timeout)
             # Reads wait for no other process.
             if method.__name__ in _READS or self._spec.readonly or (self._mutex is not None and self._mutex.is_free()):
                 self._patience = timeout
@@ -167,6 +166,9 @@ class LmdbShard(LmdbReader):
             settle(self)
             raise
         if self._server is None:
+            with importing:
+                from rack.shard.timed import Server
+
             self._server = Server()
         return self._server.run(timeout, self._serve, method, args)
 

@@ -11,8 +11,9 @@ from rack.errors import RackError, StoreFullError
 from rack.shard.holding import change, is_inside, operation, refuse_inside_change, settle
 from rack.shard.lmdb import datafile
 from rack.shard.lmdb.datafile import IDENTITY
-from rack.shard.lmdb.environment import UNREGISTERED_TRIES, LmdbEnvironment, closed
+from rack.shard.lmdb.environment import UNREGISTERED_TRIES, LmdbEnvironment
 from rack.shard.lmdb.opening import identity, translated
+from rack.shard.problem import closed
 
 Result = TypeVar("Result")
 

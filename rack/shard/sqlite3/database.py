@@ -23,7 +23,6 @@ from typing import Any, TypeVar
 
 from rack.errors import (
     LockTimeoutError,
-    NotOpenError,
     RackError,
     StoreDeletedError,
     StorePathError,
@@ -31,7 +30,7 @@ from rack.errors import (
 from rack.shard.base import ShardSpec
 from rack.shard.holding import change, exclusive, is_inside, operation, reentrant, refuse_inside_change, settle
 from rack.shard.place import located
-from rack.shard.problem import corrupt, read_only
+from rack.shard.problem import closed, corrupt, read_only
 from rack.shard.snapshot import Snapshots
 from rack.shard.sqlite3.connection import (
     BUSY_SECONDS,
@@ -90,6 +89,8 @@ class SqliteDatabase:
         if self._closed:
             raise closed()
         if self._connection is None:
+            if self._at_fork:  # a signal handler that came in the middle of a fork: this very thread has the queue
+                raise reentrant(self.path)
             self._rejoin()
             self._open()
         assert self._connection is not None
@@ -186,6 +187,8 @@ class SqliteDatabase:
 
     @operation
     def timed(self, timeout: float, method: Callable[..., Any], *args: Any) -> Any:
+        if self._lock._is_owned():  # type: ignore[attr-defined]  # in the middle of another operation of this thread
+            return method(*args)
         try:
             if not self._lock.acquire(timeout=timeout):
                 raise LockTimeoutError(f"another thread had {self._spec.path} for {timeout} s; nothing was changed")
@@ -254,11 +257,14 @@ class SqliteDatabase:
 
     def refresh(self) -> None:
         if self.unprotected and files_state(self._spec.path) != self._unprotected_state:
-            with self._lock:
-                if self._connection is not None:
-                    self._connection.close()
-                    self._connection = None
-                self._open()
+            self._reopen()
+
+    @exclusive
+    def _reopen(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        self._open()
 
     def _check_inode(self) -> os.stat_result:
         status = os.stat(self._spec.path)
@@ -343,7 +349,3 @@ class SqliteDatabase:
         self._patience = None
         self._held = None
         self._snapshots.after_fork_in_child()
-
-
-def closed() -> NotOpenError:
-    return NotOpenError("the container is closed; open it with `with` or open()")

@@ -49,9 +49,9 @@ def examine_open(shard: SqliteDatabase, timeout: float | None) -> Examined:
         if not shard._lock.acquire(timeout=-1 if timeout is None else timeout):
             raise LockTimeoutError(f"{shard.path}: another thread's write is still waiting; not examined")
         refuse_inside_change(shard)
-        shard._held = True
+        shard._held = shard._busy = True  # so that a write in its middle knows of it
         yield from _examine(shard._connected(), shard._spec)
-        shard._held = None
+        shard._held, shard._busy = None, False
         shard._lock.release()
     except BaseException as error:
         shard._held = None
