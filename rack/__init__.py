@@ -89,7 +89,7 @@ if not TYPE_CHECKING:  # a type checker would believe that any name is there
     def __getattr__(name: str) -> Any:
         if name not in _LATER:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        with importing:
+        with importing():
             from importlib import import_module
 
             found = globals()[name] = getattr(import_module(_LATER[name]), name)

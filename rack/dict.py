@@ -689,7 +689,7 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
         ...     dict(points)
         {'ann': 0, 'bob': 0}
         """
-        with importing:
+        with importing():
             from tempfile import gettempdir
 
             beside = os.path.join(gettempdir(), "rack")  # which has a lock of its own, the first time

@@ -165,11 +165,11 @@ def test_once_a_store_is_open_plain_operations_load_nothing(tmp_path: Path, engi
 
 
 def _late_imports(tree: ast.Module) -> list[ast.AST]:
-    """Return the imports inside functions that do not stand in ``with importing:``."""
+    """Return the imports inside functions that do not stand in ``with importing():``."""
     late: list[ast.AST] = []
 
     def visit(node: ast.AST, in_function: bool) -> None:
-        if isinstance(node, ast.With) and any(ast.unparse(item.context_expr) == "importing" for item in node.items):
+        if isinstance(node, ast.With) and any(ast.unparse(item.context_expr) == "importing()" for item in node.items):
             return
         call = node.func if isinstance(node, ast.Call) else None
         is_call = isinstance(call, ast.Name) and call.id in ("import_module", "__import__")
@@ -185,7 +185,7 @@ def _late_imports(tree: ast.Module) -> list[ast.AST]:
 
 def test_imports_inside_functions_are_waited_for_by_forks() -> None:
     found = [
-        f"{path.relative_to(ROOT.parent)}:{getattr(node, 'lineno', 0)}: not in `with importing:`"
+        f"{path.relative_to(ROOT.parent)}:{getattr(node, 'lineno', 0)}: not in `with importing():`"
         for path in sorted(ROOT.rglob("*.py"))
         if ROOT / "cli" not in path.parents  # a process of its own
         for node in _late_imports(ast.parse(path.read_text()))
@@ -196,10 +196,10 @@ def test_imports_inside_functions_are_waited_for_by_forks() -> None:
 def test_the_search_for_imports_inside_functions_finds_them() -> None:
     text = """
 import a
-with importing:
+with importing():
     import b
 def f():
-    with importing:
+    with importing():
         import c
     import d
     def g(): from e import f

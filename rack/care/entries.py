@@ -48,7 +48,7 @@ class Knowledge:
         serdes = request.serdes or PRESETS.get(manifest.serdes)
         load = None if serdes is None else serdes.loads
         if request.serdes is None and manifest.serdes == "pickle":
-            with importing:
+            with importing():
                 from rack.codec import blind
 
             load = blind.loads

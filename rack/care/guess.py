@@ -172,7 +172,7 @@ def _reads(read: Callable[[bytes], Any], data: bytes) -> bool:
 def _whole_pickle(data: bytes) -> None:
     if not data.startswith(b"\x80"):
         raise ValueError
-    with importing:
+    with importing():
         from rack.codec import blind
 
     blind.loads(data)

@@ -60,7 +60,7 @@ def find(name: str) -> LegacyStore:
     if len(found) > 1:
         raise StoreNotFoundError(f"Rack 0.1 has two stores {name!r}; name one of them: {' or '.join(found)}")
     engine = engines[os.path.splitext(found[0])[1]]
-    with importing:
+    with importing():
         module = import_module(f"{ENGINES[engine]}.legacy")
     file = module.LegacyFile(found[0])
     if file.kind is None:

@@ -71,7 +71,7 @@ def _of_datetime(moment: Any) -> Form:
     In the hour that a clock shows twice, or skips, Python's ``==`` is no equality: times of one zone are equal that are
     an hour apart, and a time of another zone is equal to none of them.
     """
-    with importing:
+    with importing():
         import datetime
 
     naive = datetime.datetime(
@@ -91,14 +91,14 @@ def _of_datetime(moment: Any) -> Form:
 
 
 def _load_datetime(since: int) -> Any:
-    with importing:
+    with importing():
         from datetime import datetime, timedelta
 
     return datetime.min + timedelta(microseconds=since)
 
 
 def _load_instant(since: int) -> Any:
-    with importing:
+    with importing():
         from datetime import UTC, datetime, timedelta
 
     return datetime.min.replace(tzinfo=UTC) + timedelta(microseconds=since)
@@ -114,14 +114,14 @@ def _of_time(time: Any) -> Form:
 
 
 def _load_time(seconds: int, microsecond: int) -> Any:
-    with importing:
+    with importing():
         from datetime import time
 
     return time(seconds // 3600, seconds // 60 % 60, seconds % 60, microsecond)
 
 
 def _load_clock(seconds: int, microsecond: int) -> Any:
-    with importing:
+    with importing():
         from datetime import UTC, timedelta, timezone
 
     within = min(max(seconds, 0), 86_399)
@@ -130,14 +130,14 @@ def _load_clock(seconds: int, microsecond: int) -> Any:
 
 
 def _load_date(ordinal: int) -> Any:
-    with importing:
+    with importing():
         from datetime import date
 
     return date.fromordinal(ordinal)
 
 
 def _load_timedelta(microseconds: int) -> Any:
-    with importing:
+    with importing():
         from datetime import timedelta
 
     return timedelta(microseconds=microseconds)
@@ -154,28 +154,28 @@ def _of_range(numbers: Any) -> Form:
 
 
 def _load_fraction(numerator: int, denominator: int) -> Any:
-    with importing:
+    with importing():
         from fractions import Fraction
 
     return Fraction(numerator, denominator)
 
 
 def _load_uuid(number: int) -> Any:
-    with importing:
+    with importing():
         from uuid import UUID
 
     return UUID(int=number)
 
 
 def _load_path(path: str) -> Any:
-    with importing:
+    with importing():
         from pathlib import Path
 
     return Path(path)
 
 
 def _load_windows_path(path: str) -> Any:
-    with importing:
+    with importing():
         from pathlib import PureWindowsPath
 
     return PureWindowsPath(path)
@@ -183,7 +183,7 @@ def _load_windows_path(path: str) -> Any:
 
 def _load_ip(function: str) -> Callable[[str], Any]:
     def load(text: str) -> Any:
-        with importing:
+        with importing():
             import ipaddress
 
         return getattr(ipaddress, function)(text)

@@ -52,7 +52,7 @@ def find(module: str, qualname: str) -> Any:
     """
     try:
         if module not in sys.modules:
-            with importing:
+            with importing():
                 __import__(module)
         found: Any = sys.modules[module]
         for name in qualname.split("."):
@@ -114,7 +114,7 @@ def fields_of(kind: type) -> Fields | None:
 
 
 def _of_dataclass(owner: Any) -> Iterable[tuple[str, str | None]] | None:
-    with importing:
+    with importing():
         import dataclasses
 
     fields = dataclasses.fields(owner)

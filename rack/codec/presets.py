@@ -68,7 +68,7 @@ _codes: tuple[tuple[Search, Search], ...] = ()
 
 
 def _compile() -> tuple[tuple[Search, Search], ...]:
-    with importing:
+    with importing():
         import re
 
     def search(code: bytes, width: int) -> Search:
@@ -105,7 +105,7 @@ class _Nowhere:
 
 @cache
 def _inspector() -> Any:
-    with importing:
+    with importing():
         import pickle
 
     class Inspector(pickle.Pickler):
@@ -124,7 +124,7 @@ def _inspector() -> Any:
 
 
 def make_pickle() -> tuple[Dump, Load, Dump]:
-    with importing:
+    with importing():
         import pickle
 
     def dump(value: Any) -> bytes:
@@ -140,7 +140,7 @@ _JSON_CONTAINERS = frozenset((list, dict))
 
 
 def make_json() -> tuple[Dump, Load, Dump]:
-    with importing:
+    with importing():
         import json
 
     encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode

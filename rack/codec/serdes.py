@@ -239,7 +239,7 @@ class _Import:
         self._name = module.__name__
 
     def __reduce__(self) -> tuple[Any, ...]:
-        with importing:
+        with importing():
             from importlib import import_module
 
         return import_module, (self._name,)

@@ -194,7 +194,7 @@ class Container(Handle):
         ...     ages.check()
         2
         """
-        with importing:
+        with importing():
             from rack.care.entries import check_shard
 
         return sum(fan_out(check_shard, (self,), range(len(self._store.shards)), workers))

@@ -278,7 +278,7 @@ class Handle(Snapshotting):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         """Return an anonymous copy, opened. O(n). Not atomic, as ``copy()``."""
-        with importing:
+        with importing():
             from copy import deepcopy
 
         made = memo[id(self)] = self.__copy__()  # type: ignore[attr-defined]

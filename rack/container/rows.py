@@ -20,7 +20,7 @@ def blame(error: Exception, number: int, row: object = NO_ROW) -> None:
         taken = number
         what = f"row {number + 1:,} could not be had"
     else:
-        with importing:
+        with importing():
             from reprlib import Repr
 
         taken = number - 1

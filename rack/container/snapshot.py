@@ -63,7 +63,7 @@ class Snapshotting:
         if self._is_snapshot:
             made = self.open()
         else:
-            with importing:
+            with importing():
                 from rack.store.instant import OpenSnapshot
 
             made = self._bare(self._path, self._extra(), **{**self._arguments, "flag": "r", "timeout": None})
@@ -95,7 +95,7 @@ class Snapshotting:
         ...     dict(ages)
         {'ann': 31}
         """
-        with importing:
+        with importing():
             from rack.store.backup import write_backup
             from rack.store.instant import OpenSnapshot
 

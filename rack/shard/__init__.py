@@ -13,6 +13,6 @@ DEFAULT_ENGINE = "lmdb"
 
 def shard_class(engine: str) -> type[Shard]:
     """Return the Shard class of an engine, by the name that the manifest records."""
-    with importing:
+    with importing():
         cls: type[Shard] = import_module(ENGINES[engine] + ".shard").SHARD
     return cls

@@ -138,7 +138,7 @@ def _find(shard: Holder, codes: Container[CodeType], frame: FrameType | None) ->
 
 def _user() -> str:
     """Say who uses the shard in the middle of an operation."""
-    with importing:
+    with importing():
         import signal  # hardly ever needed
 
     handlers = set()

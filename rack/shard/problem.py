@@ -89,7 +89,7 @@ def unrebuilt(path: str) -> CorruptShardError:
 
 def _store_of(path: str) -> tuple[str, str]:
     """Return the name of the store of the shard at ``path``, and how it is written in a shell."""
-    with importing:
+    with importing():
         import shlex
 
     store = path.rpartition("-")[0]

@@ -54,7 +54,7 @@ class Record(NamedTuple):
 
     @classmethod
     def read(cls, path: str) -> Record:
-        with importing:
+        with importing():
             import json
 
         try:
@@ -72,7 +72,7 @@ class Record(NamedTuple):
 
     def write(self, path: str, stamps: Iterable[int] = ()) -> None:
         """Write the record, and have it on the disk unless it says that the store is clean: that may be late."""
-        with importing:
+        with importing():
             import json
 
         with open_beside(record_path(path), "r+", manifest_path(path)) as file:
@@ -182,7 +182,7 @@ def copy_problem(path: str, manifest: Manifest, record: Record) -> str | None:
     """Return what is wrong if the files are a copy that was made while others wrote; goes on from the store's name."""
     if not record.is_copy or (not record.boot and _has_stamps(path, manifest)):
         return None
-    with importing:
+    with importing():
         from shlex import quote
 
     return (

@@ -33,7 +33,7 @@ def sha256(data: bytes) -> bytes:
     """The default ``hash``: SHA-256 (FIPS 180-4)."""
     global _sha256
     if _sha256 is None:
-        with importing:
+        with importing():
             import hashlib
         _sha256 = hashlib.sha256
     return _sha256(data).digest()  # type: ignore[no-any-return]
@@ -106,7 +106,7 @@ class Manifest(NamedTuple):
 
     @classmethod
     def _read_file(cls, file: str) -> Manifest:
-        with importing:
+        with importing():
             import json
 
         try:
@@ -138,7 +138,7 @@ class Manifest(NamedTuple):
 
     def begin(self, path: str) -> None:
         """Put down, on the disk, that the store is being made. Whoever has the lock may remove it while it is so."""
-        with importing:
+        with importing():
             import json
 
         with open(unfinished_path(path), "w") as stream:
@@ -297,7 +297,7 @@ def _advice(file: str) -> str:
 
 def _quoted(path: str) -> str:
     """Return a path as it is written in a shell."""
-    with importing:
+    with importing():
         import shlex
 
     return shlex.quote(path)

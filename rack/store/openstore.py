@@ -62,7 +62,7 @@ class OpenStore:
         if mode.flag == "r" != self.mode.flag:
             shards = [FrozenShard(shard) for shard in shards]
         if mode.timeout is not None:
-            with importing:
+            with importing():
                 from rack.shard.timed import TimedShard
 
             shards = [TimedShard(shard, mode.timeout) for shard in shards]
@@ -124,7 +124,7 @@ class OpenStore:
 
     def _start_keeper(self) -> None:
         if self.durability == "everysec" and self.mode.flag != "r":
-            with importing:
+            with importing():
                 from rack.store.keeper import Keeper
 
             self._keeper = Keeper(self.shards)

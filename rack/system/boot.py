@@ -16,7 +16,7 @@ def boot_id() -> str:
         with suppress(OSError), open("/proc/sys/kernel/random/boot_id") as file:
             return file.read().strip()
         return "untold"
-    with importing:
+    with importing():
         import ctypes
 
     value = ctypes.create_string_buffer(64)

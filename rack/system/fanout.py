@@ -35,7 +35,7 @@ def fan_out(
     shareable = _are_shareable(shared)
     count = min(workers, len(tasks))
     if count > 1 and shareable:
-        with importing:
+        with importing():
             from rack.system.workers import Crew, may_have_children  # with multiprocessing, which takes 10 ms to import
 
         if may_have_children():

@@ -51,7 +51,7 @@ def scratch_path(beside: str, kind: str, anywhere: bool = True) -> str:
     if len(os.fsencode(name)) > _LONGEST_NAME:
         name = "rack"
     if anywhere and not may_write(directory):
-        with importing:
+        with importing():
             from tempfile import gettempdir
 
             directory = gettempdir()  # which has a lock of its own, the first time

@@ -30,9 +30,14 @@ def test_an_exception_at_each_instruction_of_set_and_get_leaves_all_as_it_should
     run(seed, "--engine", engine, "--kind", "dict", "--operations", "put", "get", "contains")
 
 
+@pytest.mark.parametrize("configuration", ["plain", "timeout"])
 @pytest.mark.parametrize("engine", list(ENGINES))
-def test_an_exception_at_any_instruction_leaves_all_as_it_should_be(engine: str, seed: int, long: bool) -> None:
-    run(seed, "--engine", engine, "--group", "one", "many", "reading", *([] if long else ["--sample", "4"]))
+def test_an_exception_at_any_instruction_leaves_all_as_it_should_be(
+    engine: str, configuration: str, seed: int, long: bool
+) -> None:
+    few = [] if long else ["--sample", "4"]
+    groups = ["one", "many", "reading", "store", "life"]
+    run(seed, "--engine", engine, "--configuration", configuration, "--group", *groups, *few)
 
 
 @pytest.mark.parametrize("configuration", ["plain", "timeout"])

@@ -190,7 +190,7 @@ def remove(shard: str, below: int | None = None) -> None:
 
 
 def _copy(source: str, target: str) -> None:
-    with importing:
+    with importing():
         from shutil import copyfile  # which few processes need
 
     copyfile(source, target)

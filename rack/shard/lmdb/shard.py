@@ -136,7 +136,7 @@ class LmdbShard(LmdbReader):
     def _claim(self, claimed: bool) -> None:
         self._server.claim(claimed)
         if claimed and self._mutex is None:
-            with importing:
+            with importing():
                 from rack.shard.lmdb.mutex import Mutex
 
             self._mutex = Mutex.seen(self._spec.path + "-lock")
@@ -166,7 +166,7 @@ class LmdbShard(LmdbReader):
             settle(self)
             raise
         if self._server is None:
-            with importing:
+            with importing():
                 from rack.shard.timed import Server
 
             self._server = Server()
@@ -224,21 +224,21 @@ class LmdbShard(LmdbReader):
         self._write(operations.clear)
 
     def examine(self, timeout: float | None = None) -> Examined:
-        with importing:
+        with importing():
             from rack.shard.lmdb.examine import examine_open  # few processes need it
 
         return examine_open(self, timeout)
 
     @classmethod
     def examine_file(cls, spec: ShardSpec, alone: bool) -> Examined:
-        with importing:
+        with importing():
             from rack.shard.lmdb.examine import examine_file
 
         return examine_file(spec, alone)
 
     @classmethod
     def salvage(cls, spec: ShardSpec) -> Salvaged:
-        with importing:
+        with importing():
             from rack.shard.lmdb.salvage import salvage
 
         return salvage(spec)
@@ -247,7 +247,7 @@ class LmdbShard(LmdbReader):
     def remake(cls, spec: ShardSpec, path: str) -> bool | None:
         if not journalfiles.has_base(spec.path):
             return None
-        with importing:
+        with importing():
             from rack.shard.lmdb.examine import examine_file
 
         return journalfiles.remake(spec, path, examine_file)
@@ -269,7 +269,7 @@ class LmdbShard(LmdbReader):
             self._journalled.shorten()
 
     def holder(self) -> str | None:
-        with importing:
+        with importing():
             from rack.shard.lmdb import mutex  # few processes need it
 
         owner = mutex.owner(self._spec.path + "-lock")
@@ -317,14 +317,14 @@ class LmdbShard(LmdbReader):
 
     @exclusive
     def _taken(self) -> SnapshotShard:
-        with importing:
+        with importing():
             from rack.shard.lmdb.snapshot import LmdbSnapshot, make_ready
 
         make_ready(self)
         return LmdbSnapshot(self)
 
     def hold(self) -> Snapshot:
-        with importing:
+        with importing():
             from rack.shard.lmdb.snapshot import make_ready
 
         try:
@@ -352,7 +352,7 @@ SHARD = LmdbShard
 
 
 def _verify_after_power_failure(path: str) -> None:
-    with importing:
+    with importing():
         from rack.shard.lmdb import pages, walk  # few processes need them
 
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -98,21 +98,21 @@ class SqliteShard(SqliteReader):
         self._write(operations.clear)
 
     def examine(self, timeout: float | None = None) -> Examined:
-        with importing:
+        with importing():
             from rack.shard.sqlite3.examine import examine_open  # few processes need it
 
         return examine_open(self, timeout)
 
     @classmethod
     def examine_file(cls, spec: ShardSpec, alone: bool) -> Examined:
-        with importing:
+        with importing():
             from rack.shard.sqlite3.examine import examine_file
 
         return examine_file(spec, alone)
 
     @classmethod
     def salvage(cls, spec: ShardSpec) -> Salvaged:
-        with importing:
+        with importing():
             from rack.shard.sqlite3.salvage import salvage
 
         return salvage(spec)
@@ -140,7 +140,7 @@ class SqliteShard(SqliteReader):
             self._kept = version
 
     def snapshot(self) -> Snapshot:
-        with importing:
+        with importing():
             from rack.shard.sqlite3.snapshot import SqliteSnapshot
 
         return SqliteSnapshot.take(self)
