@@ -35,7 +35,7 @@ RACK = """
     rack.algebra rack.algebra.dicts rack.algebra.joins rack.algebra.operand rack.algebra.sets
     rack.container rack.container.base rack.container.batch rack.container.copying rack.container.handle
     rack.container.notopen rack.container.rows rack.container.scan rack.container.snapshot
-    rack.store rack.store.boot rack.store.bulk rack.store.files rack.store.guard rack.store.lock rack.store.manifest
+    rack.store rack.store.bulk rack.store.files rack.store.guard rack.store.lock rack.store.manifest
     rack.store.merge rack.store.opening rack.store.openstore rack.store.registry rack.store.rotation
     rack.store.router rack.store.sharded
     rack.shard rack.shard.base rack.shard.holding rack.shard.problem rack.shard.proxy rack.shard.spans

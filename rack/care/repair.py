@@ -19,7 +19,6 @@ from rack.shard import shard_class
 from rack.shard.base import IN_PLACE, STRAY, Pair, Salvaged, ShardSpec, unknown_hash
 from rack.shard.problem import Problem
 from rack.store import files, registry
-from rack.store.boot import Record, copy_problem
 from rack.store.lock import StoreLock
 from rack.store.manifest import (
     Manifest,
@@ -33,6 +32,7 @@ from rack.store.manifest import (
     stem,
 )
 from rack.store.openstore import OpenStore
+from rack.store.record import Record, copy_problem
 from rack.system.disk import path_error
 
 _CHUNK = 1000
@@ -108,7 +108,7 @@ def repair(
     new, request = _new_manifest(manifest, knowledge)
     source = files.anonymous_path(target)
     try:
-        hold = registry.make(source, new, request)
+        hold = registry.make(source, new, request, "process")
     except BaseException:
         files.discard(new, source)
         raise
@@ -116,6 +116,7 @@ def repair(
     try:
         with _held(path):
             record = Record.read(path)
+            durability = record.durability
             if record.is_of_earlier_boot():
                 is_journalled = record.durability == "everysec"
                 report.problems.append(
@@ -131,7 +132,7 @@ def repair(
         registry.remove(hold)
         raise
     registry.release(hold)
-    registry.publish(new, source, target)
+    registry.publish(new, source, target, durability)
     return report
 
 

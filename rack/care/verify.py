@@ -18,9 +18,9 @@ from rack.shard import shard_class
 from rack.shard.base import Examined
 from rack.shard.problem import Problem, UncleanError
 from rack.store import registry
-from rack.store.boot import Record, copy_problem, read_stamps
 from rack.store.lock import StoreLock
 from rack.store.manifest import Manifest, Request, absolute_path, manifest_path, shard_path, unfinished_path
+from rack.store.record import Record, copy_problem
 from rack.system.fanout import check_workers, fan_out
 
 _LISTED = 20  # findings of one kind in one shard; the others are counted
@@ -207,7 +207,6 @@ class _Examination:
         self.path = path
         self.manifest = manifest
         self.record = Record.read(path)
-        self.stamps = read_stamps(path, manifest.shards)
         self._given = given
 
     @cached_property
@@ -234,7 +233,7 @@ class _Examination:
             # store has the registry's lock, and waits for the store's.
             if self.record.is_of_earlier_boot():
                 try:
-                    cls.recover(spec, self.record.durability, self.stamps[number])
+                    cls.recover(spec, self.record.durability)
                 except UncleanError as error:
                     report.add([Finding(number, "power", error.problem)])
             self._take(cls.examine_file(spec, True), number, report, progress)

@@ -12,8 +12,8 @@ import click
 from rack.cli.failure import remember
 from rack.cli.patience import patience
 from rack.shard import ENGINES, shard_class
-from rack.store.boot import DURABILITIES
 from rack.store.manifest import manifest_path, name_problem, stem
+from rack.store.record import DURABILITIES
 
 #: What gives a command an option.
 Option = Callable[[Callable[..., None]], Callable[..., None]]

@@ -19,6 +19,7 @@ from rack.store.guard import guarded
 from rack.store.manifest import MAX_SHARDS, Manifest, Request, absolute_path, digest_of
 from rack.store.opening import Mode
 from rack.store.openstore import Hold, OpenStore
+from rack.store.record import DEFAULT_DURABILITY
 from rack.store.sharded import Store
 from rack.system.imports import importing
 
@@ -360,6 +361,7 @@ class Handle(Snapshotting):
     ) -> Any:
         """Return a new, open container of the same shape as this one, filled by ``fill``."""
         arguments = {key: value for key, value in self._arguments.items() if key not in ("flag", "timeout")}
+        arguments["durability"] = self._open_store().durability  # which it may have adopted
         # What was adopted from the manifest are presets, so their names will do; and names can be pickled.
         if arguments["serdes"] is None:
             arguments["serdes"] = self._serdes.name
@@ -413,7 +415,8 @@ class Handle(Snapshotting):
         assert self._finalizer is not None
         self.sync()
         registry.release(self._hold)
-        registry.publish(self._hold.opened.manifest, self._hold.opened.path, target)
+        durability = self._arguments["durability"] or DEFAULT_DURABILITY
+        registry.publish(self._hold.opened.manifest, self._hold.opened.path, target, durability)
         self._finalizer.detach()
         self.name = self._path = target
         self._mode = Mode("w", self._arguments["durability"], None, self._mode.memory)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from rack.shard.problem import Problem, corrupt
 
@@ -53,6 +53,22 @@ def is_last(block: list[Any], limit: int, values: bool) -> bool:
     return sum(map(len, chain.from_iterable(block) if values else block)) < BLOCK_BYTES
 
 
+class Home(Protocol):
+    """What an open shard needs of the store that it belongs to."""
+
+    def rejoin(self) -> None:
+        """Called in a forked child, before a shard is opened again."""
+
+    def begin_writing(self) -> None:
+        """Called, with the shard's lock held, before the first write of this process, and after each ``rest``."""
+
+    def at_home(self, body: Callable[[], None]) -> None:
+        """Call ``body``, which does something to files by their paths, while nobody replaces the store.
+
+        :raises StoreDeletedError: the store is not there any more.
+        """
+
+
 class Shard(ABC):
     """One shard. Each method is atomic across processes and threads; bulk methods are one transaction.
 
@@ -80,6 +96,11 @@ class Shard(ABC):
     ordered: ClassVar[bool]
     #: An RLock that is held around each use of the file.
     _lock: Any
+
+    @classmethod
+    def opened(cls, spec: ShardSpec, home: Home) -> Shard:
+        """Open a shard that is there."""
+        return cls(spec, home)  # type: ignore[arg-type]
 
     # One key
 
@@ -218,21 +239,41 @@ class Shard(ABC):
         """Return the files of a shard that is closed which may not be on the disk as they are."""
         return []
 
-    @classmethod  # noqa: B027
-    def change_durability(cls, spec: ShardSpec, durability: str) -> None:
-        """Make ready for "everysec", or for another durability after it."""
+    @classmethod
+    def log_files(cls, path: str) -> list[str]:
+        """Return the files that say, with "everysec", what was written last. Not all of them are there."""
+        return []
 
     @classmethod  # noqa: B027
-    def recover(cls, spec: ShardSpec, durability: str, stamp: int | None) -> None:
+    def begin_journals(cls, specs: Sequence[ShardSpec]) -> None:
+        """With "everysec", of a store that is on the disk, before it is written to: have a journal for each shard."""
+
+    @classmethod  # noqa: B027
+    def end_journal(cls, spec: ShardSpec) -> None:
+        """Remove the journal of a shard that is on the disk."""
+
+    @classmethod
+    def has_journal(cls, path: str) -> bool:
+        """Return whether a shard has one."""
+        return False
+
+    @classmethod  # noqa: B027
+    def recover(cls, spec: ShardSpec, durability: str | None) -> None:
         """After a power failure, while in use with ``durability``: repair the shard, or make sure that it is sound.
 
-        :param stamp: that of when the shard was on the disk last; None if nothing is known of it.
+        :param durability: None if nothing is known.
         :raises CorruptShardError: it is damaged, or may be.
         """
 
     @abstractmethod
     def keep(self) -> None:
         """Called every second with durability "everysec": have everything written so far on the disk."""
+
+    def shorten(self) -> None:  # noqa: B027
+        """Called every second with durability "everysec": see that the log does not become too long."""
+
+    def rest(self) -> None:  # noqa: B027
+        """Have ``begin_writing`` called before the next write."""
 
     # Snapshots
 

@@ -129,6 +129,12 @@ class ShardProxy(Shard):
     def keep(self) -> None:
         self._inner.keep()
 
+    def shorten(self) -> None:
+        self._inner.shorten()
+
+    def rest(self) -> None:
+        self._inner.rest()
+
     def on_write(self, check: Callable[[bool], None] | None) -> None:
         self._inner.on_write(check)
 

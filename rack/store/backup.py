@@ -34,7 +34,7 @@ def write_backup(
         for number, shard in enumerate(snapshot.shards):
             shard.copy_to(manifest.spec(source, number, Request(manifest.kind), "process", False))
             copied(shard)
-        registry.publish(manifest, source, target)
+        registry.publish(manifest, source, target, snapshot.durability)
     except BaseException as error:
         with contextlib.suppress(OSError):
             files.discard(manifest, source)

@@ -9,9 +9,9 @@ import resource
 
 from rack.errors import CorruptShardError, RackError, StoreExistsError, StorePathError
 from rack.shard import shard_class
-from rack.store.boot import Record, present_stamps
 from rack.store.lock import StoreLock
 from rack.store.manifest import Manifest, Request, manifest_path, record_path, shard_path, unfinished_path
+from rack.store.record import Record, present_stamps
 from rack.system.disk import path_error
 from rack.system.place import scratch_path, take_after
 
@@ -65,7 +65,7 @@ def _round(count: int) -> int:
     return -(-count // 1024) * 1024
 
 
-def create(path: str, manifest: Manifest, request: Request) -> Manifest:
+def create(path: str, manifest: Manifest, request: Request, durability: str) -> Manifest:
     """Make a store; the caller has its lock exclusively, and there is none."""
     cls = shard_class(manifest.engine)
     replaced = None
@@ -77,7 +77,7 @@ def create(path: str, manifest: Manifest, request: Request) -> Manifest:
         manifest.begin(path)
         for number in range(manifest.shards):
             cls.create(manifest.spec(path, number, request, "process", False))
-        Record("", "process").write(path, present_stamps(path, manifest))
+        Record("", durability, present_stamps(path, manifest)).write(path)
         if replaced is not None:
             _give(manifest.files(path), replaced)
         manifest.finish(path)
@@ -130,7 +130,7 @@ def clear(path: str, manifest: Manifest) -> None:
         unlink(cls.files(shard))
 
 
-def publish(manifest: Manifest, source: str, target: str) -> None:
+def publish(manifest: Manifest, source: str, target: str, durability: str) -> None:
     """Move a closed anonymous store to ``target``: it is there as a whole, or not at all."""
     lock = StoreLock(target)
     try:
@@ -141,7 +141,7 @@ def publish(manifest: Manifest, source: str, target: str) -> None:
         suffix = shard_class(manifest.engine).suffix
         for number in range(manifest.shards):
             os.rename(shard_path(source, number, suffix), shard_path(target, number, suffix))
-        Record("", "process").write(target, present_stamps(target, manifest))
+        Record("", durability, present_stamps(target, manifest)).write(target)
         manifest.finish(target)
     except BaseException:
         if not os.path.lexists(manifest_path(target)):

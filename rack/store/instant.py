@@ -89,6 +89,7 @@ class OpenSnapshot(OpenStore):
         """Take a snapshot of ``store``, which is ``source`` as a container uses it."""
         self.path = source.path
         self.manifest = source.manifest
+        self.durability = source.durability
         self.mode = Mode("r", None, None, None)
         self.users = WeakSet()
         self.shards = []

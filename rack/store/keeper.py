@@ -1,28 +1,29 @@
-"""The thread that has every second's writes on the disk (durability "everysec")."""
+"""The threads that look after the shards every second (durability "everysec")."""
 
 from __future__ import annotations
 
 import contextlib
 from _thread import start_new_thread
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 
 from rack.errors import RackError
-from rack.shard.base import Shard
 
 _INTERVAL = 1.0  # seconds
 
+Work = Callable[[], None]
+
 
 class Keeper:
-    """Calls ``keep`` of each shard every second. It does not survive a fork.
+    """Has a thread do some work, for each shard, every second. It does not survive a fork.
 
-    Its thread is started and told to stop by C functions: an exception that comes meanwhile leaves no lock taken.
+    The thread is started and told to stop by C functions: an exception that comes meanwhile leaves no lock taken.
     """
 
-    def __init__(self, shards: Sequence[Shard]) -> None:
+    def __init__(self, work: Sequence[Work]) -> None:
         self._stop: SimpleQueue[None] = SimpleQueue()
         self._ended: SimpleQueue[None] = SimpleQueue()
-        start_new_thread(_keep, (shards, self._stop, self._ended))
+        start_new_thread(_keep, (work, self._stop, self._ended))
 
     def stop(self) -> None:
         """Return when the thread has ended. May be done again."""
@@ -34,7 +35,7 @@ class Keeper:
         self._stop.put(None)
 
 
-def _keep(shards: Sequence[Shard], stop: SimpleQueue[None], ended: SimpleQueue[None]) -> None:
+def _keep(work: Sequence[Work], stop: SimpleQueue[None], ended: SimpleQueue[None]) -> None:
     try:
         while True:
             try:
@@ -42,8 +43,8 @@ def _keep(shards: Sequence[Shard], stop: SimpleQueue[None], ended: SimpleQueue[N
                 return
             except Empty:
                 pass
-            for shard in shards:
+            for do in work:
                 with contextlib.suppress(OSError, RackError):  # a full disk: again in a second. Whoever writes is told
-                    shard.keep()
+                    do()
     finally:
         ended.put(None)

@@ -1,4 +1,4 @@
-"""How a process comes into a store: it finds or makes it, shares its lock, and is let in (:mod:`rack.store.boot`)."""
+"""How a process comes into a store: it finds or makes it, shares its lock, and is let in."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from typing import NamedTuple
 
 from rack.errors import RackError, StoreInUseError, StoreNotFoundError, StorePathError
 from rack.store import files
-from rack.store.boot import DURABILITIES, admit, gate
+from rack.store.admission import admit
 from rack.store.bulk import LEAST_MEMORY
+from rack.store.gate import gate
 from rack.store.lock import StoreLock
 from rack.store.manifest import Manifest, Request, manifest_path
+from rack.store.record import DEFAULT_DURABILITY, DURABILITIES
 from rack.system.flock import lock_timeout, pause, while_open
 
 
@@ -134,9 +136,9 @@ def _made(
     path: str, manifest: Manifest, request: Request, durability: str | None, lock: StoreLock
 ) -> tuple[Manifest, str]:
     """Make a store and be let in, or leave nothing of it; the caller has the lock exclusively, and shares it then."""
-    files.create(path, manifest, request)
+    durability = durability or DEFAULT_DURABILITY
+    files.create(path, manifest, request, durability)
     try:
-        durability = admit(path, manifest, request, durability, False, lock)
         lock.share()  # which lets go of it for a moment
     except BaseException:
         if lock.claim():
@@ -145,12 +147,12 @@ def _made(
     return manifest, durability
 
 
-def make(path: str, manifest: Manifest, request: Request) -> Entry:
+def make(path: str, manifest: Manifest, request: Request, durability: str) -> Entry:
     """Make a store with this manifest and come into it."""
     lock = StoreLock(path)
     try:
         lock.claim_or_raise("make the store")
-        _, durability = _made(path, manifest, request, None, lock)
+        _made(path, manifest, request, durability, lock)
     except BaseException:
         lock.remove()
         lock.close()

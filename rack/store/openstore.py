@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
+from collections.abc import Callable
 from threading import Lock
 from typing import Any
 from weakref import WeakSet
 
 from rack.errors import LockTimeoutError, ReadOnlyError, StoreDeletedError
 from rack.shard import shard_class
-from rack.shard.base import Shard
+from rack.shard.base import Shard, ShardSpec
 from rack.shard.proxy import FrozenShard, GuardedShard
 from rack.store import files, opening
-from rack.store.boot import Record, leave, present_stamps, synced
+from rack.store.gate import in_gate
+from rack.store.guard import guarded
 from rack.store.manifest import Manifest, Request, manifest_path
 from rack.store.opening import Entry, Mode
+from rack.store.record import Record, present_stamps
 from rack.store.sharded import Store
-from rack.system.boot import boot_id
+from rack.store.writing import Writing
 from rack.system.imports import importing
 
 
@@ -32,27 +34,31 @@ class OpenStore:
         self.durability = durability
         self.users: WeakSet[Hold] = WeakSet()
         self._request = request
-        self._keeper: Any = None  # a Keeper
+        self._keepers: list[Any] = []
         self._lock = lock
         self._lock_is_inherited = False
         self._rejoining = Lock()
+        self._writing = Writing(manifest, durability, mode.timeout, self._specs)
         cls = shard_class(manifest.engine)
         self.shards: list[Shard] = []
         try:
-            for number in range(manifest.shards):
-                spec = manifest.spec(path, number, request, durability, mode.flag == "r", mode.timeout, lock.where)
-                self.shards.append(cls(spec, self._rejoin))
+            self.shards += (cls.opened(spec, self) for spec in self._specs())
             self._store = Store(self.shards)
-            self._start_keeper()
         except BaseException:
-            if self._keeper is not None:
-                self._keeper.stop()
             self._close_shards()
             if is_new and lock.claim():  # nobody else has come in
                 files.unmake(path, manifest)
                 lock.remove()
             self._lock.close()
             raise
+
+    def _specs(self) -> list[ShardSpec]:
+        """Return what the shards are, with their paths as they are now."""
+        path, where, mode = self._lock.where(), self._lock.where, self.mode
+        return [
+            self.manifest.spec(path, number, self._request, self.durability, mode.flag == "r", mode.timeout, where)
+            for number in range(self.manifest.shards)
+        ]
 
     def store(self, mode: Mode) -> Store:
         """Return the store as a container that opened it with ``mode`` uses it."""
@@ -73,7 +79,7 @@ class OpenStore:
 
         LMDB's writers use pages again that an unregistered reader reads, at which LMDB may end the process.
         """
-        if Record.read(self.path).boot == boot_id():
+        if Record.read(self.path).is_of_this_boot():
             raise ReadOnlyError(
                 errno.EACCES,
                 "others have the store open for writing: reading meanwhile takes the permission to write the files"
@@ -83,14 +89,26 @@ class OpenStore:
 
     def sync(self, store: Store) -> None:
         """Have what is written in ``store``, which is this one as a container uses it, on the disk."""
-        stamps = []
+        # A shard that may not be served after a power failure is, if nobody has written to the store since.
+        if not (
+            self.durability == "process" and self._writing.begun and shard_class(self.manifest.engine).stamped_when_open
+        ):
+            store.sync()
+            return
+        self._writing.rest()
+        for shard in self.shards:
+            shard.rest()
         self.path = self._lock.where()
-        if self.mode.flag != "r" and shard_class(self.manifest.engine).stamped_when_open:
-            with contextlib.suppress(FileNotFoundError):  # removed: closing tells
-                stamps = present_stamps(self.path, self.manifest)
+        try:
+            stamps = present_stamps(self.path, self.manifest)
+        except FileNotFoundError:  # removed: closing tells
+            stamps = ()
         store.sync()
-        if stamps:
-            synced(self.path, self.manifest, stamps)
+        self._put_down_as_clean(stamps)
+
+    @guarded  # so that no fork copies the lock of the gate
+    def _put_down_as_clean(self, synced: tuple[int, ...]) -> None:
+        self._writing.end(synced=synced)
 
     def is_current(self) -> bool:
         """Return whether the store's files are still there, wherever its folder is now."""
@@ -100,7 +118,7 @@ class OpenStore:
         except (FileNotFoundError, ValueError):
             return False
 
-    def _rejoin(self) -> None:
+    def rejoin(self) -> None:
         """In a forked child: take a lock of its own before a shard is opened again.
 
         Called with that shard's lock held, so the registry's lock must not be taken here (a fork takes them in the
@@ -120,20 +138,25 @@ class OpenStore:
                 self._lock.close()
                 raise StoreDeletedError(f"{manifest_path(self.path)} was removed or replaced since the fork")
             self._lock_is_inherited = False
-            self._start_keeper()
 
-    def _start_keeper(self) -> None:
-        if self.durability == "everysec" and self.mode.flag != "r":
+    def begin_writing(self) -> None:
+        if self._writing.begin() and self.durability == "everysec" and not self._keepers:
             with importing():
                 from rack.store.keeper import Keeper
 
-            self._keeper = Keeper(self.shards)
+            # Two threads: making a base may take long, and every shard is synced every second meanwhile.
+            for work in ([shard.keep for shard in self.shards], [shard.shorten for shard in self.shards]):
+                self._keepers.append(Keeper(work))
+
+    def at_home(self, body: Callable[[], None]) -> None:
+        in_gate(self._lock.where(), self.manifest.id, None, body)
 
     def after_fork_in_child(self) -> None:
         self._lock.leave_to_parent()
         self._lock_is_inherited = True
-        self._keeper = None
+        self._keepers = []
         self._rejoining = Lock()
+        self._writing.after_fork_in_child()
         for shard in self.shards:
             shard.after_fork_in_child()
 
@@ -142,14 +165,17 @@ class OpenStore:
 
         :raises LockTimeoutError: some shard is busy in another thread; the others are closed.
         """
-        if self._keeper is not None:
-            self._keeper.stop()
-            self._keeper = None
+        self._writing.check_outside()
+        for keeper in self._keepers:
+            keeper.stop()
+        self._keepers = []
         self._close_shards()
         try:
-            if keep and self.mode.flag != "r" and not self._lock_is_inherited:
-                leave(self.path, self.manifest, self._lock)
+            self._writing.rest()
+            if keep and not self._lock_is_inherited:
+                self._writing.end(self._lock)
         finally:
+            self._writing.close()
             self._lock.close()
 
     def _close_shards(self) -> None:

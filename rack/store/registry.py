@@ -205,16 +205,16 @@ def open_shards() -> list[Shard]:
 
 
 @guarded
-def make(path: str, manifest: Manifest, request: Request) -> Hold:
+def make(path: str, manifest: Manifest, request: Request, durability: str) -> Hold:
     """Make a store with this manifest and open it. Pair with :func:`release`, :func:`remove` or :func:`publish`."""
     mode = Mode("w", None, None, None)
-    return _opened(path, lambda: OpenStore(path, request, mode, opening.make(path, manifest, request)))
+    return _opened(path, lambda: OpenStore(path, request, mode, opening.make(path, manifest, request, durability)))
 
 
 @guarded
-def publish(manifest: Manifest, source: str, target: str) -> None:
+def publish(manifest: Manifest, source: str, target: str, durability: str) -> None:
     """Move a closed anonymous store to ``target``: it is there as a whole, or not at all."""
-    files.publish(manifest, source, target)
+    files.publish(manifest, source, target, durability)
 
 
 # Fork. Locks are taken in one order (the registry's, then each shard's), so that no operation is under way in any

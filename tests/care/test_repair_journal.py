@@ -17,7 +17,7 @@ from rack.shard.lmdb.journal import base_path, generations, journal_path
 from rack.shard.lmdb.journaled import Journalling
 from tests.care.test_repair import CONTENT, GONE, overwrite, repaired, shard
 from tests.support.damage import PAGE, damage, in_child
-from tests.support.everysec import everysec, fail_power, stop_keeper
+from tests.support.everysec import everysec, fail_power, stop_keepers
 from tests.support.processes import assert_sound
 
 LATE = {f"late{number}": number for number in range(300)}
@@ -26,7 +26,7 @@ LATE = {f"late{number}": number for number in range(300)}
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """The name of a store whose bases hold CONTENT, and whose journals say what was changed since."""
-    with PersistentDict[str, Any](tmp_path / "store", shards=2) as store:
+    with PersistentDict[str, Any](tmp_path / "store", shards=2, durability="process") as store:
         store.update(CONTENT)
         store.update(GONE)
     with everysec(tmp_path / "store") as store:
@@ -148,10 +148,11 @@ def test_journals_of_which_one_is_missing_are_not_believed(path: Path, monkeypat
     monkeypatch.setattr(Journalling, "_is_due", lambda self, journal: True)
     monkeypatch.setattr(Journalling, "_make_base", lambda self, journal: None)
     with everysec(path) as store:
-        stop_keeper(store)
+        stop_keepers(store)
         store.update({f"more{number}": number for number in range(300)})
         for each in store._store.shards:
             each.keep()
+            each.shorten()
         store.update({f"most{number}": number for number in range(300)})
         held = dict(store)
     file = shard(path, 0)
@@ -168,7 +169,7 @@ def test_journals_of_which_one_is_missing_are_not_believed(path: Path, monkeypat
 
 def test_after_a_power_failure_journals_are_believed_alone(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with everysec(path) as store:
-        stop_keeper(store)
+        stop_keepers(store)
         store["later"] = 1
         store.sync()
         after = fail_power(path, monkeypatch)

@@ -25,7 +25,7 @@ from rack import (
 )
 from rack.care.repair import repair
 from rack.care.verify import verify
-from rack.store.boot import Record
+from rack.store.record import Record
 from tests.care.test_verify import CONTENT, found, shard, state
 from tests.care.test_verify import path as path
 from tests.conformance.raw import RAW

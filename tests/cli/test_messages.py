@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from rack import PersistentDict, PersistentSet
-from rack.store.boot import Record
+from rack.store.record import Record
 
 pytest.importorskip("click")
 pytest.importorskip("rich")

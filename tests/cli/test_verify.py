@@ -14,7 +14,7 @@ import pytest
 from rack import CorruptShardError, PersistentDict, PersistentSet
 from rack.cli import main
 from rack.shard.problem import KINDS
-from rack.store.boot import Record
+from rack.store.record import Record
 from tests.cli.test_help import ENVIRONMENT, RACK
 from tests.support.processes import assert_sound, default_engine
 from tests.support.processes import engine as engine

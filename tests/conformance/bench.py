@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ class Bench:
     def open(self, **changes: Any) -> None:
         """Open the shard, anew if it is open, with other things in its spec."""
         self.close()
-        self._opened = self._class(ShardSpec(**self._spec | changes), self._rejoin)
+        self._opened = self._class.opened(ShardSpec(**self._spec | changes), self)
 
     def close(self) -> None:
         if self._opened is not None:
@@ -77,14 +77,15 @@ class Bench:
 
     def _start_journal(self) -> None:
         if self._spec["durability"] == "everysec":
-            self._class.change_durability(ShardSpec(**self._spec), "everysec")
+            self._class.end_journal(ShardSpec(**self._spec))
+            self._class.begin_journals([ShardSpec(**self._spec)])
 
     def after_power_failure(self) -> dict[bytes, bytes]:
         """Return what a shard with durability "everysec" is made of after a power failure that comes now."""
         self.close()
         try:
             spec = ShardSpec(**self._spec)
-            self._class.recover(spec, "everysec", None)
+            self._class.recover(spec, "everysec")
             return self.raw.read(self.path)
         finally:
             self.open()
@@ -97,5 +98,13 @@ class Bench:
         finally:
             self.close()
 
-    def _rejoin(self) -> None:
+    # What a shard needs of its store
+
+    def rejoin(self) -> None:
         self.rejoined += 1
+
+    def begin_writing(self) -> None:
+        pass
+
+    def at_home(self, body: Callable[[], None]) -> None:
+        body()

@@ -212,7 +212,7 @@ def in_child(function: Callable[[], str]) -> str:
 def boot_again(boot: str) -> None:
     """Have this process live on a system that has booted again."""
     with contextlib.suppress(ModuleNotFoundError):
-        importlib.import_module("rack.store.boot").boot_id = lambda: boot  # type: ignore[attr-defined]
+        importlib.import_module("rack.system.boot").boot_id = lambda: boot  # type: ignore[attr-defined]
 
 
 def examine(directory: Path, plan: Plan, past: Past, since: float) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from rack.shard import ENGINES
-from rack.store.boot import DURABILITIES
+from rack.store.record import DURABILITIES
 from tests.powerfail import disk
 from tests.powerfail.cases import Cases, Run
 from tests.powerfail.history import NEVER

@@ -12,8 +12,10 @@ import pytest
 
 from rack import PersistentDict
 from rack.errors import CorruptShardError, LockTimeoutError
-from rack.store import boot
-from rack.store.boot import Record
+from rack.shard import ENGINES
+from rack.store import gate, writing
+from rack.store.record import DURABILITIES, Record
+from rack.system import boot
 from tests.support.processes import Crew, as_the_same_files, assert_sound, hear, run, run_script, tell
 
 
@@ -25,13 +27,13 @@ def after_reboot(path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         if not file.name.endswith(".lmdb-lock"):
             shutil.copyfile(file, place / file.name)
     as_the_same_files(place / path.name)
-    monkeypatch.setattr("rack.store.boot.boot_id", lambda: place.name)
+    monkeypatch.setattr("rack.system.boot.boot_id", lambda: place.name)
     return place / path.name
 
 
 def test_the_boot_id_is_the_same_in_every_process() -> None:
     assert boot.boot_id()
-    assert run_script("import rack.store.boot; print(rack.store.boot.boot_id())").strip() == boot.boot_id()
+    assert run_script("import rack.system.boot; print(rack.system.boot.boot_id())").strip() == boot.boot_id()
 
 
 def test_a_store_is_marked_while_it_is_open_for_writing_and_clean_when_the_last_one_closed_it(tmp_path: Path) -> None:
@@ -47,16 +49,16 @@ def test_a_store_is_marked_while_it_is_open_for_writing_and_clean_when_the_last_
         worker = crew.prepare(open_for_a_while)
         with PersistentDict[str, int](path) as d:
             d["a"] = 1
-            assert Record.read(str(path)) == Record(boot.boot_id(), "process")
+            assert Record.read(str(path))[:2] == (boot.boot_id(), "everysec")
             worker.ready()
             worker.go()
             worker.hear()
         assert Record.read(str(path)).boot == boot.boot_id()
         worker.tell()
         worker.result()
-    assert Record.read(str(path)) == Record("", "process")
+    assert Record.read(str(path))[:2] == ("", "everysec")
     with PersistentDict[str, int](path, flag="r"):
-        assert Record.read(str(path)) == Record("", "process")
+        assert Record.read(str(path))[:2] == ("", "everysec")
     assert_sound(PersistentDict(path))
 
 
@@ -93,17 +95,16 @@ def test_a_clean_store_opens_after_a_reboot(tmp_path: Path, monkeypatch: pytest.
 def test_what_was_written_to_when_the_system_stopped_is_not_served(
     flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with PersistentDict[str, int](tmp_path / "d", shards=3) as d:
+    with PersistentDict[str, int](tmp_path / "d", shards=3, durability="process") as d:
         d["a"] = 1
-        number = d._store.shards.index(d._route(d._dump_key("a")))
         after = after_reboot(tmp_path / "d", monkeypatch)
         for _ in range(2):
-            with pytest.raises(CorruptShardError, match=f"-{number:04d}.lmdb.*rack repair"):
+            with pytest.raises(CorruptShardError, match=r"lmdb was being written to.*rack repair"):
                 PersistentDict(after, flag=flag).open()
 
 
 def test_what_was_not_written_to_since_it_was_synced_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with PersistentDict[str, int](tmp_path / "d", shards=3) as d:
+    with PersistentDict[str, int](tmp_path / "d", shards=3, durability="process") as d:
         d["a"] = 1
         d.sync()
         after = after_reboot(tmp_path / "d", monkeypatch)
@@ -116,20 +117,102 @@ def test_what_was_not_written_to_since_it_was_synced_opens(tmp_path: Path, monke
             PersistentDict(after).open()
 
 
-def test_damage_to_a_shard_that_was_in_use_is_noticed_although_it_was_synced(
+def test_while_another_process_writes_sync_does_not_put_the_store_down_as_clean(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with PersistentDict[int, bytes](tmp_path / "d", shards=1) as d:
-        d.update({number: bytes([number]) * 5000 for number in range(200)})
+    path = tmp_path / "d"
+
+    def write() -> None:
+        with PersistentDict[str, int](path) as d:
+            d["b"] = 2
+            tell()
+            hear()
+            d.sync()
+            tell()
+            hear()
+
+    with Crew() as crew, PersistentDict[str, int](path, shards=2, durability="process") as d:
+        worker = crew.start(write)
+        worker.hear()
+        d["a"] = 1
         d.sync()
-        after = after_reboot(tmp_path / "d", monkeypatch)
-    shard = after.with_name("d-0000.lmdb")
-    data = bytearray(shard.read_bytes())
-    at = data.index(bytes([100]) * 5000) + 4500
-    data[at] ^= 1
-    shard.write_bytes(data)
-    with pytest.raises(CorruptShardError, match="checksum"):
-        PersistentDict(after).open()
+        assert Record.read(str(path)).boot == boot.boot_id()
+        worker.tell()
+        worker.hear()
+        assert Record.read(str(path)).boot == ""
+        d["a"] = 3  # after its sync, and no writer since then
+        assert Record.read(str(path)).boot == boot.boot_id()
+        worker.tell()
+        worker.result()
+        assert Record.read(str(path)).boot == boot.boot_id()
+    assert Record.read(str(path)).boot == ""
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("durability", DURABILITIES)
+def test_a_store_that_nobody_writes_to_is_clean_whoever_has_it_open(
+    durability: str, engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last writer closes, and a reader stays; the reader leaves last. (SQLite's files change until then.)"""
+    path = tmp_path / "d"
+    with PersistentDict[str, int](path, shards=2, durability=durability, engine=engine):
+        pass
+
+    def read() -> None:
+        with PersistentDict[str, int](path, flag=hear()) as d:
+            assert d.get("a") is None
+            tell()
+            hear()
+
+    for flag in ("r", "w"):
+        with Crew() as crew:
+            reader = crew.start(read)
+            reader.tell(flag)
+            reader.hear()
+            with PersistentDict[str, int](path) as d:
+                assert Record.read(str(path)).boot == ""  # nobody has written to it
+                d["b"] = 1
+                assert Record.read(str(path)).boot == boot.boot_id()
+            assert Record.read(str(path)).boot == ("" if engine == "lmdb" else boot.boot_id())
+            reader.tell()
+            reader.result()
+        assert Record.read(str(path))[:2] == ("", durability)
+        after = after_reboot(path, monkeypatch)
+        monkeypatch.undo()
+        with PersistentDict[str, int](after) as d:
+            assert dict(d) == {"b": 1}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_who_only_reads_leaves_the_store_as_it_is_put_down(engine: str, tmp_path: Path) -> None:
+    with PersistentDict[str, int](tmp_path / "d", engine=engine) as d:
+        d["a"] = 1
+    before = os.stat(tmp_path / "d.rack-boot").st_mtime_ns
+    for flag in ("r", "w", "c"):
+        with PersistentDict[str, int](tmp_path / "d", flag=flag) as d:
+            assert dict(d.snapshot()) == {"a": 1}
+            d.sync()
+    assert os.stat(tmp_path / "d.rack-boot").st_mtime_ns == before
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("flag", ["r", "w"])
+def test_what_a_killed_writer_has_left_is_put_down_by_the_next_one_that_closes(
+    flag: str, engine: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "d"
+
+    def die() -> None:
+        d = PersistentDict[str, int](path, engine=engine).open()
+        d["a"] = 1
+        os.kill(os.getpid(), 9)
+
+    with Crew() as crew:
+        crew.start(die)._process.join()
+    assert Record.read(str(path)).boot == boot.boot_id()
+    with PersistentDict[str, int](path, flag=flag) as d:
+        assert dict(d) == {"a": 1}
+    assert Record.read(str(path)).boot == ""
 
 
 def test_always_needs_no_recovery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +255,7 @@ def test_sqlite_opens_after_a_reboot(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_store_whose_record_is_missing_or_damaged_is_verified(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "sound" / "d"
     path.parent.mkdir()
-    with PersistentDict[int, int](path, shards=1) as d:
+    with PersistentDict[int, int](path, shards=1, durability="process") as d:
         d.update(zip(range(2000), range(2000), strict=True))
     record = path.with_name("d.rack-boot")
     record.write_bytes(content) if content else record.unlink()
@@ -212,7 +295,7 @@ def test_waiting_at_the_gate_has_a_limit(tmp_path: Path) -> None:
         pass
 
     def stand_in_the_gate() -> None:
-        with boot.gate(str(path), None):
+        with gate.gate(str(path), None):
             tell()
             hear()
 
@@ -231,14 +314,14 @@ def test_a_store_that_is_just_being_closed_can_be_replaced(tmp_path: Path, monke
     def close_slowly() -> None:
         with PersistentDict[str, int](path, shards=2) as d:
             d["a"] = 1
-            real: Any = boot.present_stamps
+            real: Any = writing.present_stamps
 
             def slowly(*args: Any) -> Any:
                 tell()
                 time.sleep(1)
                 return real(*args)
 
-            boot.present_stamps = slowly
+            writing.present_stamps = slowly  # type: ignore[assignment]
 
     with Crew() as crew:
         worker = crew.start(close_slowly)

@@ -62,7 +62,7 @@ def _kill_and_reboot(path: Path, durability: str, monkeypatch: pytest.MonkeyPatc
     with Crew() as crew:
         crew.start(die)._process.join()
     as_the_same_files(path)
-    monkeypatch.setattr("rack.store.boot.boot_id", lambda: "another boot")
+    monkeypatch.setattr("rack.system.boot.boot_id", lambda: "another boot")
 
 
 @pytest.mark.parametrize("durability", ["process", "everysec", "always"])
@@ -78,6 +78,7 @@ def test_no_operation_lists_the_folder_of_the_store(
                 d.update((number, f"{turn}" * 500) for number in range(500))
                 for shard in d._store.shards:
                     shard.keep()
+                    shard.shorten()
                 d.sync()
             with d.snapshot() as then:
                 d.update((number, "x" * 2000) for number in range(1000))

@@ -91,17 +91,39 @@ def test_durability_is_the_stores_and_is_changed_when_nobody_else_has_it_open(
     assert_sound(PersistentDict(again))
 
 
-def test_a_store_that_has_to_be_rebuilt_is_not_read_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_may_only_read_does_not_read_a_store_that_has_to_be_rebuilt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with everysec(tmp_path / "d", shards=2) as d:
         d["a"] = 1
         d.sync()
         after = fail_power(tmp_path / "d", monkeypatch)
+    monkeypatch.setattr("rack.store.admission.may_write", lambda path: False)
     with pytest.raises(CorruptShardError, match="writing"):
         PersistentDict(after, flag="r").open()
-    with PersistentDict(after):
-        pass
-    with PersistentDict(after, flag="r") as d:
+    monkeypatch.setattr("rack.store.admission.may_write", lambda path: True)
+    with PersistentDict(after, flag="r") as d:  # who may write to it has rebuilt it
         assert dict(d) == {"a": 1}
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b'{"boot": "", "durability": "sometimes"}'])
+def test_a_store_that_has_lost_its_record_is_still_journalled(
+    content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with everysec(tmp_path / "d", shards=2) as d:
+        d["a"] = 1
+        d.sync()
+        after = fail_power(tmp_path / "d", monkeypatch)
+    record = after.with_name("d.rack-boot")
+    record.unlink()
+    if content is not None:
+        record.write_bytes(content)
+    with PersistentDict[str, int](after) as d:
+        assert dict(d) == {"a": 1}
+        assert d._held is not None
+        assert d._held.durability == "everysec"
+        d["b"] = 2
+    assert_sound(PersistentDict(after))
 
 
 @pytest.mark.parametrize("step", ["copyfile", "rename", "create", "remove"])

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from rack import PersistentDict
+from rack.store.record import Record
 from tests.support.processes import as_the_same_files
 
 Store = PersistentDict[Any, Any]
@@ -24,18 +25,19 @@ def fail_power(path: Path, monkeypatch: pytest.MonkeyPatch, synced: bool = True)
     """Return the path of a copy of the store as a power failure may leave it; the system has booted since."""
     place = path.parent / f"after-{time.monotonic_ns()}"
     place.mkdir()
+    is_clean = not Record.read(str(path)).boot  # so nobody has written to it
     for file in path.parent.glob(f"{path.name}*"):
         if file.name.endswith(".lmdb-lock"):
             continue
         data = bytearray(file.read_bytes())
-        if file.suffix == ".lmdb":
+        if file.suffix == ".lmdb" and not is_clean:
             data[8192:] = os.urandom(max(0, len(data) - 8192))
         elif "-journal-" in file.name and synced and not file.name.endswith("-new"):
             end = struct.unpack_from("<Q", data, 2056)[0] or len(data)
             data[max(end, 4096) :] = bytes(len(data) - max(end, 4096))
         (place / file.name).write_bytes(data)
     as_the_same_files(place / path.name)
-    monkeypatch.setattr("rack.store.boot.boot_id", lambda: place.name)
+    monkeypatch.setattr("rack.system.boot.boot_id", lambda: place.name)
     return place / path.name
 
 
@@ -43,7 +45,9 @@ def everysec(path: Path, **options: Any) -> Store:
     return PersistentDict(path, durability="everysec", **options)
 
 
-def stop_keeper(d: Store) -> None:
+def stop_keepers(d: Store) -> None:
     assert d._held is not None
-    assert d._held._keeper is not None
-    d._held._keeper.stop()
+    d._held.begin_writing()  # which starts them
+    assert d._held._keepers
+    for keeper in d._held._keepers:
+        keeper.stop()

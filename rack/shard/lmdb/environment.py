@@ -24,7 +24,7 @@ from rack.errors import (
     LockTimeoutError,
     RackError,
 )
-from rack.shard.base import ShardSpec
+from rack.shard.base import Home, ShardSpec
 from rack.shard.holding import exclusive, operation, refuse_inside_resize, resizing, settle
 from rack.shard.lmdb import datafile
 from rack.shard.lmdb.datafile import IDENTITY, LONG_TABLE
@@ -52,9 +52,11 @@ class LmdbEnvironment(ABC):
                 raise translated(error, spec.path) from error
             raise
 
-    def __init__(self, spec: ShardSpec, rejoin: Callable[[], None]) -> None:
+    _append: Any = None  # of the journal that is open, if there is one
+
+    def __init__(self, spec: ShardSpec, home: Home) -> None:
         self._spec = spec
-        self._rejoin = rejoin
+        self._home = home
         self._new_lock()
         self._begin: Any = self._begin_reopened
         self._begin_write: Any = self._begin_write_reopened
@@ -90,8 +92,6 @@ class LmdbEnvironment(ABC):
                 except (lmdb.Error, CorruptShardError):
                     if not self._unregistered or attempt == UNREGISTERED_TRIES:
                         raise
-            if self._journalled is not None:
-                self._journalled.open()
         except BaseException as error:
             if self._env is not None:
                 self._env.close()
@@ -100,16 +100,14 @@ class LmdbEnvironment(ABC):
                 raise translated(error, spec.path) from error
             raise
         self._begin = self._begin_refused if self._unregistered else env.begin
-        self._begin_write = self._writer()
+        self._begin_write = self._writer() if spec.readonly else self._begin_first
 
     def _writer(self) -> Callable[[], Any]:
         """Return what begins a write transaction in the environment."""
         begin: Callable[[], Any] = partial(self._env.begin, None, None, True)
         if self._check_write is not None:
             begin = partial(self._begin_checked, begin)
-        if (journalled := self._journalled) is None:
-            return begin
-        return journalled.begins(begin)
+        return begin
 
     @abstractmethod
     def _new_journalling(self) -> Journalling | None:
@@ -132,14 +130,33 @@ class LmdbEnvironment(ABC):
 
     def _begin_reopened(self, *args: Any) -> Any:
         """Stands for ``_begin`` in a forked child until the shard's first use there."""
-        self._rejoin()
+        self._home.rejoin()
         self._open()
         return self._begin(*args)
 
     def _begin_write_reopened(self) -> Any:
-        self._rejoin()
+        self._home.rejoin()
         self._open()
         return self._begin_write()
+
+    def _begin_first(self) -> Any:
+        """Stands for ``_begin_write`` until it is put down that this process writes to the store."""
+        self._home.begin_writing()
+        if self._env is None:
+            raise closed()  # meanwhile, by a signal handler
+        if self._journalled is not None:
+            self._journalled.open()
+        self._begin_write = self._writer()
+        return self._begin_write()
+
+    def _begin_idle(self) -> Any:
+        """Begin a write transaction in which nothing will be written."""
+        return (self._writer() if self._begin_write == self._begin_first else self._begin_write)()
+
+    @exclusive
+    def rest(self) -> None:
+        if self._env is not None and not self._spec.readonly:
+            self._begin_write = self._begin_first
 
     def _begin_checked(self, begin: Callable[[], Any]) -> Any:
         """Begin a write transaction and make the check that ``on_write`` has asked for."""
@@ -208,19 +225,6 @@ class LmdbEnvironment(ABC):
             self._env, self._begin, self._begin_write = None, self._begin_reopened, self._begin_write_reopened
             raise translated(error, self._spec.path) from error
 
-    def copy(self, path: str) -> None:
-        """Make a compact copy of the file; takes no lock meanwhile, and must not run while this process forks."""
-        while True:
-            try:
-                self._env.copy(os.fsencode(path), compact=True)
-                return
-            except lmdb.MapResizedError:
-                self._adopt_grown()
-            except lmdb.Error as error:
-                raise translated(error, path) from error
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-
     # Life
 
     @property
@@ -263,7 +267,7 @@ class LmdbEnvironment(ABC):
     @exclusive
     def on_write(self, check: Callable[[bool], None] | None) -> None:
         self._check_write = check
-        if self._env is not None:
+        if self._env is not None and self._begin_write != self._begin_first:
             self._begin_write = self._writer()
 
     # Called again when an exception has cut them off.
@@ -271,6 +275,7 @@ class LmdbEnvironment(ABC):
     def before_fork(self) -> None:
         if not self._at_fork:
             if self._journalled is not None:
+                self._journalled.give_way = True
                 self._journalled.copying.acquire()
             self._lock.acquire()
             self._at_fork = True
@@ -283,6 +288,7 @@ class LmdbEnvironment(ABC):
             self._lock.release()
         settle(self)
         if self._journalled is not None:
+            self._journalled.give_way = False
             while self._journalled.copying._is_owned():  # type: ignore[attr-defined]
                 self._journalled.copying.release()
 

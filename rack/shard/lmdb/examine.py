@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from io import FileIO
-from typing import Any
+from collections.abc import Iterator
 
 import lmdb
 
-from rack.errors import CorruptShardError, LockTimeoutError, RackError, StoreDeletedError
+from rack.errors import CorruptShardError, LockTimeoutError, RackError
 from rack.shard.base import Examined, Pair, ShardSpec, unknown_hash
 from rack.shard.holding import refuse_inside_change, settle
 from rack.shard.lmdb import pages
 from rack.shard.lmdb.datafile import IDENTITY, LONG_TABLE
+from rack.shard.lmdb.held import held_state, opened, too_fast
 from rack.shard.lmdb.longkeys import stem_of
 from rack.shard.lmdb.opening import identity, open_env, translated
 from rack.shard.lmdb.pages import Meta, PageError
@@ -23,7 +21,6 @@ from rack.shard.lmdb.sealed import unseal
 from rack.shard.lmdb.walk import check_metas, walk
 from rack.shard.problem import Problem, identity_problem
 from rack.system.disk import path_error
-from rack.system.place import file_id
 
 _TRIES = 10_000
 _SURE = 511 - 4 - 255  # how many bytes of a long key are in its record's key, whatever the digest's size is
@@ -68,7 +65,7 @@ def _examine_in_use(fd: int, spec: ShardSpec) -> Examined:
         except lmdb.Error as error:
             raise translated(error, spec.path) from error
     else:
-        raise _too_fast(spec.path)
+        raise too_fast(spec.path)
     with env:
         if unregistered:
             raise RackError(f"{spec.path} is in use: it takes the permission to write {spec.path}-lock to examine it")
@@ -87,7 +84,7 @@ def examine_open(shard: LmdbReader, timeout: float | None) -> Examined:
         refuse_inside_change(shard)
         shard._held = True
         shard.count()  # reopens, or raises, as any operation would
-        with _opened(shard) as file:
+        with opened(shard) as file:
             yield from _examine(shard, file.fileno())
         shard._held = None
         shard._lock.release()
@@ -102,47 +99,10 @@ def _examine(shard: LmdbReader, fd: int) -> Examined:
         with held_state(shard._env, fd, shard.path, shard._adopt_size) as metas:
             for item in examine(fd, metas, shard._spec):
                 if shard._unregistered and shard._overtaken(pages.newest(metas).number):
-                    raise _too_fast(shard.path)
+                    raise too_fast(shard.path)
                 yield item
     except PageError as error:
         yield Problem("structure", str(error))
-
-
-def _opened(shard: LmdbReader) -> FileIO:
-    try:
-        file = FileIO(shard._locate().path)
-    except FileNotFoundError:
-        raise StoreDeletedError(f"{shard.path} was removed while the store was open") from None
-    if file_id(os.fstat(file.fileno())) != shard._inode:
-        file.close()
-        raise StoreDeletedError(f"{shard.path} was replaced by another file while the store was open")
-    return file
-
-
-def _too_fast(path: str) -> RackError:
-    return RackError(f"{path} changes too fast to be examined: try again when there are fewer writers")
-
-
-@contextmanager
-def held_state(env: Any, fd: int, path: str, adopt_size: Callable[[], None]) -> Iterator[tuple[Meta, Meta]]:
-    """Keep the state of the file from being overwritten while the block runs; gives its meta pages.
-
-    A registered reader keeps the pages of the state that it reads. But the meta page is overwritten two commits
-    later: it has been read in time if there was no commit meanwhile.
-    """
-    for _ in range(_TRIES):
-        try:
-            txn = env.begin()
-        except lmdb.MapResizedError:  # another process has just made the file larger
-            adopt_size()
-            continue
-        with txn:
-            number = txn.id()
-            metas = pages.read_metas(fd)
-            if env.info()["last_txnid"] == number == pages.newest(metas).number:
-                yield metas
-                return
-    raise _too_fast(path)
 
 
 def examine(fd: int, metas: tuple[Meta, Meta], spec: ShardSpec) -> Examined:

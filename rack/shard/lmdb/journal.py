@@ -25,25 +25,26 @@ import os
 import struct
 from collections.abc import Iterator
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
+import lmdb
 from xxhash import xxh3_64_intdigest
 
 from rack.errors import CorruptShardError, StorePathError
 from rack.shard.base import ShardSpec
 from rack.shard.lmdb import datafile
-from rack.system.disk import sync_file
 from rack.system.flock import pause
 from rack.system.place import take_after_path
 
 _MAGIC = b"rack-journal-1\n\0"
 _HEADER = struct.Struct("<16s32sIQQ")
-_NUMBER = struct.Struct("<Q")
+_NUMBER = struct.Struct("=Q")
 _RECORD = struct.Struct("<QQQ")  # length of the body, transaction id, checksum
 _OPERATION = struct.Struct("<BHQ")  # kind, length of the key, of the value
-_END, _SYNCED, _BASED = 2048, 2056, 2064
+_HEAD = 2048
+_END, _SYNCED, _BASED = range(_HEAD // 8, _HEAD // 8 + 3)  # as numbers of 8 bytes
 START = 4096
-_INITIAL_SIZE = 64 << 10
+_INITIAL_SIZE = 16 << 10
 _LARGEST_STEP = 4 << 20
 _TRIES = 50
 _MASK = (1 << 64) - 1
@@ -51,6 +52,7 @@ _MASK = (1 << 64) - 1
 PUT, DELETE, DROP = 0, 1, 2  # in the main database; + LONG: in the table of long keys
 LONG = 4
 pack_operation = _OPERATION.pack
+_pack_record = _RECORD.pack
 
 
 SLOTS = 4
@@ -95,12 +97,12 @@ class Journal:
     def __init__(self, spec: ShardSpec, generation: int) -> None:
         self.generation = generation
         self.path = journal_path(spec.path, generation)
+        self._at = 0  # where the last record begins
         self._file = io.FileIO(self.path, "r+")  # closed even if an exception comes right here
         self._fd = self._file.fileno()
         try:
             self._salt = _check_header(os.pread(self._fd, _HEADER.size, 0), spec, generation, self.path)
-            self._map = mmap.mmap(self._fd, os.fstat(self._fd).st_size)
-            self._size = len(self._map)  # what may be written to without asking
+            self._use(os.fstat(self._fd).st_size)
         except BaseException:
             self._file.close()
             raise
@@ -124,10 +126,15 @@ class Journal:
             pause()
         raise CorruptShardError(f"{journal_path(spec.path, 1)} or a later one is missing: the shard's journal")
 
+    def _use(self, size: int) -> None:
+        self._map = mmap.mmap(self._fd, size)  # the other one is closed when nothing refers to it any more
+        self._numbers = memoryview(self._map)[: _HEAD + 24].cast("Q")  # each is written at once
+        self._size = size  # what may be written to without asking
+
     @property
     def end(self) -> int:
         """Where the next record goes; 0 if the journal is sealed."""
-        return int(_NUMBER.unpack_from(self._map, _END)[0])
+        return self._numbers[_END]
 
     @property
     def sealed(self) -> bool:
@@ -135,32 +142,43 @@ class Journal:
 
     def seal(self) -> None:
         """Have all writers go on in the next generation."""
-        _NUMBER.pack_into(self._map, _END, 0)
+        self._numbers[_END] = 0
 
     @property
     def base_size(self) -> int:
         """The size of the base of this generation in bytes, 0 while there is none."""
-        return int(_NUMBER.unpack_from(self._map, _BASED)[0])
+        return self._numbers[_BASED]
 
     @base_size.setter
     def base_size(self, size: int) -> None:
-        _NUMBER.pack_into(self._map, _BASED, size)
+        self._numbers[_BASED] = size
 
     def append(self, txn_id: int, body: bytes) -> bool:
         """Write a record, unless the journal is sealed: then return False.
 
         :raises StoreFullError: there is no space; nothing was written.
         """
-        (at,) = _NUMBER.unpack_from(self._map, _END)
+        self._at = at = self._numbers[_END]
         if not at:
             return False
-        end = at + _RECORD.size + len(body)
+        end = at + 24 + len(body)
         if end > self._size:
             self._extend(end)
-        checksum = xxh3_64_intdigest(body, (self._salt + txn_id) & _MASK)
-        self._map[at:end] = _RECORD.pack(len(body), txn_id, checksum) + body
-        _NUMBER.pack_into(self._map, _END, end)
+        self._map[at:end] = (
+            _pack_record(len(body), txn_id, xxh3_64_intdigest(body, (self._salt + txn_id) & _MASK)) + body
+        )
+        self._numbers[_END] = end
         return True
+
+    def take_back(self, txn: Any) -> None:
+        """Take back the record of a transaction that is not to be, if there is one. Called inside it."""
+        at = self._at
+        try:
+            if at and at + _RECORD.size <= self._size and _NUMBER.unpack_from(self._map, at + 8)[0] == txn.id():
+                self._map[at : at + _RECORD.size] = bytes(_RECORD.size)
+                self._numbers[_END] = at
+        except (ValueError, lmdb.Error):
+            pass  # the journal is closed; or the transaction is over, and has committed
 
     def _extend(self, end: int) -> None:
         if not self._size:
@@ -171,47 +189,45 @@ class Journal:
             new_size = -(-new_size // _INITIAL_SIZE) * _INITIAL_SIZE
             datafile.extend(self._fd, size, new_size, self.path)
             size = new_size
-        self._map = mmap.mmap(self._fd, size)  # the other one is closed when nothing refers to it any more
-        self._size = size
+        self._use(size)
 
     def begin_sync(self) -> tuple[int, int] | None:
         """Return a descriptor to be synced, and the end that is on the disk then; None if all is on the disk."""
         end = self.end
-        if end and end == _NUMBER.unpack_from(self._map, _SYNCED)[0]:
+        if end and end == self._numbers[_SYNCED]:
             return None
         return os.dup(self._fd), end
 
     def end_sync(self, end: int) -> None:
         if end:
-            _NUMBER.pack_into(self._map, _SYNCED, end)
+            self._numbers[_SYNCED] = end
 
     def refuse(self) -> None:
         """Append nothing any more: after a failed sync nobody knows what the disk has."""
         self._size = 0
 
     def close(self) -> None:
+        self._numbers.release()
         self._map.close()
         self._file.close()
 
 
-def create(spec: ShardSpec, generation: int) -> None:
-    """Make an empty journal and have it on the disk, but for its name; it replaces one that was never used.
+def create(spec: ShardSpec, generation: int) -> str:
+    """Make an empty journal, but for its name, and return its path; it must be on the disk before it gets that.
 
     :raises StoreFullError: there is no space.
     """
-    final = journal_path(spec.path, generation)
-    path = final + "-new"
+    path = journal_path(spec.path, generation) + "-new"
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
     try:
         take_after_path(path, spec.path)
         datafile.extend(fd, 0, _INITIAL_SIZE, path)
         salt = int.from_bytes(os.urandom(8))
         os.pwrite(fd, _HEADER.pack(_MAGIC, spec.store_id.encode(), spec.number, generation, salt), 0)
-        os.pwrite(fd, _NUMBER.pack(START), _END)
-        sync_file(fd)
+        os.pwrite(fd, _NUMBER.pack(START), _HEAD)
     finally:
         os.close(fd)
-    os.rename(path, final)
+    return path
 
 
 def records(spec: ShardSpec, generation: int) -> Iterator[tuple[int, bytes]]:
@@ -238,7 +254,7 @@ def is_whole(spec: ShardSpec, generation: int) -> bool:
     """Return whether all records of a journal can be read."""
     at = START + sum(_RECORD.size + len(body) for _, body in records(spec, generation))
     with open(journal_path(spec.path, generation), "rb") as file:
-        file.seek(_END)
+        file.seek(_HEAD)
         (end,) = _NUMBER.unpack(file.read(_NUMBER.size))
         if end:
             return bool(at >= end)  # behind it there may be one whose transaction was not to be

@@ -15,17 +15,16 @@ shard, its base and its journal, and while a base is made, the next ones.
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import RLock
 from typing import Any, Protocol
 
-import lmdb
-
-from rack.shard.base import Pair, ShardSpec
+from rack.errors import CorruptShardError
+from rack.shard.base import Home, Pair, ShardSpec
 from rack.shard.lmdb.journal import (
     DELETE,
     DROP,
@@ -38,25 +37,26 @@ from rack.shard.lmdb.journal import (
     journal_path,
     pack_operation,
 )
-from rack.shard.lmdb.journalfiles import remove, unlink
+from rack.shard.lmdb.journalfiles import is_begun, remove, unlink
 from rack.system.disk import sync_directory, sync_file, sync_path
 from rack.system.place import take_after_path
 
 _ROTATE_AT = 4 << 20  # bytes; a journal shorter than this is not worth a base
+_REST = 30.0  # seconds, after a base could not be made
 
 
 class Database(Protocol):
     """What journalling needs of the shard."""
 
     _lock: Any
-    _env: Any
     _main: Any
+    _append: Any
 
     def _locate(self) -> ShardSpec: ...
 
     def _write(self, body: Callable[..., Any], *args: Any) -> Any: ...
 
-    def copy(self, path: str) -> None: ...
+    def copy(self, path: str, proceed: Callable[[], None]) -> None: ...
 
 
 class JournalledTxn:
@@ -64,8 +64,8 @@ class JournalledTxn:
 
     __slots__ = ("_journalling", "_operations", "inner")
 
-    def __init__(self, journalling: Journalling) -> None:
-        self.inner: Any = None
+    def __init__(self, journalling: Journalling, inner: Any) -> None:
+        self.inner = inner
         self._journalling = journalling
         self._operations: list[bytes] = []
 
@@ -101,19 +101,18 @@ class JournalledTxn:
         if not self._operations:
             self.inner.commit()
             return
-        txn_id = 0
         try:
-            txn_id = self.inner.id()
-            self._journalling.append(txn_id, b"".join(self._operations))
+            self._journalling.append(self.inner.id(), b"".join(self._operations))
             self.inner.commit()
         except BaseException:
             self.abort()
-            if txn_id:
-                self._journalling.void(txn_id)
             raise
 
     def abort(self) -> None:
-        self.inner.abort()
+        try:
+            self._journalling.take_back(self.inner)
+        finally:
+            self.inner.abort()
 
     def __enter__(self) -> JournalledTxn:
         return self
@@ -150,39 +149,37 @@ class JournalledCursor:
 class Journalling:
     """The journal of an open shard, and its rotation."""
 
-    def __init__(self, shard: Database, spec: ShardSpec) -> None:
+    def __init__(self, shard: Database, spec: ShardSpec, home: Home) -> None:
         self._shard = shard
         self._spec = spec
+        self._home = home
         self._journal: Journal | None = None
         self.copying = RLock()  # held while a base is made; not across a fork
+        self.give_way = False  # whether somebody waits for that
+        self._closed = False
+        self._rests_until = 0.0  # after a base could not be made
 
     def open(self) -> None:
         """Go on in the newest journal; until that is open, in the one there is."""
         self._spec = self._shard._locate()
-        old, new = self._journal, Journal.newest(self._spec)
+        old, new = self._journal, self._newest()
         self._journal = new
+        self._shard._append = new.append
         if old is not None:
             old.close()
 
+    def _newest(self) -> Journal:
+        try:
+            return Journal.newest(self._spec)
+        except CorruptShardError:
+            self._home.at_home(lambda: None)  # it is of a store that has taken the place of this one, perhaps
+            raise
+
     def close(self) -> None:
+        self._closed = True
         if self._journal is not None:
             self._journal.close()
             self._journal = None
-
-    def begins(self, begin: Callable[[], Any]) -> Callable[[], JournalledTxn]:
-        """Return what begins a write transaction that is journalled, as ``begin`` does one that is not."""
-
-        def begin_journalled() -> JournalledTxn:
-            begun = []  # no variable refers to it: an exception's traceback would keep the transaction alive
-            try:
-                begun.append(JournalledTxn(self))
-                begun[0].inner = begin()
-                return begun.pop()
-            except BaseException:
-                begun.clear()
-                raise
-
-        return begin_journalled
 
     def is_long_table(self, db: Any) -> bool:
         return db is not self._shard._main
@@ -193,21 +190,21 @@ class Journalling:
         while not self._journal.append(txn_id, body):
             self.open()
 
-    def void(self, txn_id: int) -> None:
-        """Take back what was journalled for a transaction that did not commit, unless another one has done so."""
-        with contextlib.suppress(lmdb.Error, OSError), self._shard._env.begin(None, None, True) as txn:
-            if txn.id() == txn_id:
-                self.append(txn_id, b"")
+    def take_back(self, txn: Any) -> None:
+        """Take back what was journalled for a transaction that is not to be, inside it."""
+        if self._journal is not None:
+            self._journal.take_back(txn)
 
     # Every second. The shard's lock is held for moments only.
 
     def sync(self) -> None:
-        """Have everything journalled so far on the disk."""
+        """Have everything journalled so far, by any process, on the disk."""
         with self._shard._lock:
-            if self._journal is None:
+            if self._closed or (self._journal is None and not is_begun(self._spec.path)):
                 return
-            if self._journal.sealed:
+            if self._journal is None or self._journal.sealed:
                 self.open()
+            assert self._journal is not None
             journal = self._journal
             pending = journal.begin_sync()
         if pending is not None:
@@ -227,25 +224,40 @@ class Journalling:
 
     def shorten(self) -> None:
         """Begin a new journal if it has become long, and make a base if there is none of this generation."""
+        if time.monotonic() < self._rests_until:
+            return
         with self._shard._lock:
             journal = self._journal
             if journal is None or not self._is_due(journal):
                 return
             self._spec = self._shard._locate()
-        with self.copying, _maintenance(journal_path(self._spec.path, journal.generation)) as alone:
-            if not alone:
-                return  # another process is at it
-            with self._shard._lock:
-                if self._journal is not journal or journal.sealed:
-                    return  # another process has just done it
-                is_based = journal.base_size
-            if is_based:
-                self.sync()  # most of it, while others write
-                create(self._spec, journal.generation + 1)
-                sync_directory(os.path.dirname(self._spec.path))
-                self._shard._write(self._seal, journal)
-            else:
-                self._make_base(journal)
+        try:
+            with self.copying, _maintenance(journal_path(self._spec.path, journal.generation)) as alone:
+                if not alone:
+                    return  # another process is at it
+                with self._shard._lock:
+                    if self._journal is not journal or journal.sealed:
+                        return  # another process has just done it
+                    is_based = journal.base_size
+                if is_based:
+                    self._begin_next(journal)
+                else:
+                    self._make_base(journal)
+        except OSError:  # StoreFullError, say: the journal grows meanwhile
+            self._rests_until = time.monotonic() + _REST
+            raise
+
+    def _begin_next(self, journal: Journal) -> None:
+        self.sync()  # most of it, while others write
+        path = create(self._spec, journal.generation + 1)
+        sync_path(path)
+
+        def name() -> None:
+            os.rename(path, path.removesuffix("-new"))
+            sync_directory(os.path.dirname(path))
+
+        self._home.at_home(name)
+        self._shard._write(self._seal, journal)
 
     @staticmethod
     def _is_due(journal: Journal) -> bool:
@@ -264,16 +276,32 @@ class Journalling:
     def _make_base(self, journal: Journal) -> None:
         path = base_path(self._spec.path, journal.generation)
         unlink(path + "-new")  # of somebody who was killed
-        self._shard.copy(path + "-new")
-        take_after_path(path + "-new", self._spec.path)
-        sync_path(path + "-new")
-        self.sync()  # all that the base may hold; nobody else may seal this journal meanwhile, or close it
-        os.rename(path + "-new", path)
-        sync_directory(os.path.dirname(path))
-        remove(self._spec.path, below=journal.generation)
+        try:
+            self._shard.copy(path + "-new", self._proceed)
+            take_after_path(path + "-new", self._spec.path)
+            sync_path(path + "-new")
+            self.sync()  # all that the base may hold; nobody else may seal this journal meanwhile, or close it
+            self._home.at_home(lambda: self._name_base(path, journal.generation))
+        except _GivesWay:
+            return
+        finally:
+            unlink(path + "-new")
         with self._shard._lock:
             if self._journal is journal:
                 journal.base_size = os.path.getsize(path)  # last: until then, all this is still to be done
+
+    def _name_base(self, path: str, generation: int) -> None:
+        os.rename(path + "-new", path)
+        sync_directory(os.path.dirname(path))
+        remove(self._spec.path, below=generation)
+
+    def _proceed(self) -> None:
+        if self.give_way:
+            raise _GivesWay
+
+
+class _GivesWay(Exception):
+    pass
 
 
 @contextmanager

@@ -120,6 +120,12 @@ def read_metas(fd: int) -> tuple[Meta, Meta]:
     return first, second
 
 
+def meta_page(page: bytes, place: int, number: int) -> bytes:
+    """Return a meta page as one that is page ``place``, of transaction ``number``."""
+    end = HEADER + _META.size
+    return _NUMBER.pack(place) + page[_NUMBER.size : end - _NUMBER.size] + _NUMBER.pack(number) + page[end:]
+
+
 def newest(metas: tuple[Meta, Meta]) -> Meta:
     """Return the meta page that holds."""
     return metas[metas[0].number < metas[1].number]

@@ -8,22 +8,24 @@ holds all other keys.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
 import lmdb
 
 from rack.errors import CorruptShardError
-from rack.shard.base import Examined, Pair, Salvaged, ShardSpec, Snapshot
+from rack.shard.base import Examined, Home, Pair, Salvaged, ShardSpec, Snapshot
 from rack.shard.holding import by_hand, change, exclusive, is_inside, operation, reentrant, settle
 from rack.shard.lmdb import datafile, journalfiles, operations
 from rack.shard.lmdb.journaled import Journalling
 from rack.shard.lmdb.opening import MAX_KEY, check_interpreter
 from rack.shard.lmdb.reader import LmdbReader
+from rack.shard.lmdb.recorded import JournalledOperations
 from rack.shard.lmdb.sealed import PLAIN, seal, unseal
 from rack.shard.problem import UncleanError, too_late, unrebuilt
 from rack.shard.snapshot import SnapshotShard
+from rack.system.disk import sync_paths
 from rack.system.flock import held_by_others, named
 from rack.system.imports import importing
 from rack.system.place import is_readonly_medium
@@ -44,7 +46,11 @@ class LmdbShard(LmdbReader):
 
     def _new_journalling(self) -> Journalling | None:
         is_journalled = self._spec.durability == "everysec" and not self._spec.readonly
-        return Journalling(self, self._spec) if is_journalled else None
+        return Journalling(self, self._spec, self._home) if is_journalled else None
+
+    @classmethod
+    def opened(cls, spec: ShardSpec, home: Home) -> LmdbShard:
+        return (_JournalledShard if spec.durability == "everysec" else cls)(spec, home)
 
     _server: Any = None  # a Server, of operations with a time limit
 
@@ -142,7 +148,7 @@ class LmdbShard(LmdbReader):
             self._mutex = Mutex.seen(self._spec.path + "-lock")
 
     def queue(self) -> None:
-        self._write(lambda shard, txn: None)
+        self._write(None)
 
     @operation
     def timed(self, timeout: float, method: Callable[..., Any], *args: Any) -> Any:
@@ -245,7 +251,7 @@ class LmdbShard(LmdbReader):
 
     @classmethod
     def remake(cls, spec: ShardSpec, path: str) -> bool | None:
-        if not journalfiles.has_base(spec.path):
+        if not journalfiles.is_begun(spec.path):
             return None
         with importing():
             from rack.shard.lmdb.examine import examine_file
@@ -260,13 +266,25 @@ class LmdbShard(LmdbReader):
     @exclusive
     def _sync_file(self) -> None:
         self._read(operations.version)  # reopens, adopts what others have grown, or raises, as any operation would
-        if self._journalled is None:
+        if self._spec.readonly:  # LMDB syncs nothing then
+            sync_paths(list(filter(os.path.exists, self.unsynced_files(self._locate().path))))
+        elif self._journalled is None:
             self._env.sync(True)
 
     def keep(self) -> None:
         if self._journalled is not None:
             self._journalled.sync()
+
+    def shorten(self) -> None:
+        if self._journalled is not None:
             self._journalled.shorten()
+
+    def copy(self, path: str, proceed: Callable[[], None]) -> None:
+        """Make a compact copy of the file, while others write to it."""
+        with importing():
+            from rack.shard.lmdb.compact import write_compact
+
+        write_compact(self, path, proceed)
 
     def holder(self) -> str | None:
         with importing():
@@ -290,23 +308,32 @@ class LmdbShard(LmdbReader):
         return [path, *filter(os.path.exists, journalfiles.files(path))]
 
     @classmethod
-    def change_durability(cls, spec: ShardSpec, durability: str) -> None:
-        if durability == "everysec":
-            journalfiles.start(spec)
-        else:
-            journalfiles.stop(spec)
+    def log_files(cls, path: str) -> list[str]:
+        return journalfiles.journals(path)
 
     @classmethod
-    def recover(cls, spec: ShardSpec, durability: str, stamp: int | None) -> None:
+    def begin_journals(cls, specs: Sequence[ShardSpec]) -> None:
+        journalfiles.begin(specs)
+
+    @classmethod
+    def end_journal(cls, spec: ShardSpec) -> None:
+        journalfiles.remove(spec.path)
+
+    @classmethod
+    def has_journal(cls, path: str) -> bool:
+        return journalfiles.is_begun(path)
+
+    @classmethod
+    def recover(cls, spec: ShardSpec, durability: str | None) -> None:
         if durability == "everysec":
             if spec.readonly:
                 raise unrebuilt(spec.path)
             journalfiles.rebuild(spec)
         elif durability == "process":
             # A page that did not reach the disk may hold an earlier version of the very same leaf, which nothing in
-            # the file tells. So only a shard that was not written to since it was on the disk can be sound.
-            if stamp is not None and cls.stamp(spec.path) != stamp:
-                raise UncleanError(spec.path, "was being written to: parts of it may be older than others")
+            # the file tells. Nor does the last transaction: other pages may have reached the disk before its own.
+            raise UncleanError(spec.path, "was being written to: parts of it may be older than others")
+        elif durability is None:
             _verify_after_power_failure(spec.path)
 
     def snapshot(self) -> Snapshot:
@@ -332,7 +359,7 @@ class LmdbShard(LmdbReader):
             if self._busy and is_inside(self):
                 raise reentrant(self.path)
             make_ready(self)
-            self._held = self._started(self._begin_write)
+            self._held = self._started(self._begin_idle)
             return self.snapshot()
         except BaseException:
             self.let_go()
@@ -346,6 +373,10 @@ class LmdbShard(LmdbReader):
             finally:
                 self._held = None
                 settle(self)
+
+
+class _JournalledShard(JournalledOperations, LmdbShard):
+    """A shard with durability "everysec"."""
 
 
 SHARD = LmdbShard

@@ -12,6 +12,7 @@ from rack.shard.holding import change, is_inside, operation, refuse_inside_chang
 from rack.shard.lmdb import datafile
 from rack.shard.lmdb.datafile import IDENTITY
 from rack.shard.lmdb.environment import UNREGISTERED_TRIES, LmdbEnvironment
+from rack.shard.lmdb.journaled import JournalledTxn
 from rack.shard.lmdb.opening import identity, translated
 from rack.shard.problem import closed
 
@@ -76,8 +77,11 @@ class LmdbTransactions(LmdbEnvironment):
         return number >= 0 and self._env.info()["last_txnid"] > number + 1
 
     @change
-    def _write(self, body: Callable[..., Result], *args: Any) -> Result:
-        """Run ``body(self, txn, *args)`` in a write transaction, again after growing the map where that is needed."""
+    def _write(self, body: Callable[..., Any] | None, *args: Any) -> Any:
+        """Run ``body(self, txn, *args)`` in a write transaction, again after growing the map where that is needed.
+
+        Without a body nothing is written, and nobody has to be told that this process writes.
+        """
         try:
             with self._lock:
                 inside = self._busy and is_inside(self)
@@ -91,17 +95,19 @@ class LmdbTransactions(LmdbEnvironment):
             settle(self)
             raise
 
-    def _write_held(self, body: Callable[..., Result], args: tuple[Any, ...]) -> Result:
+    def _write_held(self, body: Callable[..., Any] | None, args: tuple[Any, ...]) -> Any:
         txn = None
         recycled = False
         try:
             while True:
                 try:
-                    txn = self._begin_write()  # known before it is entered: a journalled one does that in Python
+                    txn = self._begin_write() if body is not None else self._begin_idle()
+                    if self._journalled is not None:
+                        txn = JournalledTxn(self._journalled, txn)
                     with txn:
                         if self._long is not None:
                             self._long.enter(txn)
-                        result = body(self, txn, *args)
+                        result = None if body is None else body(self, txn, *args)
                     if self._long is not None:
                         self._long.keep()
                     return result
@@ -145,7 +151,7 @@ class LmdbTransactions(LmdbEnvironment):
     def _keep_tables(self) -> None:
         """Have handles of tables that hold in any transaction begun from now on; may wait for the writer."""
         if self._long is not None and not self._long.kept:
-            self._write(lambda shard, txn: None)
+            self._write(None)
 
     def _recycle(self) -> bool:
         """Make the pages that the last transactions freed available: LMDB uses them from the next but one on.

@@ -27,7 +27,7 @@ from rack.errors import (
     StoreDeletedError,
     StorePathError,
 )
-from rack.shard.base import ShardSpec
+from rack.shard.base import Home, ShardSpec
 from rack.shard.holding import change, exclusive, is_inside, operation, reentrant, refuse_inside_change, settle
 from rack.shard.place import located
 from rack.shard.problem import closed, corrupt, read_only
@@ -67,9 +67,11 @@ class SqliteDatabase:
     _at_fork = False  # whether before_fork has taken the lock
     _pinned = False  # whether the connection is always in a transaction: a snapshot's
 
-    def __init__(self, spec: ShardSpec, rejoin: Callable[[], None]) -> None:
+    _is_marked = False  # whether it is put down that this process writes
+
+    def __init__(self, spec: ShardSpec, home: Home) -> None:
         self._spec = spec
-        self._rejoin = rejoin
+        self._home = home
         self._lock = RLock()
         self._connection: sqlite3.Connection | None = None
         self._queue_file: io.FileIO | None = None  # that writers queue at
@@ -91,7 +93,7 @@ class SqliteDatabase:
         if self._connection is None:
             if self._at_fork:  # a signal handler that came in the middle of a fork: this very thread has the queue
                 raise reentrant(self.path)
-            self._rejoin()
+            self._home.rejoin()
             self._open()
         assert self._connection is not None
         return self._connection
@@ -147,8 +149,8 @@ class SqliteDatabase:
         self, body: Callable[..., Result], args: tuple[Any, ...], transaction: bool, inside: bool
     ) -> Result:
         connection = self._connection or self._connected()
-        if self._spec.readonly:
-            raise read_only(self._spec.path)
+        if not self._is_marked:
+            connection = self._marked()
         if connection.in_transaction:
             if inside:  # in the middle of reading several entries, or of keeping out writers
                 raise reentrant(self.path)
@@ -184,6 +186,19 @@ class SqliteDatabase:
                 if self._check_write is not None:
                     self._check_write(False)
                 self._mend(error)
+
+    def _marked(self) -> sqlite3.Connection:
+        """Have it put down that this process writes; return the connection."""
+        if self._spec.readonly:
+            raise read_only(self._spec.path)
+        self._home.begin_writing()
+        connection = self._connected()  # a signal handler may have closed it
+        self._is_marked = True
+        return connection
+
+    @exclusive
+    def rest(self) -> None:
+        self._is_marked = False
 
     @operation
     def timed(self, timeout: float, method: Callable[..., Any], *args: Any) -> Any:
@@ -345,7 +360,7 @@ class SqliteDatabase:
 
     def after_fork_in_child(self) -> None:
         self._lock = RLock()
-        self._busy = self._at_fork = False
+        self._busy = self._at_fork = self._is_marked = False
         self._patience = None
         self._held = None
         self._snapshots.after_fork_in_child()

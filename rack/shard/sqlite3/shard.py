@@ -133,6 +133,10 @@ class SqliteShard(SqliteReader):
     def stamp(cls, path: str) -> int:
         return change_counter(path) << 32 | size_of(path + "-wal")
 
+    @classmethod
+    def log_files(cls, path: str) -> list[str]:
+        return [path + "-wal"]
+
     def keep(self) -> None:
         version = self.version()
         if version != self._kept:

@@ -15,7 +15,7 @@ from rack import PersistentDict
 from rack.errors import StoreFullError
 from rack.shard.lmdb import journal, journaled
 from tests.support.damage import in_child
-from tests.support.everysec import Store, everysec, fail_power, stop_keeper
+from tests.support.everysec import Store, everysec, fail_power, stop_keepers
 from tests.support.processes import Crew, assert_sound, hear, run, tell
 
 
@@ -76,7 +76,7 @@ def test_what_was_not_synced_is_lost_as_a_whole_and_nothing_else(
         kept = fail_power(tmp_path / "d", monkeypatch, synced=False)
     with PersistentDict(lost) as d:
         assert dict(d) == {"a": 1}
-    monkeypatch.setattr("rack.store.boot.boot_id", lambda: kept.parent.name)
+    monkeypatch.setattr("rack.system.boot.boot_id", lambda: kept.parent.name)
     with PersistentDict(kept) as d:
         assert dict(d) == {"a": 2, "b": 3}
 
@@ -102,13 +102,14 @@ def test_a_process_killed_between_journal_and_commit_leaves_nothing_that_others_
 
     def die() -> None:
         with everysec(path, shards=1) as d:
-            real = journaled.Journalling.append
+            real = journal.Journal.append
 
-            def append(self: Any, txn_id: int, body: bytes) -> None:
+            def append(self: Any, txn_id: int, body: bytes) -> bool:
                 real(self, txn_id, body)
                 os.kill(os.getpid(), signal.SIGKILL)
+                return True
 
-            journaled.Journalling.append = append  # type: ignore[method-assign]
+            journal.Journal.append = append  # type: ignore[method-assign]
             d["lost"] = 1
 
     with everysec(path, shards=1) as d:
@@ -130,8 +131,6 @@ def test_a_commit_that_fails_is_not_done_after_a_power_failure(tmp_path: Path, m
         real = shard._begin_write
 
         def begin() -> Any:
-            txn = real()
-
             class Failing:
                 def __getattr__(self, name: str) -> Any:
                     return getattr(inner, name)
@@ -139,12 +138,13 @@ def test_a_commit_that_fails_is_not_done_after_a_power_failure(tmp_path: Path, m
                 def commit(self) -> None:
                     raise KeyboardInterrupt
 
-            inner, txn.inner = txn.inner, Failing()
-            return txn
+            inner = real()
+            return Failing()
 
         shard._begin_write = begin
-        with pytest.raises(KeyboardInterrupt):
-            d["a"] = 2
+        for write in (lambda: d.__setitem__("a", 2), lambda: d.add("b", 2), lambda: d.incr("a")):
+            with pytest.raises(KeyboardInterrupt):
+                write()
         shard._begin_write = real
         assert d["a"] == 1
         d.sync()
@@ -180,7 +180,7 @@ def test_journals_are_replaced_by_bases_while_processes_write(
             assert time.monotonic() < deadline
             time.sleep(0.05)
         expected = dict(d)
-        stop_keeper(d)  # what is copied is to be of one moment
+        stop_keepers(d)  # what is copied is to be of one moment
         after = fail_power(path, monkeypatch)
     used = sum(file.stat().st_size for file in tmp_path.glob("d-*"))
     live = sum(file.stat().st_size for file in tmp_path.glob("d-*.lmdb"))
@@ -196,7 +196,7 @@ def test_what_a_base_replaces_is_removed_by_others_if_its_maker_is_killed(
 ) -> None:
     monkeypatch.setattr("rack.shard.lmdb.journaled._ROTATE_AT", 10_000)
     with everysec(tmp_path / "d", shards=1) as d:
-        stop_keeper(d)
+        stop_keepers(d)
         d.update({number: bytes(1000) for number in range(100)})
 
         def child() -> None:
@@ -205,10 +205,12 @@ def test_what_a_base_replaces_is_removed_by_others_if_its_maker_is_killed(
             d["child"] = 1
             for _ in range(2):  # a new journal, and its base
                 shard.keep()
+                shard.shorten()
 
         assert in_child(child) == 9
         assert len(list(tmp_path.glob("*-base-*"))) == 2
         d._store.shards[0].keep()
+        d._store.shards[0].shorten()
         assert len(list(tmp_path.glob("*-base-*"))) == 1
         assert len(list(tmp_path.glob("*-journal-*"))) == 1
         expected = dict(d)
@@ -240,7 +242,7 @@ def test_processes_killed_at_random_while_journals_rotate_lose_nothing_committed
             time.sleep(rng.uniform(0.01, 0.2))
             for worker in workers:
                 worker.kill()
-            stop_keeper(d)
+            stop_keepers(d)
             d.sync()
             expected = dict(d)
             after = fail_power(path, monkeypatch)
@@ -259,7 +261,7 @@ def test_a_forked_child_journals_too(tmp_path: Path, monkeypatch: pytest.MonkeyP
         def child() -> None:
             d["child"] = 2
             assert d._held is not None
-            assert d._held._keeper is not None
+            assert d._held._keepers
             d.sync()
             tell()
             hear()

@@ -1,0 +1,193 @@
+"""A process as one of those that write to a store: what it puts down before it does, and has on the disk after it.
+
+Who writes holds a flock on the record, shared. So whether anybody writes can be asked: whoever gets that lock
+exclusively knows that nobody does.
+
+- *Before the first write* of a process the record says, on the disk, under which boot the store is written to. With
+  "everysec" every shard has a journal by then.
+- *When a process writes no more*, because it closes the store, or has called ``sync()`` since, it tries to have the
+  lock exclusively. If nobody else writes, all that was written since the store was clean last is had on the disk, by
+  whomever it was written, and the store is put down as clean: whoever else has it open, and reads. If others write they
+  will do so; with "everysec" the logs are synced even so.
+- *A process that is killed* has written no more. The store stays as it was put down until the next one that had it
+  open, if only to read, closes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Callable, Sequence
+from io import FileIO
+from threading import RLock
+from typing import Any
+
+from rack.errors import LockTimeoutError, RackError, StoreDeletedError
+from rack.shard import shard_class
+from rack.shard.base import ShardSpec
+from rack.shard.holding import is_inside, operation, reentrant, settle
+from rack.store.gate import in_gate
+from rack.store.lock import StoreLock
+from rack.store.manifest import Manifest, manifest_path, record_path, shard_path
+from rack.store.record import DURABILITIES, Record, present_stamps
+from rack.system import boot
+from rack.system.disk import path_error, sync_paths
+from rack.system.flock import attempt
+from rack.system.place import open_beside
+
+
+class Writing:
+    """Whether this process writes to an open store. ``specs`` gives its shards as they are now."""
+
+    _busy = False  # see rack.shard.holding
+    _held: Any = None
+    _at_fork = False  # begins in a shard's lock, which a fork has then
+
+    def __init__(
+        self, manifest: Manifest, durability: str, timeout: float | None, specs: Callable[[], list[ShardSpec]]
+    ) -> None:
+        self._manifest = manifest
+        self._cls = shard_class(manifest.engine)
+        self._durability = durability
+        self._timeout = timeout
+        self._specs = specs
+        self._lock = RLock()
+        self._file: FileIO | None = None  # the record's, locked
+        self.begun = False
+
+    @property
+    def path(self) -> str:
+        """Where the store is."""
+        return self._specs()[0].path.rpartition("-")[0]
+
+    @operation
+    def begin(self) -> bool:
+        """Put down that this process writes, unless that is so; return whether it was not. It has a shard's lock.
+
+        :raises StoreDeletedError: the store was removed or replaced.
+        :raises ReentrantWriteError: a signal handler came in the middle of this.
+        """
+        try:
+            with self._lock:
+                self._refuse_inside()
+                is_new = not self.begun
+                if is_new:
+                    in_gate(self.path, self._manifest.id, self._timeout, self._mark)
+                self._busy = False
+                return is_new
+        except BaseException:
+            settle(self)
+            raise
+
+    def _refuse_inside(self) -> None:
+        if self._busy and is_inside(self):
+            raise reentrant(self.path)
+        self._busy = True
+
+    @operation
+    def check_outside(self) -> None:
+        """Raise ReentrantWriteError if this thread is in the middle of something here."""
+        try:
+            with self._lock:
+                self._refuse_inside()
+                self._busy = False
+        except BaseException:
+            settle(self)
+            raise
+
+    def _mark(self) -> None:
+        specs = self._specs()
+        path = self.path
+        try:
+            if self._file is None:
+                self._file = open_beside(record_path(path), "r+", manifest_path(path))
+            fcntl.flock(self._file.fileno(), fcntl.LOCK_SH)  # who has it exclusively is in the gate
+        except OSError as error:
+            raise path_error(error, record_path(path)) from error
+        record = Record.read(path)
+        least = self._durability
+        if record.is_of_this_boot():
+            least = min(least, record.durability, key=DURABILITIES.index)
+        else:
+            if least == "everysec":
+                self._cls.begin_journals(specs)
+        if (record.boot, record.durability) != (boot.boot_id(), least):
+            Record(boot.boot_id(), least, record.stamps).write(path, sync=True)
+        self.begun = True
+
+    def rest(self) -> None:
+        """Have it that this process writes no more; if it does, that begins anew."""
+        self.begun = False
+
+    @operation
+    def end(self, lock: StoreLock | None = None, synced: Sequence[int] = ()) -> None:
+        """After :meth:`rest`: put the store down as clean if nobody writes to it, and have it on the disk first.
+
+        :param lock: the store's, if it is being closed: others wait then until it is free, and nobody else has it open
+            if it can be had exclusively.
+        :param synced: stamps of the shards of which all is on the disk.
+        """
+        try:
+            with self._lock:
+                self._refuse_inside()
+                self._end_held(lock, synced)
+                self._busy = False
+        except BaseException:
+            settle(self)
+            raise
+
+    def _end_held(self, lock: StoreLock | None, synced: Sequence[int]) -> None:
+        if self.begun:
+            return  # another thread has begun to write
+        path = self.path
+        has_written = self._file is not None
+        try:
+            is_clean = not Record.read(path).is_of_this_boot()
+            if not is_clean:
+                # Who gives up waiting leaves the store as one whose user was killed.
+                with contextlib.suppress(StoreDeletedError, LockTimeoutError):
+                    is_clean = in_gate(path, self._manifest.id, self._timeout, lambda: self._clean(path, lock, synced))
+            if has_written and not is_clean and self._durability == "everysec":
+                logs = [file for spec in self._specs() for file in self._cls.log_files(spec.path)]
+                sync_paths([file for file in logs if os.path.exists(file)])
+        finally:
+            self.close()
+
+    def _clean(self, path: str, lock: StoreLock | None, synced: Sequence[int]) -> bool:
+        """Return whether nobody writes, and so the store is clean now."""
+        if self._file is None:
+            try:
+                self._file = FileIO(record_path(path), "r+")
+            except OSError:
+                return False  # a mere reader
+        is_last = lock is not None and lock.claim()
+        if not attempt(self._file.fileno(), fcntl.LOCK_EX) or not (is_last or self._cls.stamped_when_open):
+            return False
+        record = Record.read(path)
+        stamps = present_stamps(path, self._manifest)
+        known, now = dict(enumerate(record.stamps)), dict(enumerate(synced))
+        changed = [number for number, stamp in enumerate(stamps) if stamp not in (known.get(number), now.get(number))]
+        paths = [shard_path(path, number, self._cls.suffix) for number in changed]
+        try:
+            sync_paths([file for shard in paths for file in self._cls.unsynced_files(shard)])
+        except OSError as error:
+            if isinstance(error, RackError):
+                raise
+            raise path_error(error, error.filename or path) from error
+        with contextlib.suppress(RackError):  # no space to say so: it is recovered without need
+            Record("", record.durability, stamps).write(path)
+        return True
+
+    def close(self) -> None:
+        """Hold the lock no more."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def after_fork_in_child(self) -> None:
+        """Let go of what is the parent's: the lock is a copy of its."""
+        self.close()
+        self._lock = RLock()
+        self._busy = False
+        self.begun = False
