@@ -44,6 +44,8 @@ class OpenStore:
         try:
             self.shards += (cls.opened(spec, self) for spec in self._specs())
             self._store = Store(self.shards)
+            if mode.flag != "r":
+                self._writing.join()
         except BaseException:
             self._close_shards()
             if is_new and lock.claim():  # nobody else has come in
@@ -90,15 +92,14 @@ class OpenStore:
     def sync(self, store: Store) -> None:
         """Have what is written in ``store``, which is this one as a container uses it, on the disk."""
         # A shard that may not be served after a power failure is, if nobody has written to the store since.
-        if not (
-            self.durability == "process" and self._writing.begun and shard_class(self.manifest.engine).stamped_when_open
-        ):
+        self.path = self._lock.where()
+        is_refused = self.durability == "process" and shard_class(self.manifest.engine).stamped_when_open
+        if not is_refused or self.mode.flag == "r" or not Record.read(self.path).is_of_this_boot():
             store.sync()
             return
         self._writing.rest()
         for shard in self.shards:
             shard.rest()
-        self.path = self._lock.where()
         try:
             stamps = present_stamps(self.path, self.manifest)
         except FileNotFoundError:  # removed: closing tells
@@ -137,6 +138,8 @@ class OpenStore:
             if entry is None:
                 self._lock.close()
                 raise StoreDeletedError(f"{manifest_path(self.path)} was removed or replaced since the fork")
+            if self.mode.flag != "r":
+                self._writing.join()
             self._lock_is_inherited = False
 
     def begin_writing(self) -> None:

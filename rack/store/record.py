@@ -30,18 +30,22 @@ from rack.system.place import open_beside
 DURABILITIES = ("process", "everysec", "always")
 DEFAULT_DURABILITY = "everysec"
 _BLOCK = 128
+_BOOT, _DURABILITY = 36, 8  # characters
 _UNKNOWN = "unknown"  # of a record that is missing or damaged
 
 
 class Record(NamedTuple):
     """``boot``: that under which the store was written to, "" if it is clean since; ``durability``: with which.
 
-    ``stamps``: of the shards, when the store was clean last. ``is_copy``: it was written for other files than these.
+    ``stamps``: of the shards, when the store was clean last. ``is_open``: it is open for writing, or was when its user
+    was killed; this is for who copies the files, and need not be on the disk. ``is_copy``: the record was written for
+    other files than these.
     """
 
     boot: str
     durability: str
     stamps: tuple[int, ...] = ()
+    is_open: bool = False
     is_copy: bool = False
 
     @classmethod
@@ -56,8 +60,9 @@ class Record(NamedTuple):
             content = json.loads(data[:_BLOCK])
             count = max(0, len(data) - _BLOCK) // 8
             stamps = struct.unpack_from(f"<{count}Q", data, _BLOCK)
-            record = cls(content["boot"], content["durability"], stamps, content["inode"] != inode)
-        except (OSError, ValueError, KeyError, TypeError, struct.error):
+            boot_then, durability = content["boot"].rstrip(), content["durability"].rstrip()
+            record = cls(boot_then, durability, stamps, bool(content["open"]), content["inode"] != inode)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error):
             return cls(_UNKNOWN, DEFAULT_DURABILITY)
         return record if record.durability in DURABILITIES else cls(_UNKNOWN, DEFAULT_DURABILITY)
 
@@ -85,7 +90,13 @@ class Record(NamedTuple):
         name = record_path(path)
         try:
             with open_beside(name, "r+", manifest_path(path)) as file:
-                content = {"boot": self.boot, "durability": self.durability, "inode": os.fstat(file.fileno()).st_ino}
+                # Each field has its place: half of one record and half of the next, as in a copy, say that it is in use.
+                content = {
+                    "open": int(self.is_open),
+                    "boot": self.boot.ljust(_BOOT),
+                    "durability": self.durability.ljust(_DURABILITY),
+                    "inode": os.fstat(file.fileno()).st_ino,
+                }
                 block = json.dumps(content).encode().ljust(_BLOCK)
                 os.pwrite(file.fileno(), block + struct.pack(f"<{len(self.stamps)}Q", *self.stamps), 0)
                 if sync:
@@ -102,7 +113,7 @@ def present_stamps(path: str, manifest: Manifest) -> tuple[int, ...]:
 
 def copy_problem(path: str, manifest: Manifest, record: Record) -> str | None:
     """Return what is wrong if the files are a copy that was made while others wrote; goes on from the store's name."""
-    if not record.is_copy or (not record.boot and _has_stamps(path, manifest, record)):
+    if not record.is_copy or (not (record.boot or record.is_open) and _has_stamps(path, manifest, record)):
         return None
     with importing():
         from shlex import quote

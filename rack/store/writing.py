@@ -1,16 +1,18 @@
-"""A process as one of those that write to a store: what it puts down before it does, and has on the disk after it.
+"""A process as one of those that may write to a store: what it puts down before it does, and has on the disk after it.
 
-Who writes holds a flock on the record, shared. So whether anybody writes can be asked: whoever gets that lock
-exclusively knows that nobody does.
+Who has a store open for writing holds a flock on the record, shared. So whoever gets that lock exclusively knows that
+nobody has.
 
+- *When it opens the store* the record says that it is open. Files that are copied from then on are known to be a copy
+  made in use.
 - *Before the first write* of a process the record says, on the disk, under which boot the store is written to. With
   "everysec" every shard has a journal by then.
-- *When a process writes no more*, because it closes the store, or has called ``sync()`` since, it tries to have the
-  lock exclusively. If nobody else writes, all that was written since the store was clean last is had on the disk, by
-  whomever it was written, and the store is put down as clean: whoever else has it open, and reads. If others write they
-  will do so; with "everysec" the logs are synced even so.
-- *A process that is killed* has written no more. The store stays as it was put down until the next one that had it
-  open, if only to read, closes it.
+- *When it closes the store*, or has called ``sync()``, it tries to have the lock exclusively. If it gets it, all that
+  was written since the store was clean last is had on the disk, by whomever it was written, and the store is put down
+  as clean, whoever else has it open to read. If it does not, others will do so; with "everysec" the logs are synced
+  even so.
+- *A process that is killed* leaves the store as it was put down, until the next one that had it open, if only to read,
+  closes it.
 """
 
 from __future__ import annotations
@@ -96,8 +98,19 @@ class Writing:
             settle(self)
             raise
 
-    def _mark(self) -> None:
-        specs = self._specs()
+    @operation
+    def join(self) -> None:
+        """Put down that the store is open for writing."""
+        try:
+            with self._lock:
+                self._refuse_inside()
+                in_gate(self.path, self._manifest.id, self._timeout, self._join)
+                self._busy = False
+        except BaseException:
+            settle(self)
+            raise
+
+    def _join(self) -> None:
         path = self.path
         try:
             if self._file is None:
@@ -106,14 +119,20 @@ class Writing:
         except OSError as error:
             raise path_error(error, record_path(path)) from error
         record = Record.read(path)
+        if not record.is_open:
+            record._replace(is_open=True).write(path)
+
+    def _mark(self) -> None:
+        self._join()
+        path = self.path
+        record = Record.read(path)
         least = self._durability
         if record.is_of_this_boot():
             least = min(least, record.durability, key=DURABILITIES.index)
-        else:
-            if least == "everysec":
-                self._cls.begin_journals(specs)
+        elif least == "everysec":
+            self._cls.begin_journals(self._specs())
         if (record.boot, record.durability) != (boot.boot_id(), least):
-            Record(boot.boot_id(), least, record.stamps).write(path, sync=True)
+            Record(boot.boot_id(), least, record.stamps, True).write(path, sync=True)
         self.begun = True
 
     def rest(self) -> None:
@@ -141,30 +160,44 @@ class Writing:
         if self.begun:
             return  # another thread has begun to write
         path = self.path
-        has_written = self._file is not None
+        has_joined = self._file is not None
         try:
-            is_clean = not Record.read(path).is_of_this_boot()
+            record = Record.read(path)
+            is_clean = not (record.is_open or record.is_of_this_boot())
             if not is_clean:
                 # Who gives up waiting leaves the store as one whose user was killed.
                 with contextlib.suppress(StoreDeletedError, LockTimeoutError):
                     is_clean = in_gate(path, self._manifest.id, self._timeout, lambda: self._clean(path, lock, synced))
-            if has_written and not is_clean and self._durability == "everysec":
+            if has_joined and not is_clean and self._durability == "everysec":
                 logs = [file for spec in self._specs() for file in self._cls.log_files(spec.path)]
                 sync_paths([file for file in logs if os.path.exists(file)])
         finally:
-            self.close()
+            if lock is not None:
+                self.close()
 
     def _clean(self, path: str, lock: StoreLock | None, synced: Sequence[int]) -> bool:
-        """Return whether nobody writes, and so the store is clean now."""
+        """Return whether nobody else may write, and so the store is clean now."""
         if self._file is None:
             try:
                 self._file = FileIO(record_path(path), "r+")
             except OSError:
                 return False  # a mere reader
+        file = self._file.fileno()
         is_last = lock is not None and lock.claim()
-        if not attempt(self._file.fileno(), fcntl.LOCK_EX) or not (is_last or self._cls.stamped_when_open):
+        if not attempt(file, fcntl.LOCK_EX) or not (is_last or self._cls.stamped_when_open):
             return False
         record = Record.read(path)
+        stamps = record.stamps
+        if record.boot:
+            stamps = self._on_disk(path, record, synced)
+        with contextlib.suppress(RackError):  # no space to say so: it is recovered without need
+            Record("", record.durability, stamps, is_open=lock is None).write(path)
+        if lock is None:
+            fcntl.flock(file, fcntl.LOCK_SH)
+        return True
+
+    def _on_disk(self, path: str, record: Record, synced: Sequence[int]) -> tuple[int, ...]:
+        """Have all that was written on the disk; return the stamps."""
         stamps = present_stamps(path, self._manifest)
         known, now = dict(enumerate(record.stamps)), dict(enumerate(synced))
         changed = [number for number, stamp in enumerate(stamps) if stamp not in (known.get(number), now.get(number))]
@@ -175,9 +208,7 @@ class Writing:
             if isinstance(error, RackError):
                 raise
             raise path_error(error, error.filename or path) from error
-        with contextlib.suppress(RackError):  # no space to say so: it is recovered without need
-            Record("", record.durability, stamps).write(path)
-        return True
+        return stamps
 
     def close(self) -> None:
         """Hold the lock no more."""

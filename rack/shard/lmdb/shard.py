@@ -23,6 +23,7 @@ from rack.shard.lmdb.opening import MAX_KEY, check_interpreter
 from rack.shard.lmdb.reader import LmdbReader
 from rack.shard.lmdb.recorded import JournalledOperations
 from rack.shard.lmdb.sealed import PLAIN, seal, unseal
+from rack.shard.lmdb.transactions import nothing
 from rack.shard.problem import UncleanError, too_late, unrebuilt
 from rack.shard.snapshot import SnapshotShard
 from rack.system.disk import sync_paths
@@ -148,7 +149,7 @@ class LmdbShard(LmdbReader):
             self._mutex = Mutex.seen(self._spec.path + "-lock")
 
     def queue(self) -> None:
-        self._write(None)
+        self._write(nothing)
 
     @operation
     def timed(self, timeout: float, method: Callable[..., Any], *args: Any) -> Any:

@@ -19,6 +19,10 @@ from rack.shard.problem import closed
 Result = TypeVar("Result")
 
 
+def nothing(shard: object, txn: object) -> None:
+    """Stands for the body of a write transaction in which nothing is written."""
+
+
 class LmdbTransactions(LmdbEnvironment):
     """Runs ``body(shard, txn, *args)``, where the shard is this one."""
 
@@ -77,10 +81,10 @@ class LmdbTransactions(LmdbEnvironment):
         return number >= 0 and self._env.info()["last_txnid"] > number + 1
 
     @change
-    def _write(self, body: Callable[..., Any] | None, *args: Any) -> Any:
+    def _write(self, body: Callable[..., Result], *args: Any) -> Result:
         """Run ``body(self, txn, *args)`` in a write transaction, again after growing the map where that is needed.
 
-        Without a body nothing is written, and nobody has to be told that this process writes.
+        With :func:`nothing` nobody has to be told that this process writes.
         """
         try:
             with self._lock:
@@ -95,19 +99,19 @@ class LmdbTransactions(LmdbEnvironment):
             settle(self)
             raise
 
-    def _write_held(self, body: Callable[..., Any] | None, args: tuple[Any, ...]) -> Any:
+    def _write_held(self, body: Callable[..., Result], args: tuple[Any, ...]) -> Result:
         txn = None
         recycled = False
         try:
             while True:
                 try:
-                    txn = self._begin_write() if body is not None else self._begin_idle()
+                    txn = self._begin_write() if body is not nothing else self._begin_idle()
                     if self._journalled is not None:
                         txn = JournalledTxn(self._journalled, txn)
                     with txn:
                         if self._long is not None:
                             self._long.enter(txn)
-                        result = None if body is None else body(self, txn, *args)
+                        result = body(self, txn, *args)
                     if self._long is not None:
                         self._long.keep()
                     return result
@@ -151,7 +155,7 @@ class LmdbTransactions(LmdbEnvironment):
     def _keep_tables(self) -> None:
         """Have handles of tables that hold in any transaction begun from now on; may wait for the writer."""
         if self._long is not None and not self._long.kept:
-            self._write(None)
+            self._write(nothing)
 
     def _recycle(self) -> bool:
         """Make the pages that the last transactions freed available: LMDB uses them from the next but one on.
