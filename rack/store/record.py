@@ -90,7 +90,7 @@ class Record(NamedTuple):
         name = record_path(path)
         try:
             with open_beside(name, "r+", manifest_path(path)) as file:
-                # Each field has its place: half of one record and half of the next, as in a copy, say that it is in use.
+                # Each field has its place: half of one record and half of the next say that it is in use.
                 content = {
                     "open": int(self.is_open),
                     "boot": self.boot.ljust(_BOOT),

@@ -134,6 +134,7 @@ def test_while_another_process_may_write_sync_does_not_put_the_store_down_as_cle
         assert Record.read(str(path)).boot == boot.boot_id()
         worker.tell()
         worker.result()
+        worker._process.join()
         d.sync()
         assert Record.read(str(path)).boot == ""
         d["a"] = 3

@@ -171,6 +171,7 @@ def test_journals_are_replaced_by_bases_while_processes_write(
     monkeypatch.setattr("rack.store.keeper._INTERVAL", 0.02)
     path = tmp_path / "d"
     with everysec(path, shards=2) as d:
+        d.update({number: number for number in range(50)})  # so that it looks after both shards
         run(_write_until_told, [(path, number) for number in range(4)], limit=120)
         d.sync()
         generations = journal.generations(f"{path}-0000.lmdb", "base")
