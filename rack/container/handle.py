@@ -14,6 +14,7 @@ from rack.container.snapshot import Snapshotting
 from rack.errors import LockTimeoutError
 from rack.shard import DEFAULT_ENGINE, ENGINES, shard_class
 from rack.shard.base import Shard
+from rack.shard.holding import is_under_way, reentrant
 from rack.store import files, registry
 from rack.store.guard import guarded
 from rack.store.manifest import MAX_SHARDS, Manifest, Request, absolute_path, digest_of
@@ -43,6 +44,7 @@ class Handle(Snapshotting):
     _dump_scalar: Callable[[Any], bytes]  # does as _dump does, for values whose type is in SCALARS
     _load: Callable[[bytes], Any]
     _hold: Hold | None
+    _use_of_it: list[tuple[Hold, bool, int]]  # to be given back: hold, whether it is anonymous, and whose process's
     _finalizer: weakref.finalize[..., Handle] | None
 
     _kind: ClassVar[str]
@@ -81,6 +83,7 @@ class Handle(Snapshotting):
         self._depth = 0
         self._entered_by_maker = False
         self._hold = self._finalizer = None
+        self._use_of_it = []
         self._set_closed()
 
     def _make_request(
@@ -146,6 +149,8 @@ class Handle(Snapshotting):
 
     @guarded
     def _open(self) -> None:
+        if self._hold is not None and is_under_way(_CLOSING, "self", lambda other: other is self):
+            raise reentrant(self._path, "closing it")
         if self._depth == 0:
             self._check_openable()
             self._attach(registry.acquire(self._path, self._request, self._mode))
@@ -194,15 +199,14 @@ class Handle(Snapshotting):
             raise
 
     def _give_back(self) -> None:
-        alive = None if self._finalizer is None else self._finalizer.peek()
-        if alive is not None:
-            _, _, (hold, anonymous, pid), _ = alive
+        for hold, anonymous, pid in self._use_of_it:
             if anonymous and pid == os.getpid():
                 registry.remove(hold)
             else:
                 registry.release(hold)
 
     def _forget(self) -> None:
+        self._use_of_it.clear()  # which a finalizer that was cut off has too
         if self._finalizer is not None:
             self._finalizer.detach()
         self._finalizer = self._hold = None
@@ -227,8 +231,10 @@ class Handle(Snapshotting):
 
     def _attach(self, hold: Hold, anonymous: bool = False) -> None:
         held = hold.opened
+        self._use_of_it.clear()
+        self._use_of_it = [(hold, anonymous, os.getpid())]
         self._hold = hold
-        self._finalizer = weakref.finalize(self, _collected, hold, anonymous, os.getpid())
+        self._finalizer = weakref.finalize(self, _collected, self._use_of_it)
         self._codec, self._serdes = held.manifest.codecs(self._request)
         self._dump_key = self._codec.dumps
         self._load_key = self._codec.loads
@@ -248,12 +254,14 @@ class Handle(Snapshotting):
 
     @property
     def _held(self) -> OpenStore | None:
-        return None if self._hold is None else self._hold.opened
+        hold = self._hold  # once: a signal handler may close it meanwhile
+        return None if hold is None else hold.opened
 
     def _open_store(self) -> Any:
-        if self._hold is None:
+        held = self._held
+        if held is None:
             self._load(b"")  # tells why
-        return self._held
+        return held
 
     @property
     def _manifest(self) -> Manifest:
@@ -414,6 +422,7 @@ class Handle(Snapshotting):
         self.sync()
         registry.release(self._hold)
         registry.publish(self._hold.opened.manifest, self._hold.opened.path, target)
+        self._use_of_it.clear()
         self._finalizer.detach()
         self.name = self._path = target
         self._mode = Mode("w", self._arguments["durability"], None, self._mode.memory)
@@ -421,10 +430,13 @@ class Handle(Snapshotting):
         self._attach(registry.acquire(target, self._request, self._mode))
 
 
+_CLOSING = {Handle._let_go.__code__}
+
 #: The attributes of every container, which are the annotated ones; and what `typing` puts into generic objects.
 _OWN = frozenset((*Handle.__annotations__, *Snapshotting.__annotations__, "_is_snapshot", "__orig_class__"))
 
 
-def _collected(hold: Hold, anonymous: bool, pid: int) -> None:
+def _collected(use_of_it: list[tuple[Hold, bool, int]]) -> None:
     """Give back the store of a container that was collected or open at exit; its maker deletes an anonymous one."""
-    registry.orphan(hold, anonymous and pid == os.getpid())
+    for hold, anonymous, pid in use_of_it:
+        registry.orphan(hold, anonymous and pid == os.getpid())

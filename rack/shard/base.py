@@ -300,8 +300,11 @@ class Shard(ABC):
         """Make the shard's files, which are not there. The caller holds the store's lock exclusively."""
 
     @abstractmethod
-    def __init__(self, spec: ShardSpec, rejoin: Callable[[], None]) -> None:
-        """Open the shard. ``rejoin`` is called before it is reopened in a forked child."""
+    def __init__(self, spec: ShardSpec, rejoin: Callable[[], None], among: list[Any] | None = None) -> None:
+        """Open the shard. ``rejoin`` is called before it is reopened in a forked child.
+
+        It adds itself to ``among`` before it opens anything: whoever is cut off meanwhile can close it.
+        """
 
     @abstractmethod
     def on_write(self, check: Callable[[bool], None] | None) -> None:

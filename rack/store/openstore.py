@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+from collections.abc import Callable
 from threading import Lock
 from typing import Any
 from weakref import WeakSet
@@ -24,35 +25,54 @@ from rack.system.imports import importing
 class OpenStore:
     """A store that is open in this process, and who holds it."""
 
-    def __init__(self, path: str, request: Request, mode: Mode, entry: Entry) -> None:
-        manifest, lock, durability, is_new = entry
+    manifest: Manifest
+    durability: str
+    _store: Store
+    _lock: Any = None  # a StoreLock
+    _keeper: Any = None  # a Keeper
+    _is_new = False
+    is_open = False
+
+    def __init__(self, path: str, request: Request, mode: Mode) -> None:
         self.path = path
-        self.manifest = manifest
         self.mode = mode
-        self.durability = durability
         self.users: WeakSet[Hold] = WeakSet()
+        self.shards: list[Shard] = []
         self._request = request
-        self._keeper: Any = None  # a Keeper
-        self._lock = lock
         self._lock_is_inherited = False
         self._rejoining = Lock()
-        cls = shard_class(manifest.engine)
-        self.shards: list[Shard] = []
-        try:
-            for number in range(manifest.shards):
-                spec = manifest.spec(path, number, request, durability, mode.flag == "r", mode.timeout, lock.where)
-                self.shards.append(cls(spec, self._rejoin))
-            self._store = Store(self.shards)
-            self._start_keeper()
-        except BaseException:
-            if self._keeper is not None:
-                self._keeper.stop()
-            self._close_shards()
-            if is_new and lock.claim():  # nobody else has come in
-                files.unmake(path, manifest)
-                lock.remove()
+
+    def open(self, enter: Callable[[], Entry]) -> None:
+        """Come into the store and open it. Whoever is cut off in here has to :meth:`abandon` it."""
+        self.manifest, self._lock, self.durability, self._is_new = enter()
+        cls = shard_class(self.manifest.engine)
+        for number in range(self.manifest.shards):
+            spec = self.manifest.spec(
+                self.path,
+                number,
+                self._request,
+                self.durability,
+                self.mode.flag == "r",
+                self.mode.timeout,
+                self._lock.where,
+            )
+            cls(spec, self._rejoin, self.shards)
+        self._store = Store(self.shards)
+        self._start_keeper()
+        self.is_open = True
+
+    def abandon(self) -> None:
+        """Undo an opening that failed. May be done again."""
+        if self._keeper is not None:
+            self._keeper.stop()
+            self._keeper = None
+        self._close_shards()
+        if self._lock is not None:
+            if self._is_new and self._lock.claim():  # nobody else has come in
+                files.unmake(self.path, self.manifest)
+                self._lock.remove()
+            self._is_new = False
             self._lock.close()
-            raise
 
     def store(self, mode: Mode) -> Store:
         """Return the store as a container that opened it with ``mode`` uses it."""

@@ -52,7 +52,7 @@ class LmdbEnvironment(ABC):
                 raise translated(error, spec.path) from error
             raise
 
-    def __init__(self, spec: ShardSpec, rejoin: Callable[[], None]) -> None:
+    def __init__(self, spec: ShardSpec, rejoin: Callable[[], None], among: list[Any] | None = None) -> None:
         self._spec = spec
         self._rejoin = rejoin
         self._new_lock()
@@ -66,6 +66,8 @@ class LmdbEnvironment(ABC):
         self._journalled = self._new_journalling()
         self._snapshots = Snapshots()
         self._unregistered = False  # a reader that may not write the lock file, of whom writers do not know
+        if among is not None:
+            among.append(self)
         try:
             self._open()
         except BaseException:
@@ -243,19 +245,21 @@ class LmdbEnvironment(ABC):
         try:
             if not self._lock.acquire(timeout=-1 if timeout is None else timeout):
                 raise LockTimeoutError(f"{self._spec.path}: another thread's write is still waiting; not closed")
-            self._begin = self._begin_write = self._begin_closed
-            self._unregistered = False
-            self._main = self._long = None
-            self._snapshots.lose("its store was closed")
-            if self._env is not None:
-                self._env.close()
-                self._env = None
-            if self._mutex is not None:
-                self._mutex.close()
-                self._mutex = None
-            if self._journalled is not None:
-                self._journalled.close()
-            self._lock.release()
+            try:
+                self._begin = self._begin_write = self._begin_closed
+                self._unregistered = False
+                self._main = self._long = None
+                self._snapshots.lose("its store was closed")
+                if self._env is not None:
+                    self._env.close()
+                    self._env = None
+                if self._mutex is not None:
+                    self._mutex.close()
+                    self._mutex = None
+                if self._journalled is not None:
+                    self._journalled.close()
+            finally:
+                self._lock.release()
         except BaseException:
             settle(self)
             raise
@@ -268,18 +272,20 @@ class LmdbEnvironment(ABC):
 
     # Called again when an exception has cut them off.
 
+    @operation
     def before_fork(self) -> None:
         if not self._at_fork:
             if self._journalled is not None:
                 self._journalled.copying.acquire()
             self._lock.acquire()
             self._at_fork = True
+        self._busy = True  # nothing is done by hand, which gives the lock back for good
         self._snapshots.before_fork()
 
     def after_fork_in_parent(self) -> None:
         self._snapshots.after_fork_in_parent()
         if self._at_fork:
-            self._at_fork = False
+            self._busy = self._at_fork = False
             self._lock.release()
         settle(self)
         if self._journalled is not None:

@@ -12,7 +12,7 @@ import lmdb
 
 from rack.errors import CorruptShardError, LockTimeoutError, RackError, StoreDeletedError
 from rack.shard.base import Examined, Pair, ShardSpec, unknown_hash
-from rack.shard.holding import refuse_inside_change, settle
+from rack.shard.holding import operation, refuse_inside_change, settle
 from rack.shard.lmdb import pages
 from rack.shard.lmdb.datafile import IDENTITY, LONG_TABLE
 from rack.shard.lmdb.longkeys import stem_of
@@ -79,21 +79,24 @@ def _examine_in_use(fd: int, spec: ShardSpec) -> Examined:
             yield Problem("structure", str(error))
 
 
-def examine_open(shard: LmdbReader, timeout: float | None) -> Examined:
-    """As :meth:`rack.shard.base.Shard.examine`."""
+@operation
+def examine_open(self: LmdbReader, timeout: float | None) -> Examined:
+    """As :meth:`rack.shard.base.Shard.examine`, of which it is a part: an operation's shard is its ``self``."""
+    refuse_inside_change(self)
+    # Of an operation in whose middle a handler came.
+    outer = self._held if self._lock._is_owned() else None  # type: ignore[attr-defined]
     try:
-        if not shard._lock.acquire(timeout=-1 if timeout is None else timeout):
-            raise LockTimeoutError(f"{shard.path}: another thread's write is still waiting; not examined")
-        refuse_inside_change(shard)
-        shard._held = True
-        shard.count()  # reopens, or raises, as any operation would
-        with _opened(shard) as file:
-            yield from _examine(shard, file.fileno())
-        shard._held = None
-        shard._lock.release()
+        if not self._lock.acquire(timeout=-1 if timeout is None else timeout):
+            raise LockTimeoutError(f"{self.path}: another thread's write is still waiting; not examined")
+        self._held = outer or True
+        self.count()  # reopens, or raises, as any operation would
+        with _opened(self) as file:
+            yield from _examine(self, file.fileno())
+        self._held = outer
+        self._lock.release()
     except BaseException:
-        shard._held = None
-        settle(shard)
+        self._held = outer
+        settle(self)
         raise
 
 

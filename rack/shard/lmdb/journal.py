@@ -32,6 +32,7 @@ from xxhash import xxh3_64_intdigest
 from rack.errors import CorruptShardError, StorePathError
 from rack.shard.base import ShardSpec
 from rack.shard.lmdb import datafile
+from rack.system.descriptor import Descriptor
 from rack.system.disk import sync_file
 from rack.system.flock import pause
 from rack.system.place import take_after_path
@@ -174,12 +175,12 @@ class Journal:
         self._map = mmap.mmap(self._fd, size)  # the other one is closed when nothing refers to it any more
         self._size = size
 
-    def begin_sync(self) -> tuple[int, int] | None:
-        """Return a descriptor to be synced, and the end that is on the disk then; None if all is on the disk."""
+    def begin_sync(self, file: Descriptor) -> int:
+        """Open ``file``, which is to be synced, unless all is on the disk; return the end that is on the disk then."""
         end = self.end
-        if end and end == _NUMBER.unpack_from(self._map, _SYNCED)[0]:
-            return None
-        return os.dup(self._fd), end
+        if not end or end != _NUMBER.unpack_from(self._map, _SYNCED)[0]:
+            file.open(os.dup, self._fd)
+        return end
 
     def end_sync(self, end: int) -> None:
         if end:
@@ -201,7 +202,8 @@ def create(spec: ShardSpec, generation: int) -> None:
     """
     final = journal_path(spec.path, generation)
     path = final + "-new"
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    file = io.FileIO(path, "w+")
+    fd = file.fileno()
     try:
         take_after_path(path, spec.path)
         datafile.extend(fd, 0, _INITIAL_SIZE, path)
@@ -210,7 +212,7 @@ def create(spec: ShardSpec, generation: int) -> None:
         os.pwrite(fd, _NUMBER.pack(START), _END)
         sync_file(fd)
     finally:
-        os.close(fd)
+        file.close()
     os.rename(path, final)
 
 

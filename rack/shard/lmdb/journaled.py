@@ -20,6 +20,7 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import FileIO
 from threading import RLock
 from typing import Any, Protocol
 
@@ -39,6 +40,7 @@ from rack.shard.lmdb.journal import (
     pack_operation,
 )
 from rack.shard.lmdb.journalfiles import remove, unlink
+from rack.system.descriptor import Descriptor
 from rack.system.disk import sync_directory, sync_file, sync_path
 from rack.system.place import take_after_path
 
@@ -203,24 +205,28 @@ class Journalling:
 
     def sync(self) -> None:
         """Have everything journalled so far on the disk."""
-        with self._shard._lock:
-            if self._journal is None:
-                return
-            if self._journal.sealed:
-                self.open()
-            journal = self._journal
-            pending = journal.begin_sync()
-        if pending is not None:
-            self._finish_sync(journal, *pending)
-
-    def _finish_sync(self, journal: Journal, fd: int, end: int) -> None:
+        file = Descriptor()
         try:
-            sync_file(fd)
+            with self._shard._lock:
+                if self._journal is None:
+                    return
+                if self._journal.sealed:
+                    self.open()
+                journal = self._journal
+                end = journal.begin_sync(file)
+            if file.is_open:
+                self._finish_sync(journal, file, end)
+        except BaseException:
+            file.close()
+            raise
+
+    def _finish_sync(self, journal: Journal, file: Descriptor, end: int) -> None:
+        try:
+            sync_file(file.fileno())
         except OSError:
             journal.refuse()
             raise
-        finally:
-            os.close(fd)
+        file.close()
         with self._shard._lock:
             if self._journal is journal:
                 journal.end_sync(end)
@@ -256,8 +262,14 @@ class Journalling:
 
         A sealed journal is on the disk: nobody will look after it.
         """
-        if (pending := journal.begin_sync()) is not None:
-            self._finish_sync(journal, *pending)
+        file = Descriptor()
+        try:
+            end = journal.begin_sync(file)
+            if file.is_open:
+                self._finish_sync(journal, file, end)
+        except BaseException:
+            file.close()
+            raise
         journal.seal()
         self.open()
 
@@ -280,16 +292,16 @@ class Journalling:
 def _maintenance(path: str) -> Iterator[bool]:
     """Hold the right to seal the journal and to make its base; False: somebody else does."""
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        file = FileIO(path, "r+")
     except FileNotFoundError:
         yield False
         return
     try:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
         else:
             yield True
     finally:
-        os.close(fd)
+        file.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from io import FileIO
 from itertools import chain
 from typing import Any
 
@@ -16,7 +17,7 @@ import lmdb
 
 from rack.errors import CorruptShardError
 from rack.shard.base import Examined, Pair, Salvaged, ShardSpec, Snapshot
-from rack.shard.holding import by_hand, change, exclusive, is_inside, operation, reentrant, settle
+from rack.shard.holding import by_hand, change, exclusive, operation, refuse_inside, settle
 from rack.shard.lmdb import datafile, journalfiles, operations
 from rack.shard.lmdb.journaled import Journalling
 from rack.shard.lmdb.opening import MAX_KEY, check_interpreter
@@ -161,9 +162,12 @@ class LmdbShard(LmdbReader):
                 return result
             self._lock.release()
         except BaseException:
+            # Only what is called right here is sure to be called at the recursion limit; the lock was not taken before.
             if self._owned():
                 self._patience = None
-            settle(self)
+            while self._owned():
+                self._busy = False
+                self._release()
             raise
         if self._server is None:
             with importing():
@@ -252,10 +256,15 @@ class LmdbShard(LmdbReader):
 
         return journalfiles.remake(spec, path, examine_file)
 
+    @operation
     def sync(self) -> None:
-        self._sync_file()
-        if self._journalled is not None:
-            self._journalled.sync()
+        try:
+            self._sync_file()
+            if self._journalled is not None:
+                self._journalled.sync()
+        except BaseException:
+            settle(self)
+            raise
 
     @exclusive
     def _sync_file(self) -> None:
@@ -323,29 +332,39 @@ class LmdbShard(LmdbReader):
         make_ready(self)
         return LmdbSnapshot(self)
 
+    @change
     def hold(self) -> Snapshot:
         with importing():
             from rack.shard.lmdb.snapshot import make_ready
 
+        refuse_inside(self)
         try:
             self._lock.acquire()
-            if self._busy and is_inside(self):
-                raise reentrant(self.path)
             make_ready(self)
+            self._busy = True
             self._held = self._started(self._begin_write)
             return self.snapshot()
         except BaseException:
-            self.let_go()
+            # As above, with what is called right here.
+            while self._owned():
+                self._held = None  # which aborts it
+                self._busy = False
+                self._release()
             raise
 
     def let_go(self) -> None:
-        if self._owned():
-            try:
-                if self._held is not None:
-                    self._held.commit()  # of nothing; abort() would wait for other threads' copies of the environment
-            finally:
-                self._held = None
-                settle(self)
+        if not self._owned():
+            return
+        if self._held is None:  # hold() or this was cut off
+            settle(self)
+            return
+        try:
+            self._held.commit()  # of nothing; abort() would wait for other threads' copies of the environment
+        finally:
+            self._held = None
+            while self._owned():  # it was not, before: see refuse_inside()
+                self._busy = False
+                self._release()
 
 
 SHARD = LmdbShard
@@ -355,7 +374,8 @@ def _verify_after_power_failure(path: str) -> None:
     with importing():
         from rack.shard.lmdb import pages, walk  # few processes need them
 
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    file = FileIO(path)
+    fd = file.fileno()
     try:
         for found in walk.walk(fd, pages.newest(pages.read_metas(fd)), values=True):
             if isinstance(found, str):
@@ -369,4 +389,4 @@ def _verify_after_power_failure(path: str) -> None:
     except CorruptShardError as error:
         raise UncleanError(path, "is damaged: a value does not match its checksum") from error
     finally:
-        os.close(fd)
+        file.close()

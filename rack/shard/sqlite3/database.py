@@ -67,18 +67,21 @@ class SqliteDatabase:
     _at_fork = False  # whether before_fork has taken the lock
     _pinned = False  # whether the connection is always in a transaction: a snapshot's
 
-    def __init__(self, spec: ShardSpec, rejoin: Callable[[], None]) -> None:
+    def __init__(self, spec: ShardSpec, rejoin: Callable[[], None], among: list[Any] | None = None) -> None:
         self._spec = spec
         self._rejoin = rejoin
         self._lock = RLock()
         self._connection: sqlite3.Connection | None = None
         self._queue_file: io.FileIO | None = None  # that writers queue at
         self._queue = -1  # its descriptor
+        self._ending: sqlite3.Connection | None = None  # one that is being closed, and is not used any more
         self._closed = False
         self._check_write: Callable[[bool], None] | None = None
         self._inode: tuple[int, int] | None = None
         self._unprotected_state: object = None  # of the files, when they were opened without protection
         self._snapshots = Snapshots()
+        if among is not None:
+            among.append(self)
         try:
             self._open()
         except BaseException:
@@ -198,9 +201,12 @@ class SqliteDatabase:
             self._lock.release()
             return result
         except BaseException:
+            # Only what is called right here is sure to be called at the recursion limit; the lock was not taken before.
             if self._lock._is_owned():  # type: ignore[attr-defined]
                 self._patience = None
-            settle(self)
+            while self._lock._is_owned():  # type: ignore[attr-defined]
+                self._busy = False
+                self._lock.release()
             raise
 
     def _mend(self, error: Exception) -> None:
@@ -261,9 +267,7 @@ class SqliteDatabase:
 
     @exclusive
     def _reopen(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self._end_connection()
         self._open()
 
     def _check_inode(self) -> os.stat_result:
@@ -290,18 +294,28 @@ class SqliteDatabase:
             raise
         return connection
 
-    def _disconnect(self, timeout: float | None = None) -> None:
-        if self._queue >= 0 and self._connection is not None:
-            flock_within(timeout, self._queue, LOCK_EX, self._spec.path + "-lock")
-        if self._connection is not None and self._connection.total_changes and not self._spec.readonly:
-            raise_change_counter(self._connection)
+    def _disconnect(self) -> None:
+        """Close what is open. Done again it goes on where an exception has cut it off."""
+        if self._connection is not None:
+            if self._queue >= 0:
+                flock(self._queue, LOCK_EX)
+            if self._connection.total_changes and not self._spec.readonly:
+                raise_change_counter(self._connection)
         try:
-            if self._connection is not None:
-                self._connection.close()
+            self._end_connection()
         finally:
-            self._connection, self._queue = None, -1
+            self._queue = -1
             if self._queue_file is not None:
                 self._queue_file.close()
+
+    def _end_connection(self) -> None:
+        """Close the connection. At no instant is one in use that is closed, or one forgotten that is open."""
+        if self._ending is None:
+            self._ending = self._connection
+        self._connection = None
+        if self._ending is not None:
+            self._ending.close()
+            self._ending = None
 
     # Life
 
@@ -309,15 +323,20 @@ class SqliteDatabase:
     def path(self) -> str:
         return self._spec.path
 
-    @operation
+    @change
     def close(self, timeout: float | None = None) -> None:
         try:
             if not self._lock.acquire(timeout=-1 if timeout is None else timeout):
                 raise LockTimeoutError(f"{self._spec.path}: another thread's write is still waiting; not closed")
-            self._disconnect(timeout)
-            self._closed = True
-            self._snapshots.lose("its store was closed")
-            self._lock.release()
+            if self._queue >= 0 and self._connection is not None:
+                flock_within(timeout, self._queue, LOCK_EX, self._spec.path + "-lock")
+            try:
+                self._busy = self._closed = True
+                self._disconnect()
+                self._snapshots.lose("its store was closed")
+                self._busy = False
+            finally:
+                self._lock.release()
         except BaseException:
             settle(self)
             raise
@@ -328,10 +347,12 @@ class SqliteDatabase:
 
     # Called again when an exception has cut them off.
 
+    @change
     def before_fork(self) -> None:
         if not self._at_fork:
             self._lock.acquire()
             self._at_fork = True
+        self._busy = True
         self._snapshots.detach()
         self._snapshots.before_fork()
         self._disconnect()
@@ -339,7 +360,7 @@ class SqliteDatabase:
     def after_fork_in_parent(self) -> None:
         self._snapshots.after_fork_in_parent()
         if self._at_fork:
-            self._at_fork = False
+            self._busy = self._at_fork = False
             self._lock.release()
         settle(self)
 
