@@ -34,21 +34,21 @@ RACK = """
     rack.views rack.views.dicts rack.views.shards
     rack.algebra rack.algebra.dicts rack.algebra.joins rack.algebra.operand rack.algebra.sets
     rack.container rack.container.base rack.container.batch rack.container.copying rack.container.handle
-    rack.container.notopen rack.container.rows rack.container.scan rack.container.snapshot
+    rack.container.maker rack.container.notopen rack.container.rows rack.container.scan rack.container.snapshot
     rack.store rack.store.boot rack.store.bulk rack.store.files rack.store.guard rack.store.lock rack.store.manifest
     rack.store.merge rack.store.opening rack.store.openstore rack.store.registry rack.store.rotation
     rack.store.router rack.store.sharded
     rack.shard rack.shard.base rack.shard.holding rack.shard.problem rack.shard.proxy rack.shard.spans
     rack.codec rack.codec.canonical rack.codec.failure rack.codec.forms rack.codec.keys rack.codec.named
     rack.codec.ordered rack.codec.plain rack.codec.presets rack.codec.serdes
-    rack.system rack.system.boot rack.system.disk rack.system.fanout rack.system.flock rack.system.imports
-    rack.system.place
+    rack.system rack.system.boot rack.system.descriptor rack.system.disk rack.system.fanout rack.system.flock
+    rack.system.imports rack.system.place
 """
 
 #: What opening, reading, writing and closing a store may load besides, of the standard library and of Rack.
 TO_USE = {
     "lmdb": (
-        "atexit heapq json mmap lmdb._envid",
+        "heapq json mmap lmdb._envid",
         """
         rack.shard.lmdb rack.shard.lmdb.datafile rack.shard.lmdb.environment rack.shard.lmdb.journal
         rack.shard.lmdb.journaled rack.shard.lmdb.journalfiles rack.shard.lmdb.longkeys rack.shard.lmdb.opening
@@ -57,7 +57,7 @@ TO_USE = {
         """,
     ),
     "sqlite3": (
-        "atexit json sqlite3 urllib.parse",
+        "json sqlite3 urllib.parse",
         """
         rack.shard.place rack.shard.snapshot rack.shard.sqlite3 rack.shard.sqlite3.connection
         rack.shard.sqlite3.database

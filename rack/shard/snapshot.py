@@ -146,6 +146,7 @@ class SnapshotShard(ReadOnlyShard, Snapshot):
             self._lock.acquire()
             self._at_fork = True
 
+    @operation
     def after_fork_in_parent(self) -> None:
         if self._at_fork:
             self._at_fork = False

@@ -282,6 +282,7 @@ class LmdbEnvironment(ABC):
         self._busy = True  # nothing is done by hand, which gives the lock back for good
         self._snapshots.before_fork()
 
+    @operation
     def after_fork_in_parent(self) -> None:
         self._snapshots.after_fork_in_parent()
         if self._at_fork:

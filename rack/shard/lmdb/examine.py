@@ -21,7 +21,7 @@ from rack.shard.lmdb.pages import Meta, PageError
 from rack.shard.lmdb.reader import LmdbReader
 from rack.shard.lmdb.sealed import unseal
 from rack.shard.lmdb.walk import check_metas, walk
-from rack.shard.problem import Problem, identity_problem
+from rack.shard.problem import Problem, UncleanError, identity_problem
 from rack.system.disk import path_error
 from rack.system.place import file_id
 
@@ -231,3 +231,23 @@ class Records:
             yield Problem("foreign", "is an LMDB file, but not a Rack shard: it carries no identity")
         elif not self._in_long and not self._small:
             yield Problem("record", "has no table of long keys")
+
+
+def verify(path: str) -> None:
+    """Raise UncleanError if a file that nobody has open is damaged: after a power failure."""
+    file = FileIO(path)
+    fd = file.fileno()
+    try:
+        for found in walk(fd, pages.newest(pages.read_metas(fd)), values=True):
+            if isinstance(found, str):
+                raise UncleanError(path, f"is damaged: {found}")
+            for _, stored in found:
+                unseal(stored, path)
+    except pages.PageError as error:
+        raise UncleanError(path, f"is damaged: {error}") from error
+    except UncleanError:
+        raise
+    except CorruptShardError as error:
+        raise UncleanError(path, "is damaged: a value does not match its checksum") from error
+    finally:
+        file.close()

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from io import FileIO
 from itertools import chain
 from typing import Any
 
 import lmdb
 
-from rack.errors import CorruptShardError
 from rack.shard.base import Examined, Pair, Salvaged, ShardSpec, Snapshot
 from rack.shard.holding import by_hand, change, exclusive, operation, refuse_inside, settle
 from rack.shard.lmdb import datafile, journalfiles, operations
@@ -23,7 +21,7 @@ from rack.shard.lmdb.journaled import Journalling
 from rack.shard.lmdb.opening import MAX_KEY, check_interpreter
 from rack.shard.lmdb.reader import LmdbReader
 from rack.shard.lmdb.sealed import PLAIN, seal, unseal
-from rack.shard.problem import UncleanError, too_late, unrebuilt
+from rack.shard.problem import UncleanError, closed, too_late, unrebuilt
 from rack.shard.snapshot import SnapshotShard
 from rack.system.flock import held_by_others, named
 from rack.system.imports import importing
@@ -169,6 +167,8 @@ class LmdbShard(LmdbReader):
                 self._busy = False
                 self._release()
             raise
+        if self._begin == self._begin_closed:  # at exit there may be no other thread any more
+            raise closed()
         if self._server is None:
             with importing():
                 from rack.shard.timed import Server
@@ -316,7 +316,10 @@ class LmdbShard(LmdbReader):
             # the file tells. So only a shard that was not written to since it was on the disk can be sound.
             if stamp is not None and cls.stamp(spec.path) != stamp:
                 raise UncleanError(spec.path, "was being written to: parts of it may be older than others")
-            _verify_after_power_failure(spec.path)
+            with importing():
+                from rack.shard.lmdb.examine import verify  # few processes need it
+
+            verify(spec.path)
 
     def snapshot(self) -> Snapshot:
         snapshot = self._taken()
@@ -368,25 +371,3 @@ class LmdbShard(LmdbReader):
 
 
 SHARD = LmdbShard
-
-
-def _verify_after_power_failure(path: str) -> None:
-    with importing():
-        from rack.shard.lmdb import pages, walk  # few processes need them
-
-    file = FileIO(path)
-    fd = file.fileno()
-    try:
-        for found in walk.walk(fd, pages.newest(pages.read_metas(fd)), values=True):
-            if isinstance(found, str):
-                raise UncleanError(path, f"is damaged: {found}")
-            for _, stored in found:
-                unseal(stored, path)
-    except pages.PageError as error:
-        raise UncleanError(path, f"is damaged: {error}") from error
-    except UncleanError:
-        raise
-    except CorruptShardError as error:
-        raise UncleanError(path, "is damaged: a value does not match its checksum") from error
-    finally:
-        file.close()

@@ -357,6 +357,7 @@ class SqliteDatabase:
         self._snapshots.before_fork()
         self._disconnect()
 
+    @operation
     def after_fork_in_parent(self) -> None:
         self._snapshots.after_fork_in_parent()
         if self._at_fork:
