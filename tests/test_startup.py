@@ -21,8 +21,8 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT.parent)}
 
 #: What the containers may import of the standard library. Each module here costs every program that uses Rack.
 STANDARD = """
-    __future__ abc bisect collections collections.abc contextlib errno fcntl functools gc importlib itertools marshal
-    math operator os resource struct sys threading time typing weakref
+    __future__ abc atexit bisect collections collections.abc contextlib errno fcntl functools gc importlib itertools
+    marshal math operator os resource struct sys threading time typing weakref
 """
 #: The modules of Rack that `import rack` loads; so it is with the command, which sees to Ctrl-C next.
 FIRST = "rack rack.system rack.system.imports"

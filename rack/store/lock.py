@@ -128,7 +128,8 @@ class StoreLock:
     def remove(self) -> None:
         """Remove the file if no other process holds it: of a store that could not be made."""
         with contextlib.suppress(OSError):
-            if self._fd is not None and self.claim() and self.is_current():
+            # It may be that an exception came when the file was just made, and not noted.
+            if (self._file is not None or os.path.lexists(self.path)) and self.claim() and self.is_current():
                 os.unlink(self.path)
 
     def close(self) -> None:

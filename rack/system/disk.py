@@ -47,12 +47,12 @@ def sync_paths(paths: Sequence[str]) -> None:
         except RuntimeError:  # the interpreter is shutting down, or has too many: the others do it
             pass
         _sync_each(files)
+        _wait_for(files)
     except BaseException:
         for file in files:
             file.is_due = False
         _wait_for(files)
         raise
-    _wait_for(files)
     for file in files:
         if file.error is not None:
             raise file.error

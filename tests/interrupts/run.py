@@ -107,8 +107,9 @@ class Runner:
             places = list(range(length))
         if self._arguments.at is not None:
             places = [self._arguments.at]
-        elif self._arguments.sample and len(places) > self._arguments.sample:
-            places = sorted(self._random.sample(places, self._arguments.sample))
+        elif self._arguments.sample is not None:
+            few = int(self._arguments.sample + self._random.random())
+            places = sorted(self._random.sample(places, min(few, len(places))))
         for place in places:
             if time.monotonic() > self._arguments.end:
                 break
@@ -295,7 +296,13 @@ def _broken(where: str | None, text: str, error: Exception | None = None) -> Bro
 
 def _is_of_memory(error: BaseException | None) -> bool:
     """Return whether an error is one that Python raises when there is no memory: it is not always MemoryError."""
-    texts = ("emory", "can't allocate", "unmarshallable object", "error return without exception set")
+    texts = (
+        "emory",
+        "can't allocate",
+        "unmarshallable object",
+        "error return without exception set",
+        "import of module",
+    )
     return any(text in repr(error) for text in texts)
 
 
@@ -314,7 +321,7 @@ def main() -> int:
     parser.add_argument("--kind", nargs="*", default=["dict", "set"])
     parser.add_argument("--operations", nargs="*")
     parser.add_argument("--group", nargs="*")
-    parser.add_argument("--sample", type=int, help="how many instructions of each operation")
+    parser.add_argument("--sample", type=float, help="how many instructions of each operation, on average")
     parser.add_argument("--at", type=int)
     parser.add_argument("--seconds", type=float, default=1e9)
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))

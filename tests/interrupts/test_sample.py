@@ -1,7 +1,7 @@
 """An exception, or another use of the store, at the instructions of the operations (:mod:`tests.interrupts.run`).
 
 A sample in each run, the same one: all instructions of a few operations; and of each other operation some instruction
-with each action, on each engine in each configuration. With ``--long`` all of them, each action in a test of its own.
+with most actions, on each engine in each configuration. With ``--long`` all of them.
 """
 
 from __future__ import annotations
@@ -43,23 +43,13 @@ def test_an_exception_at_each_instruction_of_set_and_get_leaves_all_as_it_should
 @pytest.mark.parametrize("configuration", list(CONFIGURATIONS))
 @pytest.mark.parametrize("engine", list(ENGINES))
 def test_whatever_comes_at_any_instruction_of_any_operation_leaves_all_as_it_should_be(
-    engine: str, configuration: str, seed: int
+    engine: str, configuration: str, seed: int, long: bool
 ) -> None:
-    run(seed, "--engine", engine, "--configuration", configuration, "--action", *ACTIONS, "--sample", "1")
+    few = [] if long else ["--sample", "0.7"]
+    run(seed, "--engine", engine, "--configuration", configuration, "--action", *ACTIONS, *few)
 
 
 @pytest.mark.parametrize("engine", list(ENGINES))
 def test_the_recursion_limit_in_any_operation_leaves_all_as_it_should_be(engine: str, seed: int) -> None:
     few = ["--kind", "dict", "--operations", "put", "get", "incr", "transform", "get_many"]
     run(seed, "--engine", engine, "--configuration", "timeout", "--action", "depth", *few)
-
-
-@pytest.mark.parametrize("action", ACTIONS)
-@pytest.mark.parametrize("configuration", list(CONFIGURATIONS))
-@pytest.mark.parametrize("engine", list(ENGINES))
-def test_whatever_comes_at_each_instruction_of_each_operation_leaves_all_as_it_should_be(
-    engine: str, configuration: str, action: str, seed: int, long: bool
-) -> None:
-    if not long:
-        pytest.skip("a sample was taken above")
-    run(seed, "--engine", engine, "--configuration", configuration, "--action", action)

@@ -21,12 +21,7 @@ from fcntl import LOCK_EX, LOCK_UN, flock
 from threading import RLock
 from typing import Any, TypeVar
 
-from rack.errors import (
-    LockTimeoutError,
-    RackError,
-    StoreDeletedError,
-    StorePathError,
-)
+from rack.errors import LockTimeoutError, RackError, StoreDeletedError, StorePathError
 from rack.shard.base import ShardSpec
 from rack.shard.holding import change, exclusive, is_inside, operation, reentrant, refuse_inside_change, settle
 from rack.shard.place import located
@@ -146,9 +141,7 @@ class SqliteDatabase:
             settle(self)
             raise
 
-    def _write_held(
-        self, body: Callable[..., Result], args: tuple[Any, ...], transaction: bool, inside: bool
-    ) -> Result:
+    def _write_held(self, body: Callable[..., Result], args: Any, transaction: bool, inside: bool) -> Result:
         connection = self._connection or self._connected()
         if self._spec.readonly:
             raise read_only(self._spec.path)
@@ -310,8 +303,7 @@ class SqliteDatabase:
 
     def _end_connection(self) -> None:
         """Close the connection. At no instant is one in use that is closed, or one forgotten that is open."""
-        if self._ending is None:
-            self._ending = self._connection
+        self._ending = self._ending or self._connection
         self._connection = None
         if self._ending is not None:
             self._ending.close()
