@@ -234,7 +234,7 @@ def open_alone(w: Any) -> None:
         with store:  # the handle can be opened again, whatever happened to it
             w.put(store, "k")
             assert "k" in store
-        assert w.is_shut(store.name)
+    assert w.is_shut(store.name)
 
 
 @operation("dict", "set", group="fork")

@@ -127,8 +127,10 @@ class Runner:
 
     def _ignore(self, unraisable: Any) -> None:
         """Take note of an exception that nobody gets, unless it is the one that was raised, where none can come out."""
+        if self._action == "depth":  # nor can anything be said here then
+            return
         hooks = ("_before_fork", "_after_fork_in_parent", "_after_fork_in_child")
-        injected = isinstance(unraisable.exc_value, Interrupt | TimeLimit | SystemExit | MemoryError | RecursionError)
+        injected = isinstance(unraisable.exc_value, Interrupt | TimeLimit | SystemExit | MemoryError)
         if not injected or getattr(unraisable.object, "__name__", "") not in hooks:
             self._ignored.append(f"ignored in {unraisable.object}: {unraisable.exc_value!r}")
 
