@@ -13,7 +13,7 @@ from rack.codec.plain import SCALARS, python_number
 from rack.container.base import Container
 from rack.container.batch import DictBatch
 from rack.container.copying import copied
-from rack.container.handle import Name
+from rack.container.maker import Name
 from rack.container.rows import NO_ROW, blame, flattened
 from rack.container.scan import Scannable
 from rack.errors import SerializationError

@@ -11,7 +11,7 @@ from rack.algebra.operand import alike, container_of
 from rack.container.base import CHUNK, Container
 from rack.container.batch import SetBatch
 from rack.container.copying import copied
-from rack.container.handle import Name
+from rack.container.maker import Name
 from rack.container.rows import blame, dumped, flattened, pieces
 from rack.container.scan import Scannable
 from rack.errors import SerializationError

@@ -21,8 +21,8 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT.parent)}
 
 #: What the containers may import of the standard library. Each module here costs every program that uses Rack.
 STANDARD = """
-    __future__ abc bisect collections collections.abc contextlib errno fcntl functools gc importlib itertools marshal
-    math operator os resource struct sys threading time typing weakref
+    __future__ abc atexit bisect collections collections.abc contextlib errno fcntl functools gc importlib itertools
+    marshal math operator os resource struct sys threading time typing weakref
 """
 #: The modules of Rack that `import rack` loads; so it is with the command, which sees to Ctrl-C next.
 FIRST = "rack rack.system rack.system.imports"
@@ -34,30 +34,32 @@ RACK = """
     rack.views rack.views.dicts rack.views.shards
     rack.algebra rack.algebra.dicts rack.algebra.joins rack.algebra.operand rack.algebra.sets
     rack.container rack.container.base rack.container.batch rack.container.copying rack.container.handle
-    rack.container.notopen rack.container.rows rack.container.scan rack.container.snapshot
-    rack.store rack.store.bulk rack.store.files rack.store.guard rack.store.lock rack.store.manifest
+    rack.container.maker rack.container.notopen rack.container.rows rack.container.scan rack.container.snapshot
+    rack.store rack.store.admission rack.store.bulk rack.store.files rack.store.gate rack.store.guard rack.store.lock
+    rack.store.manifest rack.store.record rack.store.writing
     rack.store.merge rack.store.opening rack.store.openstore rack.store.registry rack.store.rotation
     rack.store.router rack.store.sharded
     rack.shard rack.shard.base rack.shard.holding rack.shard.problem rack.shard.proxy rack.shard.spans
     rack.codec rack.codec.canonical rack.codec.failure rack.codec.forms rack.codec.keys rack.codec.named
     rack.codec.ordered rack.codec.plain rack.codec.presets rack.codec.serdes
-    rack.system rack.system.boot rack.system.disk rack.system.fanout rack.system.flock rack.system.imports
-    rack.system.place
+    rack.system rack.system.boot rack.system.descriptor rack.system.disk rack.system.fanout rack.system.flock
+    rack.system.imports rack.system.place
 """
 
 #: What opening, reading, writing and closing a store may load besides, of the standard library and of Rack.
 TO_USE = {
     "lmdb": (
-        "atexit heapq json mmap lmdb._envid",
+        "heapq json mmap lmdb._envid",
         """
         rack.shard.lmdb rack.shard.lmdb.datafile rack.shard.lmdb.environment rack.shard.lmdb.journal
         rack.shard.lmdb.journaled rack.shard.lmdb.journalfiles rack.shard.lmdb.longkeys rack.shard.lmdb.opening
-        rack.shard.lmdb.operations rack.shard.lmdb.reader rack.shard.lmdb.sealed rack.shard.lmdb.shard
+        rack.shard.lmdb.operations rack.shard.lmdb.pages rack.shard.lmdb.reader rack.shard.lmdb.recorded
+        rack.shard.lmdb.sealed rack.shard.lmdb.shard
         rack.shard.lmdb.transactions rack.shard.place rack.shard.snapshot
         """,
     ),
     "sqlite3": (
-        "atexit json sqlite3 urllib.parse",
+        "json sqlite3 urllib.parse",
         """
         rack.shard.place rack.shard.snapshot rack.shard.sqlite3 rack.shard.sqlite3.connection
         rack.shard.sqlite3.database

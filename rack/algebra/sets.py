@@ -14,7 +14,7 @@ from rack.algebra import joins
 from rack.algebra.joins import Blocks, Joined, Keys
 from rack.algebra.operand import Operand, Report, Stored, alike, container_of, keys_of, operands
 from rack.container.base import Container
-from rack.container.handle import Name
+from rack.container.maker import Name
 from rack.shard.base import Shard
 from rack.system.fanout import check_workers, fan_out
 

@@ -7,7 +7,8 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from rack.codec.failure import is_failure, unserializable
-from rack.container.handle import Handle, Name
+from rack.container.handle import Handle
+from rack.container.maker import Name
 from rack.container.rows import dumped
 from rack.errors import DeserializationError, SerializationError, told
 from rack.shard.spans import ALL, Span

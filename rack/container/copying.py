@@ -7,7 +7,7 @@ from itertools import chain
 from typing import Any
 
 from rack.container.base import Container
-from rack.container.handle import Name
+from rack.container.maker import Name
 from rack.shard.spans import ALL, blocks
 from rack.system.fanout import check_workers, fan_out
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import weakref
 from collections.abc import Callable
@@ -9,25 +10,24 @@ from typing import Any, ClassVar, Self
 
 from rack.codec.keys import KeyCodec, resolve_codec
 from rack.codec.serdes import MARSHAL, Serdes, SerdesArgument, picklable, resolve
+from rack.container.maker import Extra, Maker
 from rack.container.notopen import NOT_OPEN, NotOpen
 from rack.container.snapshot import Snapshotting
 from rack.errors import LockTimeoutError
 from rack.shard import DEFAULT_ENGINE, ENGINES, shard_class
 from rack.shard.base import Shard
-from rack.store import files, registry
+from rack.shard.holding import is_under_way, reentrant
+from rack.shard.problem import note_exit
+from rack.store import registry
 from rack.store.guard import guarded
 from rack.store.manifest import MAX_SHARDS, Manifest, Request, absolute_path, digest_of
 from rack.store.opening import Mode
 from rack.store.openstore import Hold, OpenStore
-from rack.store.record import DEFAULT_DURABILITY
 from rack.store.sharded import Store
 from rack.system.imports import importing
 
-Name = str | os.PathLike[str] | None
-Extra = tuple[dict[str, Any], dict[str, Any]]  # what subclasses have put into a container: attributes, slots
 
-
-class Handle(Snapshotting):
+class Handle(Maker, Snapshotting):
     """Base of containers. ``_route(key bytes)`` is the shard of a key; ``_store`` is all of them.
 
     Both, and the codecs, are set when the container opens; until then and afterwards they raise NotOpenError, so that
@@ -44,6 +44,8 @@ class Handle(Snapshotting):
     _dump_scalar: Callable[[Any], bytes]  # does as _dump does, for values whose type is in SCALARS
     _load: Callable[[bytes], Any]
     _hold: Hold | None
+    _openings: list[None]  # one for each open() without its close(); a list, as a signal handler may open and close too
+    _use_of_it: list[tuple[Hold, bool, int]]  # to be given back: hold, whether it is anonymous, and whose process's
     _finalizer: weakref.finalize[..., Handle] | None
 
     _kind: ClassVar[str]
@@ -79,9 +81,10 @@ class Handle(Snapshotting):
         }
         self._mode = Mode(flag, durability, timeout, memory)
         self._request = self._make_request(hash, serdes, shards, engine, key_serdes)
-        self._depth = 0
+        self._openings = []
         self._entered_by_maker = False
         self._hold = self._finalizer = None
+        self._use_of_it = []
         self._set_closed()
 
     def _make_request(
@@ -137,26 +140,31 @@ class Handle(Snapshotting):
         >>> ages["ann"] = 31
         >>> ages.close()
         """
-        depth = self._depth
+        before = len(self._openings)
         try:
             self._open()
             return self
         except BaseException:
-            self._reopened(depth)
+            self._reopened(before)
             raise
 
     @guarded
     def _open(self) -> None:
-        if self._depth == 0:
+        if self._hold is not None and is_under_way(_CLOSING, "self", lambda other: other is self):
+            raise reentrant(self._path, "closing it")
+        if not self._openings:
             self._check_openable()
             self._attach(registry.acquire(self._path, self._request, self._mode))
-        self._depth += 1
+        self._openings.append(None)
+        if self._hold is None:  # a signal handler has closed it just now
+            self._openings.clear()
+            self._load(b"")  # tells so
 
     @guarded
-    def _reopened(self, depth: int) -> None:
+    def _reopened(self, before: int) -> None:
         """Undo an opening that was cut off."""
-        if depth:
-            self._depth = depth
+        if before:
+            del self._openings[before:]
         else:
             self._let_go()
 
@@ -178,9 +186,11 @@ class Handle(Snapshotting):
         >>> ages.closed
         True
         """
-        if self._depth > 1:
-            self._depth -= 1
-        elif self._depth:
+        if len(self._openings) > 1:
+            self._openings.pop()
+        elif self._openings:
+            self._let_go()
+        if not self._openings and self._hold is not None:  # a signal handler has closed it too, just now
             self._let_go()
 
     def _let_go(self) -> None:
@@ -195,19 +205,18 @@ class Handle(Snapshotting):
             raise
 
     def _give_back(self) -> None:
-        alive = None if self._finalizer is None else self._finalizer.peek()
-        if alive is not None:
-            _, _, (hold, anonymous, pid), _ = alive
+        for hold, anonymous, pid in self._use_of_it:
             if anonymous and pid == os.getpid():
                 registry.remove(hold)
             else:
                 registry.release(hold)
 
     def _forget(self) -> None:
+        self._use_of_it.clear()  # which a finalizer that was cut off has too
         if self._finalizer is not None:
             self._finalizer.detach()
         self._finalizer = self._hold = None
-        self._depth = 0
+        self._openings.clear()
         self._entered_by_maker = False
         self._set_closed()
 
@@ -228,8 +237,10 @@ class Handle(Snapshotting):
 
     def _attach(self, hold: Hold, anonymous: bool = False) -> None:
         held = hold.opened
+        self._use_of_it.clear()
+        self._use_of_it = [(hold, anonymous, os.getpid())]
         self._hold = hold
-        self._finalizer = weakref.finalize(self, _collected, hold, anonymous, os.getpid())
+        self._finalizer = weakref.finalize(self, _collected, self._use_of_it)
         self._codec, self._serdes = held.manifest.codecs(self._request)
         self._dump_key = self._codec.dumps
         self._load_key = self._codec.loads
@@ -249,12 +260,14 @@ class Handle(Snapshotting):
 
     @property
     def _held(self) -> OpenStore | None:
-        return None if self._hold is None else self._hold.opened
+        hold = self._hold  # once: a signal handler may close it meanwhile
+        return None if hold is None else hold.opened
 
     def _open_store(self) -> Any:
-        if self._hold is None:
+        held = self._held
+        if held is None:
             self._load(b"")  # tells why
-        return self._held
+        return held
 
     @property
     def _manifest(self) -> Manifest:
@@ -264,7 +277,7 @@ class Handle(Snapshotting):
     @property
     def closed(self) -> bool:
         """Whether the container is not open."""
-        return self._depth == 0
+        return not self._openings
 
     @property
     def _key_codec(self) -> KeyCodec:
@@ -354,80 +367,21 @@ class Handle(Snapshotting):
         """
         self._open_store().sync(self._store)
 
-    # Containers made by operations
 
-    def _derived(
-        self, name: Name, fill: Callable[[Any], object], like: type[Handle] | None = None, **options: Any
-    ) -> Any:
-        """Return a new, open container of the same shape as this one, filled by ``fill``."""
-        arguments = {key: value for key, value in self._arguments.items() if key not in ("flag", "timeout")}
-        arguments["durability"] = self._open_store().durability  # which it may have adopted
-        # What was adopted from the manifest are presets, so their names will do; and names can be pickled.
-        if arguments["serdes"] is None:
-            arguments["serdes"] = self._serdes.name
-        # Another serdes brings its own for keys, unless the keys had one that did not come with the values'.
-        of_their_own = self._kind == "dict" and self._codec.name != resolve_codec(None, self._serdes).name
-        if arguments["key_serdes"] is None and ("serdes" not in options or of_their_own):
-            arguments["key_serdes"] = self._codec.preset
-        arguments |= {"shards": self._manifest.shards, "engine": self._manifest.engine, **options}
-        if like is not None:
-            return like._produce(name, self._path, arguments, fill)
-        return self._produce(name, self._path, arguments, fill, self._extra())
+_CLOSING = {Handle._let_go.__code__}
 
-    @classmethod
-    def _produce(
-        cls,
-        name: Name,
-        beside: str,
-        arguments: dict[str, Any],
-        fill: Callable[[Any], object],
-        extra: Extra = ({}, {}),
-    ) -> Self:
-        """Make a container and fill it; without a name it is anonymous and lies beside another.
-
-        One with a name is anonymous until it is full, so that nobody ever finds half of it.
-        """
-        target = None if name is None else absolute_path(name)
-        if target is not None:
-            files.check_absent(target)
-        made = cls._bare(files.anonymous_path(target or beside, anywhere=target is None), extra, flag="n", **arguments)
-        # Nobody misses it after a power failure until it has its name.
-        made._mode = Mode("n", "process", None, made._mode.memory)
-        try:
-            made._attach(registry.acquire(made._path, made._request, made._mode), anonymous=True)
-        except BaseException:
-            files.discard(Manifest.new(made._request), made._path)
-            raise
-        made._depth = 1
-        made._entered_by_maker = True
-        try:
-            fill(made)
-            if target is not None:
-                made._publish(target)
-        except BaseException:
-            made._let_go()  # which deletes it
-            raise
-        return made
-
-    def _publish(self, target: str) -> None:
-        """Give an anonymous container a name."""
-        assert self._hold is not None
-        assert self._finalizer is not None
-        self.sync()
-        registry.release(self._hold)
-        durability = self._arguments["durability"] or DEFAULT_DURABILITY
-        registry.publish(self._hold.opened.manifest, self._hold.opened.path, target, durability)
-        self._finalizer.detach()
-        self.name = self._path = target
-        self._mode = Mode("w", self._arguments["durability"], None, self._mode.memory)
-        self._arguments["flag"] = "w"
-        self._attach(registry.acquire(target, self._request, self._mode))
-
+# What is open at exit is given back by weakref's exit function, which comes with the first finalizer there is. So that
+# is made here: functions that are registered with atexit from now on run before it, and find their stores open.
+weakref.finalize(Handle, int)
+atexit.register(note_exit)
 
 #: The attributes of every container, which are the annotated ones; and what `typing` puts into generic objects.
-_OWN = frozenset((*Handle.__annotations__, *Snapshotting.__annotations__, "_is_snapshot", "__orig_class__"))
+_OWN = frozenset(
+    (*Handle.__annotations__, *Maker.__annotations__, *Snapshotting.__annotations__, "_is_snapshot", "__orig_class__")
+)
 
 
-def _collected(hold: Hold, anonymous: bool, pid: int) -> None:
+def _collected(use_of_it: list[tuple[Hold, bool, int]]) -> None:
     """Give back the store of a container that was collected or open at exit; its maker deletes an anonymous one."""
-    registry.orphan(hold, anonymous and pid == os.getpid())
+    for hold, anonymous, pid in use_of_it:
+        registry.orphan(hold, anonymous and pid == os.getpid())

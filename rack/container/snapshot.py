@@ -25,7 +25,7 @@ class Snapshotting:
     _request: Request
     _mode: Mode
     _store: Store
-    _depth: int
+    _openings: list[None]
     _entered_by_maker: bool
     _is_snapshot = False
     _open_store: Callable[[], Any]
@@ -69,7 +69,7 @@ class Snapshotting:
             made = self._bare(self._path, self._extra(), **{**self._arguments, "flag": "r", "timeout": None})
             made.name, made._request, made._is_snapshot = self.name, self._request, True
             made._attach(Hold(OpenSnapshot(self._open_store(), self._store, self._mode.timeout)))
-            made._depth = 1
+            made._openings.append(None)
         made._entered_by_maker = True
         return made
 

@@ -98,9 +98,9 @@ class Shard(ABC):
     _lock: Any
 
     @classmethod
-    def opened(cls, spec: ShardSpec, home: Home) -> Shard:
-        """Open a shard that is there."""
-        return cls(spec, home)  # type: ignore[arg-type]
+    def opened(cls, spec: ShardSpec, home: Home, among: list[Shard] | None = None) -> Shard:
+        """Open a shard that is there; it joins ``among`` before it opens anything."""
+        return cls(spec, home, among)  # type: ignore[arg-type]
 
     # One key
 
@@ -341,8 +341,11 @@ class Shard(ABC):
         """Make the shard's files, which are not there. The caller holds the store's lock exclusively."""
 
     @abstractmethod
-    def __init__(self, spec: ShardSpec, rejoin: Callable[[], None]) -> None:
-        """Open the shard. ``rejoin`` is called before it is reopened in a forked child."""
+    def __init__(self, spec: ShardSpec, rejoin: Callable[[], None], among: list[Any] | None = None) -> None:
+        """Open the shard. ``rejoin`` is called before it is reopened in a forked child.
+
+        It adds itself to ``among`` before it opens anything: whoever is cut off meanwhile can close it.
+        """
 
     @abstractmethod
     def on_write(self, check: Callable[[bool], None] | None) -> None:

@@ -100,10 +100,28 @@ def is_inside(shard: Holder) -> bool:
     if shard._held or shard._at_fork or _find(shard, _operations, sys._getframe(2)):
         return True
     lock = shard._lock
-    while lock._is_owned():
-        lock.release()
-    lock.acquire()
-    return False
+    try:
+        while lock._is_owned():
+            lock.release()
+        lock.acquire()
+        return False
+    except BaseException:
+        if not lock._is_owned():
+            lock.acquire()  # the caller is to give it back
+        raise
+
+
+def refuse_inside(shard: Holder) -> None:
+    """Raise ReentrantWriteError if this thread is in the middle of an operation on the shard.
+
+    What was left behind is given back: afterwards this thread does not have the lock.
+    """
+    lock = shard._lock
+    if lock._is_owned():
+        if shard._held or shard._at_fork or _find(shard, _operations, sys._getframe(2)):
+            raise reentrant(shard.path)
+        while lock._is_owned():
+            lock.release()
 
 
 def refuse_inside_change(shard: Holder) -> None:
@@ -118,11 +136,21 @@ def refuse_inside_resize(shard: Holder) -> None:
         raise reentrant(shard.path)
 
 
-def reentrant(path: str) -> ReentrantWriteError:
+def reentrant(path: str, what: str = "another operation on the same shard") -> ReentrantWriteError:
     return ReentrantWriteError(
-        f"{path}: used {_user()} while the same thread is in the middle of another operation on the same shard, which"
-        " has to be over first: note what is to be done, and do it when that operation has returned"
+        f"{path}: used {_user()} while the same thread is in the middle of {what}, which has to be over first: note"
+        " what is to be done, and do it when that operation has returned"
     )
+
+
+def is_under_way(codes: Container[CodeType], name: str, of_interest: Callable[[Any], bool]) -> bool:
+    """Return whether one of the functions is on this thread's stack, with such a value of its variable ``name``."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code in codes and of_interest(frame.f_locals.get(name)):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _find(shard: Holder, codes: Container[CodeType], frame: FrameType | None) -> bool:

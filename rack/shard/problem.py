@@ -111,7 +111,22 @@ def corrupt(path: str, message: str, errno: int | None = None) -> CorruptShardEr
     return CorruptShardError(errno, f"{message}. {advice}", path)
 
 
+_is_exiting = False
+
+
+def note_exit() -> None:
+    """From now on, what is closed has been closed because the interpreter exits."""
+    global _is_exiting
+    _is_exiting = True
+
+
 def closed() -> NotOpenError:
+    if _is_exiting:
+        return NotOpenError(
+            "the interpreter is exiting, and the store was closed: import rack before atexit.register() is called, so"
+            " that the function runs while stores are open; and do not leave writes to a finalizer (__del__) that runs"
+            " at exit"
+        )
     return NotOpenError("the container is closed; open it with `with` or open()")
 
 

@@ -19,7 +19,7 @@ from weakref import WeakSet
 
 from rack.errors import NotOpenError, SnapshotLostError
 from rack.shard.base import Examined, Salvaged, ShardSpec, Snapshot
-from rack.shard.holding import exclusive, settle
+from rack.shard.holding import exclusive, operation, settle
 from rack.shard.problem import Problem
 from rack.shard.proxy import ReadOnlyShard
 from rack.shard.spans import ALL, blocks
@@ -140,11 +140,13 @@ class SnapshotShard(ReadOnlyShard, Snapshot):
 
     # A fork: called by the live shard, which holds its lock; again when an exception has cut them off
 
+    @operation
     def before_fork(self) -> None:
         if not self._at_fork:
             self._lock.acquire()
             self._at_fork = True
 
+    @operation
     def after_fork_in_parent(self) -> None:
         if self._at_fork:
             self._at_fork = False

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from queue import SimpleQueue
 from typing import Any
+from weakref import ref
 
 from rack.shard.base import Examined, Shard, Snapshot
 from rack.shard.problem import too_late
@@ -79,14 +80,15 @@ class Server:
     """A thread that does operations for those who wait for them no longer than some seconds. A fork ends it."""
 
     def __init__(self) -> None:
-        self._requests: SimpleQueue[_Request | None] = SimpleQueue()
+        self._requests: SimpleQueue[Any] = SimpleQueue()
         self._process = 0
         self._current: list[_Request] = []
 
     def run(self, timeout: float, method: Callable[..., Result], *args: Any) -> Result:
         if self._process != os.getpid():
             self._requests = SimpleQueue()
-            start_new_thread(_serve, (self._requests, self._current))
+            # A finalizer would lose an exception that comes in it; what is called when this one is gone is of C.
+            start_new_thread(_serve, (self._requests, self._current, ref(self, self._requests.put)))
             self._process = os.getpid()
         request = _Request(method, args)
         self._requests.put(request)
@@ -98,12 +100,9 @@ class Server:
         for request in self._current:
             request.claim(claimed)
 
-    def __del__(self) -> None:
-        self._requests.put(None)
 
-
-def _serve(requests: SimpleQueue[_Request | None], current: list[_Request]) -> None:
-    while (request := requests.get()) is not None:
+def _serve(requests: SimpleQueue[Any], current: list[_Request], server: ref[Server]) -> None:
+    while isinstance(request := requests.get(), _Request):
         current[:] = [request]
         request.run()
         current.clear()

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import resource
+from io import FileIO
 
 from rack.errors import CorruptShardError, RackError, StoreExistsError, StorePathError
 from rack.shard import shard_class
@@ -100,12 +101,8 @@ def unmake(path: str, manifest: Manifest) -> None:
 def _give(files: list[str], replaced: os.stat_result) -> None:
     """Let new files be those of the owner of a store that they replace."""
     for file in files:
-        with contextlib.suppress(FileNotFoundError):
-            fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                take_after(fd, replaced)
-            finally:
-                os.close(fd)
+        with contextlib.suppress(FileNotFoundError), FileIO(file) as opened:
+            take_after(opened.fileno(), replaced)
 
 
 def clear(path: str, manifest: Manifest) -> None:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from weakref import WeakSet
 
-from rack.errors import LockTimeoutError, ReadOnlyError
+from rack.errors import LockTimeoutError, ReadOnlyError, ReentrantWriteError
 from rack.shard.base import Shard, Snapshot
 from rack.store import registry
 from rack.store.opening import Mode
@@ -37,21 +37,27 @@ def take(shards: Sequence[Shard], timeout: float | None) -> list[Snapshot]:
     taken: dict[int, Snapshot] = {}
     versions: dict[int, object] = {}
     busy: set[int] = set()
+    held: set[int] = set()  # by this call: a signal handler may take a snapshot in the middle of another one
     may_hold = True
     try:
         while True:
             for number, shard in enumerate(shards):
                 if number in busy and may_hold:
                     try:
+                        held.add(number)
                         taken[number] = shard.hold()
                         continue
                     except ReadOnlyError:
                         may_hold = False
+                    except ReentrantWriteError:
+                        held.discard(number)
+                        raise
                 if number not in taken:
                     versions[number] = shard.version()
                     taken[number] = shard.snapshot()
-            for number in busy:
+            for number in held:
                 shards[number].let_go()
+            held.clear()
             held_off = busy if may_hold else set()
             changed = {n for n, shard in enumerate(shards) if n not in held_off and shard.version() != versions[n]}
             if not changed:
@@ -64,7 +70,7 @@ def take(shards: Sequence[Shard], timeout: float | None) -> list[Snapshot]:
             if not may_hold:
                 time.sleep(random.uniform(0, 0.001))
     except BaseException:
-        for number in busy:
+        for number in held:
             shards[number].let_go()
         for snapshot in taken.values():
             snapshot.close()

@@ -6,6 +6,8 @@ import contextlib
 from _thread import start_new_thread
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
+from typing import Any
+from weakref import ref
 
 from rack.errors import RackError
 
@@ -21,9 +23,10 @@ class Keeper:
     """
 
     def __init__(self, work: Sequence[Work]) -> None:
-        self._stop: SimpleQueue[None] = SimpleQueue()
+        self._stop: SimpleQueue[Any] = SimpleQueue()
         self._ended: SimpleQueue[None] = SimpleQueue()
-        start_new_thread(_keep, (work, self._stop, self._ended))
+        # A finalizer would lose an exception that comes in it; what is called when this one is gone is of C.
+        start_new_thread(_keep, (work, self._stop, self._ended, ref(self, self._stop.put)))
 
     def stop(self) -> None:
         """Return when the thread has ended. May be done again."""
@@ -31,11 +34,8 @@ class Keeper:
         self._ended.get()
         self._ended.put(None)
 
-    def __del__(self) -> None:
-        self._stop.put(None)
 
-
-def _keep(work: Sequence[Work], stop: SimpleQueue[None], ended: SimpleQueue[None]) -> None:
+def _keep(work: Sequence[Work], stop: SimpleQueue[Any], ended: SimpleQueue[None], keeper: ref[Keeper]) -> None:
     try:
         while True:
             try:

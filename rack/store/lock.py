@@ -15,6 +15,7 @@ import time
 
 from rack.errors import StoreInUseError
 from rack.store.manifest import manifest_path
+from rack.system.descriptor import Descriptor
 from rack.system.disk import path_error
 from rack.system.flock import attempt, flock_within, holders, pause
 from rack.system.place import file_id, open_beside, path_of
@@ -30,7 +31,7 @@ class StoreLock:
         self.path = path + _SUFFIX
         self._readonly = readonly
         self._file: io.FileIO | None = None  # closed with it, if an exception keeps it from being closed
-        self._folder: int | None = None  # a descriptor of it, while the file is not open in a forked child
+        self._folder = Descriptor()  # while the file is not open in a forked child
 
     @property
     def _fd(self) -> int | None:
@@ -107,7 +108,7 @@ class StoreLock:
         found = None
         if self._fd is not None:
             found = None if self.is_current() else path_of(self._fd)
-        elif self._folder is not None and (folder := path_of(self._folder)) is not None:
+        elif self._folder.is_open and (folder := path_of(self._folder.fileno())) is not None:
             found = os.path.join(folder, os.path.basename(self.path))
         if found is not None and found.endswith(_SUFFIX):
             self.path = found
@@ -122,12 +123,13 @@ class StoreLock:
         folder = os.path.dirname(self.where())
         self.close()
         with contextlib.suppress(OSError):
-            self._folder = os.open(folder, _FOLDER)
+            self._folder.open(os.open, folder, _FOLDER)
 
     def remove(self) -> None:
         """Remove the file if no other process holds it: of a store that could not be made."""
         with contextlib.suppress(OSError):
-            if self._fd is not None and self.claim() and self.is_current():
+            # It may be that an exception came when the file was just made, and not noted.
+            if (self._file is not None or os.path.lexists(self.path)) and self.claim() and self.is_current():
                 os.unlink(self.path)
 
     def close(self) -> None:
@@ -135,6 +137,4 @@ class StoreLock:
         if self._file is not None:
             self._file.close()
             self._file = None
-        folder, self._folder = self._folder, None
-        if folder is not None:
-            os.close(folder)
+        self._folder.close()

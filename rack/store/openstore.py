@@ -26,33 +26,49 @@ from rack.system.imports import importing
 class OpenStore:
     """A store that is open in this process, and who holds it."""
 
-    def __init__(self, path: str, request: Request, mode: Mode, entry: Entry) -> None:
-        manifest, lock, durability, is_new = entry
+    manifest: Manifest
+    durability: str
+    _store: Store
+    _lock: Any = None  # a StoreLock
+    _writing: Any = None  # a Writing
+    _is_new = False
+    is_open = False
+
+    def __init__(self, path: str, request: Request, mode: Mode) -> None:
         self.path = path
-        self.manifest = manifest
         self.mode = mode
-        self.durability = durability
         self.users: WeakSet[Hold] = WeakSet()
+        self.shards: list[Shard] = []
         self._request = request
         self._keepers: list[Any] = []
-        self._lock = lock
         self._lock_is_inherited = False
         self._rejoining = Lock()
-        self._writing = Writing(manifest, durability, mode.timeout, self._specs)
-        cls = shard_class(manifest.engine)
-        self.shards: list[Shard] = []
-        try:
-            self.shards += (cls.opened(spec, self) for spec in self._specs())
-            self._store = Store(self.shards)
-            if mode.flag != "r":
-                self._writing.join()
-        except BaseException:
-            self._close_shards()
-            if is_new and lock.claim():  # nobody else has come in
-                files.unmake(path, manifest)
-                lock.remove()
+
+    def open(self, enter: Callable[[], Entry]) -> None:
+        """Come into the store and open it. Whoever is cut off in here has to :meth:`abandon` it."""
+        self.manifest, self._lock, self.durability, self._is_new = enter()
+        self._writing = Writing(self.manifest, self.durability, self.mode.timeout, self._specs)
+        cls = shard_class(self.manifest.engine)
+        for spec in self._specs():
+            cls.opened(spec, self, self.shards)
+        self._store = Store(self.shards)
+        if self.mode.flag != "r":
+            self._writing.join()
+        self.is_open = True
+
+    def abandon(self) -> None:
+        """Undo an opening that failed. May be done again."""
+        for keeper in self._keepers:
+            keeper.stop()
+        self._close_shards()
+        if self._writing is not None:
+            self._writing.close()
+        if self._lock is not None:
+            if self._is_new and self._lock.claim():  # nobody else has come in
+                files.unmake(self.path, self.manifest)
+                self._lock.remove()
+            self._is_new = False
             self._lock.close()
-            raise
 
     def _specs(self) -> list[ShardSpec]:
         """Return what the shards are, with their paths as they are now."""

@@ -11,18 +11,20 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import wraps
 from threading import RLock
 from typing import Any
 
 from rack.errors import LockTimeoutError, MismatchError, StoreDeletedError, StoreInUseError
 from rack.shard.base import Shard
-from rack.shard.holding import settle
+from rack.shard.holding import is_under_way, reentrant, settle
 from rack.store import files, opening
 from rack.store.guard import guard_lock, guarded
 from rack.store.manifest import Manifest, Request, manifest_path
-from rack.store.opening import Mode
+from rack.store.opening import Entry, Mode
 from rack.store.openstore import Hold, OpenStore
 from rack.system.place import file_id
 
@@ -38,27 +40,27 @@ def acquire(path: str, request: Request, mode: Mode) -> Hold:
     _release_orphans()
     key = _key(path)
     held = _by_path.get(key)
+    if is_under_way(_CHANGES, "held", lambda other: other is not None and _key(other.path) == key):
+        raise reentrant(manifest_path(path), "opening or closing the same store")
     if held is not None and not held.is_current():
         del _by_path[key]  # its files were removed: its containers keep it, newcomers get what is there now
         held = None
     if held is not None:
         _check_shareable(held, request, mode)
         return Hold(held)
-    return _opened(path, lambda: OpenStore(path, request, mode, opening.open_or_create(path, request, mode)))
+    return _opened(OpenStore(path, request, mode), lambda: opening.open_or_create(path, request, mode))
 
 
-def _opened(path: str, open: Callable[[], OpenStore]) -> Hold:
-    """Open a store that this process has not open, and put it down."""
-    held = None
+def _opened(held: OpenStore, enter: Callable[[], Entry]) -> Hold:
+    """Open a store that this process has not open, and put it down: first, so that it is known if it is cut off."""
+    hold = Hold(held)
     try:
-        held = open()
-        hold = Hold(held)
         _all.add(held)
-        _by_path[_key(path)] = held
+        held.open(enter)
+        _by_path[_key(held.path)] = held
         return hold
     except BaseException:
-        if held is not None:
-            _end(held, keep=True)
+        _end(held, keep=True)
         raise
 
 
@@ -117,6 +119,10 @@ def release(hold: Hold, keep: bool = True) -> None:
 
 def _end(held: OpenStore, keep: bool) -> bool:
     """Close a store for good; return whether its files were removed. May be done again."""
+    if not held.is_open:
+        held.abandon()
+        _all.discard(held)
+        return False
     try:
         deleted = held.mode.flag != "r" and not held.is_current()
     except OSError:  # the manifest cannot be read, for want of descriptors say: no reason not to close
@@ -128,6 +134,9 @@ def _end(held: OpenStore, keep: bool) -> bool:
         if store is held:
             del _by_path[key]
     return deleted
+
+
+_CHANGES = {_opened.__code__, _end.__code__}
 
 
 @contextlib.contextmanager
@@ -149,13 +158,14 @@ def _borrow(path: str) -> Hold | None:
 
 @guarded
 def remove(hold: Hold) -> None:
-    """Close the store and delete its files, whoever else has it open. Done again it does nothing."""
+    """Close an anonymous store and delete its files. Done again it does nothing."""
     held = hold.opened
+    paths = files.all_files(held.manifest, held.path)
     if hold in held.users:
-        paths = files.all_files(held.manifest, held.path)
         held.shut(keep=False)
         files.unlink(paths)
         _end(held, keep=False)
+    files.unlink(paths)  # also if it was closed, and its name not given to it
 
 
 def orphan(hold: Hold, anonymous: bool) -> None:
@@ -208,7 +218,7 @@ def open_shards() -> list[Shard]:
 def make(path: str, manifest: Manifest, request: Request, durability: str) -> Hold:
     """Make a store with this manifest and open it. Pair with :func:`release`, :func:`remove` or :func:`publish`."""
     mode = Mode("w", None, None, None)
-    return _opened(path, lambda: OpenStore(path, request, mode, opening.make(path, manifest, request, durability)))
+    return _opened(OpenStore(path, request, mode), lambda: opening.make(path, manifest, request, durability))
 
 
 @guarded
@@ -252,7 +262,28 @@ def _after_fork_in_child() -> None:
         held.after_fork_in_child()
 
 
+def _with_room(hook: Callable[[], None]) -> Callable[[], None]:
+    """Have a hook run where few more calls may be nested, too."""
+
+    @wraps(hook)
+    def run() -> None:
+        limit = sys.getrecursionlimit()
+        sys.setrecursionlimit(limit + _ROOM)
+        try:
+            hook()
+        finally:
+            sys.setrecursionlimit(limit)
+
+    return run
+
+
+_ROOM = 500  # calls; before a fork snapshots may be copied
+
 # Nobody gets what a hook raises, and the fork goes on. So each comes twice, and the second time does what an exception
 # may have kept the first from doing.
 for _ in range(2):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+    os.register_at_fork(
+        before=_with_room(_before_fork),
+        after_in_parent=_with_room(_after_fork_in_parent),
+        after_in_child=_with_room(_after_fork_in_child),
+    )

@@ -9,13 +9,12 @@ import errno
 import fcntl
 import os
 import sys
-from collections import deque
+from _thread import RLock, start_new_thread
 from collections.abc import Sequence
-from contextlib import suppress
 from io import FileIO
-from threading import Thread
 
 from rack.errors import RackError, ReadOnlyError, StoreFullError, StoreNotFoundError, StorePathError
+from rack.system.descriptor import Descriptor
 
 _THREADS = 16
 
@@ -40,39 +39,68 @@ def sync_path(path: str) -> None:
 
 def sync_paths(paths: Sequence[str]) -> None:
     """Return when all the files are on the disk. They are synced at once: the disk takes several for little more."""
-    errors: list[BaseException] = []
-    waiting = deque(paths)
-    threads = [Thread(target=_sync_waiting, args=(waiting, errors)) for _ in paths[1:_THREADS]]
-    for thread in threads:
-        with suppress(RuntimeError):  # the interpreter is shutting down
-            thread.start()
-    _sync_waiting(waiting, errors)
-    for thread in threads:
-        if thread.ident is not None:
-            thread.join()
-    if errors:
-        raise errors[0]
+    files = [_Unsynced(path) for path in paths]
+    try:
+        try:
+            for _ in files[1:_THREADS]:
+                start_new_thread(_sync_each, (files,))
+        except RuntimeError:  # the interpreter is shutting down, or has too many: the others do it
+            pass
+        _sync_each(files)
+        _wait_for(files)
+    except BaseException:
+        for file in files:
+            file.is_due = False
+        _wait_for(files)
+        raise
+    for file in files:
+        if file.error is not None:
+            raise file.error
 
 
-def _sync_waiting(waiting: deque[str], errors: list[BaseException]) -> None:
-    while True:
-        try:
-            path = waiting.popleft()
-        except IndexError:
-            return
-        try:
-            sync_path(path)
-        except OSError as error:
-            errors.append(error)
+class _Unsynced:
+    """A file that is to be synced, by whichever thread takes its lock first.
+
+    An exception may come between any two instructions. So it is not noted who syncs what: who waits for the lock waits
+    for nobody who has ended, and not for itself. And a file that nobody has said to be synced is not.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.lock = RLock()
+        self.is_due = True
+        self.error: BaseException | None = MemoryError(f"there was no memory to have {path} on the disk")
+
+
+def _sync_each(files: list[_Unsynced]) -> None:
+    for file in files:
+        if file.is_due and file.lock.acquire(blocking=False):
+            try:
+                if file.is_due:
+                    file.is_due = False
+                    sync_path(file.path)
+                    file.error = None
+            except OSError as error:
+                file.error = error
+            finally:
+                file.lock.release()
+
+
+def _wait_for(files: list[_Unsynced]) -> None:
+    for file in files:
+        file.lock.acquire()
 
 
 def sync_directory(path: str) -> None:
     """Return when what was made, renamed and removed in the directory is on the disk."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    directory = Descriptor()
     try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        directory.open(os.open, path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        os.fsync(directory.fileno())
+        directory.close()
+    except BaseException:
+        directory.close()
+        raise
 
 
 def path_error(error: OSError, path: str) -> RackError:

@@ -63,7 +63,7 @@ class Place:
 
     def stored(self, container: Any) -> Any:
         """Return what is in the files: a dict or a set."""
-        depth = container._depth
+        depth = len(container._openings)
         for _ in range(depth):
             container.close()
         try:

@@ -6,12 +6,12 @@ would: with a ``with`` block, or a ``finally``.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import pickle
+import sys
 from collections.abc import Callable
 from itertools import islice
 from operator import itemgetter
+from pickle import dumps, loads
 from typing import Any, NamedTuple
 
 from rack import PersistentSet
@@ -22,14 +22,15 @@ class Operation(NamedTuple):
     kinds: tuple[str, ...]  # of containers
     is_bulk: bool  # may be done in part, a key or shard at a time
     group: str
+    makes: str = ""  # the name of a store that it makes, which is there as a whole or not at all
 
 
 OPERATIONS: dict[str, Operation] = {}
 
 
-def operation(*kinds: str, is_bulk: bool = False, group: str = "one") -> Callable[[Any], Any]:
+def operation(*kinds: str, is_bulk: bool = False, group: str = "one", makes: str = "") -> Callable[[Any], Any]:
     def register(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        OPERATIONS[function.__name__] = Operation(function, kinds, is_bulk, group)
+        OPERATIONS[function.__name__] = Operation(function, kinds, is_bulk, group, makes)
         return function
 
     return register
@@ -87,47 +88,66 @@ simple("equal", "dict set", lambda d: d == d.copy, group="reading")
 simple("shards", "dict set", lambda d: [list(shard) for shard in d.shards()], group="reading")
 simple("check", "dict set", lambda d: d.check(), group="store")
 simple("sync", "dict set", lambda d: d.sync(), group="store")
-simple("pickle", "dict set", lambda d: pickle.loads(pickle.dumps(d)).close(), group="store")
 
 
 @operation("dict", "set", group="store")
 def copy(w: Any) -> None:
     with w.handle.copy() as made:
-        assert len(made) == len(w.handle)
+        w.compare(made)
+
+
+@operation("dict", "set", group="store")
+def pickle(w: Any) -> None:
+    sent = dumps(w.handle)
+    received = loads(sent)
+    try:
+        assert "k1" in received  # which tells what its opening met
+    finally:
+        received.close()
 
 
 @operation("dict", "set", group="store")
 def snapshot(w: Any) -> None:
     with w.handle.snapshot() as then:
-        w.content(then)
+        w.compare(then)
+
+
+@operation("dict", "set", group="store")
+def snapshot_while_written_to(w: Any) -> None:
+    take_snapshot(w, w.compare)
+
+
+def take_snapshot(w: Any, check: Callable[[Any], Any]) -> None:
+    """Take one, for which writers are held off: some shard seems to be written to."""
+    shard: Any = w.handle._store.shards[-1]
+    versions = [object()]
+    version = shard.version
+    shard.version = lambda: versions.pop() if versions else version()
+    try:
+        with w.handle.snapshot() as then:
+            check(then)
+    finally:
+        vars(shard).pop("version", None)
 
 
 @operation("dict", "set", group="store")
 def snapshot_written_to(w: Any) -> None:
     with w.handle.snapshot() as then:
         try:
-            w.put(w.handle, "warm1")
-            assert "warm1" not in then
+            w.put(w.handle, "warm2")
+            assert "warm2" not in then
         finally:
-            w.delete(w.handle, "warm1")
+            w.delete(w.handle, "warm2")
 
 
-@operation("dict", "set", group="store")
+@operation("dict", "set", group="store", makes="backup")
 def backup(w: Any) -> None:
-    path = os.path.join(w.folder, "backup")
-    try:
-        w.handle.backup(path)
-    finally:
-        _remove(path)
+    w.handle.backup(os.path.join(w.folder, "backup"))
 
 
-@operation("dict", "set", group="store")
+@operation("dict", "set", group="store", makes="named")
 def make_named(w: Any) -> None:
-    path = os.path.join(w.folder, "named")
-    try:
-        w.handle.copy(path).close()
-    finally:
-        _remove(path)
+    w.handle.copy(os.path.join(w.folder, "named")).close()
 
 
 @operation("set", group="store")
@@ -199,23 +219,22 @@ def open_nested(w: Any) -> None:
         assert "k1" in again
 
 
-@operation("dict", "set", group="life")
+@operation("dict", "set", group="life", makes="alone")
 def open_alone(w: Any) -> None:
     """The first and only user of a store of this process."""
     store = w.make("alone")
+    w.opened = store.name
     try:
-        try:
-            store.open()
-            w.put(store, "k")
-            store.close()
-        finally:
-            _close(store)
-            with store:  # the handle can be opened again, whatever happened to it
-                w.put(store, "k")
-                assert "k" in store
+        store.open()
+        w.put(store, "k")
+        store.close()
     finally:
+        w.opened = None
         _close(store)
-        _remove(store.name)
+        with store:  # the handle can be opened again, whatever happened to it
+            w.put(store, "k")
+            assert "k" in store
+    assert w.is_shut(store.name)
 
 
 @operation("dict", "set", group="fork")
@@ -228,12 +247,26 @@ def fork(w: Any) -> None:
 
 @operation("dict", "set", group="fork")
 def fork_and_use(w: Any) -> None:
+    """The child uses the store; when it is cut off it can go on using it."""
     pid = os.fork()
     if not pid:
-        with contextlib.suppress(BaseException):
-            os._exit(0 if "k1" in w.handle else 3)
-        os._exit(4)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        status = 3
+        try:
+            for again in range(2):
+                try:
+                    sys.setrecursionlimit(sys.getrecursionlimit() + 1000 * again)
+                    if w.handle.closed:  # by a handler
+                        w.handle.open()
+                    w.put(w.handle, "warm3")
+                    status = 0 if "warm3" in w.handle and "k1" in w.handle else 4
+                    w.delete(w.handle, "warm3")
+                    break
+                except BaseException:  # which suppress() could not catch at the recursion limit
+                    pass
+        finally:
+            os._exit(status)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert status == 0, f"the child ends with {status}"
 
 
 KEY = itemgetter(0)
@@ -242,10 +275,3 @@ KEY = itemgetter(0)
 def _close(store: Any) -> None:
     while not store.closed:
         store.close()
-
-
-def _remove(path: str) -> None:
-    folder, name = os.path.split(path)
-    for file in os.listdir(folder):
-        if file.startswith((name + ".", name + "-")):
-            os.unlink(os.path.join(folder, file))

@@ -14,6 +14,8 @@ from rack import PersistentDict, PersistentSet
 from rack.store import registry
 from tests.interrupts.neighbour import Neighbour
 
+#: What operations and handlers write, to have something to see: it may be there when one was cut off.
+PASSING = ("warm1", "warm2", "warm3")
 LIMIT = 2.5  # seconds that another thread may take
 
 BASE = {**{f"k{i}": i for i in range(12)}, "long" * 200: "v" * 5000}
@@ -78,13 +80,13 @@ class World:
         self.neighbour = Neighbour(self.path, kind)
         self.neighbour.ask("content")
         self._probe = 0
+        self.opened: str | None = None  # the path of a store that an operation opens
         self.thread.call(lambda: None)
         self.warm_up()
         self.before = self.content()
         self.descriptors = self.count_descriptors()
-        self.threads = threading.active_count()
+        self.threads = self.count_threads()
         self.files = self.list_files()
-        self.stores = len(registry._all)
 
     def make(self, name: str, **options: Any) -> Any:
         serdes = {"key_serdes": "str"} if self.kind == "dict" else {"serdes": "str"}
@@ -123,17 +125,26 @@ class World:
 
     def count_descriptors(self) -> int:
         """Return how many there are; SQLite closes those of its database only when it has no lock there any more."""
-        names = [name for name in self.list_descriptors() if ".lmdb" in name or ".sqlite3" in name or ".rack" in name]
+        names = self.list_descriptors()
         databases = {name for name in names if name.endswith(".sqlite3")}
         return len(databases) + sum(name not in databases for name in names)
 
-    @staticmethod
-    def list_descriptors() -> list[str]:
+    def list_descriptors(self) -> list[str]:
         names = []
         for fd in os.listdir("/proc/self/fd"):
             with contextlib.suppress(OSError):
                 names.append(os.readlink(f"/proc/self/fd/{fd}"))
-        return names
+        return [name for name in names if name.startswith(self.folder)]
+
+    @staticmethod
+    def count_threads() -> int:
+        return len(os.listdir("/proc/self/task"))
+
+    def open_stores(self) -> list[str]:
+        return sorted(held.path for held in registry._all if held.path.startswith(self.folder))
+
+    def is_shut(self, path: str) -> bool:
+        return path not in self.open_stores()
 
     def list_files(self) -> set[str]:
         passing = ("-wal", "-shm")
@@ -164,7 +175,8 @@ class World:
             self.delete(self.handle, name)
             self.delete(self.handle, name + "n")
             del now[name]
-            now.pop("warm1", None)  # what an operation writes to have something to see
+            for passing in PASSING:
+                now.pop(passing, None)
         if now not in (self.before, after):
             wrong = [
                 key
@@ -175,23 +187,55 @@ class World:
             if wrong or not is_bulk:
                 raise Broken(f"neither done nor not done: {sorted(now.items() ^ self.before.items(), key=str)[:3]}")
 
-    def ask_what_is_left(self) -> None:
+    def ask_what_is_left(self, are_descriptors_closed: bool = True) -> None:
         """Raise Broken unless what the operation had is given back; its exception is forgotten already."""
-        if self.threads != threading.active_count() and not self._settles(
-            lambda: threading.active_count() == self.threads
-        ):
-            raise Broken(f"threads: {[thread.name for thread in threading.enumerate()]}")
-        if len(registry._all) != self.stores or self.count_descriptors() > self.descriptors:
+        mine = [os.path.join(self.folder, name) for name in "os"]
+        if self.open_stores() != mine or self.count_descriptors() > self.descriptors:
             gc.collect()
             self.cls(self.path).open().close()  # gives back what was collected
-        if len(registry._all) != self.stores:
-            raise Broken(f"stores are open: {[held.path for held in registry._all]}")
-        if self.count_descriptors() > self.descriptors:
+        if self.open_stores() != mine:
+            raise Broken(f"stores are open: {self.open_stores()}")
+        if self.count_threads() > self.threads and not self._settles(lambda: self.count_threads() <= self.threads):
+            raise Broken(f"threads: {self.count_threads()}, not {self.threads}")
+        if are_descriptors_closed and self.count_descriptors() > self.descriptors:
             raise Broken(
                 f"descriptors: {self.count_descriptors()}, not {self.descriptors}: {self.list_descriptors()[:40]}"
             )
         if self.list_files() != self.files:
             raise Broken(f"files: {sorted(self.list_files() ^ self.files)}")
+
+    def ask_what_is_made(self, name: str, may_be_left: bool = False) -> None:
+        """Raise Broken if a store was made in part; remove it.
+
+        ``may_be_left``: it could not clean up. Then what is left is in nobody's way, as after a process was killed.
+        """
+        if not name:
+            return
+        path = os.path.join(self.folder, name)
+        is_made = os.path.exists(path + ".rack")
+        if may_be_left and not is_made and self.list_files() != self.files:
+            with _told("another one who makes the store"):
+                self.make(name).open().close()
+        try:
+            if is_made:
+                with self.cls(path, flag="w") as made, _told("what was made"):
+                    made.check()
+                    content = self.content(made)
+                    if "k" not in content and not self.before.items() <= content.items():
+                        raise Broken(f"what was made is not whole: {len(content)} entries")
+        finally:
+            if os.path.exists(path + ".rack"):
+                for file in os.listdir(self.folder):
+                    if file.startswith((name + ".", name + "-")):
+                        os.unlink(os.path.join(self.folder, file))
+
+    def compare(self, made: Any) -> None:
+        """Compare a copy with the store, but for what others write meanwhile."""
+        there, here = (
+            {key: value for key, value in self.content(store).items() if key not in PASSING}
+            for store in (made, self.handle)
+        )
+        assert there == here
 
     @staticmethod
     def _settles(condition: Callable[[], bool]) -> bool:

@@ -113,20 +113,20 @@ def back_lock_file(path: str, shard: os.stat_result) -> None:
     :raises ReadOnlyError: no permission to make it.
     """
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        file = FileIO(path, "x+")
     except FileExistsError:
         return
     except OSError as error:
         raise path_error(error, path) from error
     try:
-        take_after(fd, shard)
+        take_after(file.fileno(), shard)
         if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(fd, 0, PAGE)
+            os.posix_fallocate(file.fileno(), 0, PAGE)
     except OSError as error:
         os.unlink(path)
         raise StoreFullError(error.errno, f"no space to open the shard ({error.strerror})", path) from error
     finally:
-        os.close(fd)
+        file.close()
 
 
 def grown(size: int, need: int) -> int:

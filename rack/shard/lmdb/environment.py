@@ -54,7 +54,7 @@ class LmdbEnvironment(ABC):
 
     _append: Any = None  # of the journal that is open, if there is one
 
-    def __init__(self, spec: ShardSpec, home: Home) -> None:
+    def __init__(self, spec: ShardSpec, home: Home, among: list[Any] | None = None) -> None:
         self._spec = spec
         self._home = home
         self._new_lock()
@@ -68,6 +68,8 @@ class LmdbEnvironment(ABC):
         self._journalled = self._new_journalling()
         self._snapshots = Snapshots()
         self._unregistered = False  # a reader that may not write the lock file, of whom writers do not know
+        if among is not None:
+            among.append(self)
         try:
             self._open()
         except BaseException:
@@ -247,19 +249,21 @@ class LmdbEnvironment(ABC):
         try:
             if not self._lock.acquire(timeout=-1 if timeout is None else timeout):
                 raise LockTimeoutError(f"{self._spec.path}: another thread's write is still waiting; not closed")
-            self._begin = self._begin_write = self._begin_closed
-            self._unregistered = False
-            self._main = self._long = None
-            self._snapshots.lose("its store was closed")
-            if self._env is not None:
-                self._env.close()
-                self._env = None
-            if self._mutex is not None:
-                self._mutex.close()
-                self._mutex = None
-            if self._journalled is not None:
-                self._journalled.close()
-            self._lock.release()
+            try:
+                self._begin = self._begin_write = self._begin_closed
+                self._unregistered = False
+                self._main = self._long = None
+                self._snapshots.lose("its store was closed")
+                if self._env is not None:
+                    self._env.close()
+                    self._env = None
+                if self._mutex is not None:
+                    self._mutex.close()
+                    self._mutex = None
+                if self._journalled is not None:
+                    self._journalled.close()
+            finally:
+                self._lock.release()
         except BaseException:
             settle(self)
             raise
@@ -272,6 +276,7 @@ class LmdbEnvironment(ABC):
 
     # Called again when an exception has cut them off.
 
+    @operation
     def before_fork(self) -> None:
         if not self._at_fork:
             if self._journalled is not None:
@@ -279,12 +284,14 @@ class LmdbEnvironment(ABC):
                 self._journalled.copying.acquire()
             self._lock.acquire()
             self._at_fork = True
+        self._busy = True  # nothing is done by hand, which gives the lock back for good
         self._snapshots.before_fork()
 
+    @operation
     def after_fork_in_parent(self) -> None:
         self._snapshots.after_fork_in_parent()
         if self._at_fork:
-            self._at_fork = False
+            self._busy = self._at_fork = False
             self._lock.release()
         settle(self)
         if self._journalled is not None:

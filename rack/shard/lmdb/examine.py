@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from io import FileIO
 
 import lmdb
 
 from rack.errors import CorruptShardError, LockTimeoutError, RackError
 from rack.shard.base import Examined, Pair, ShardSpec, unknown_hash
-from rack.shard.holding import refuse_inside_change, settle
+from rack.shard.holding import operation, refuse_inside_change, settle
 from rack.shard.lmdb import pages
 from rack.shard.lmdb.datafile import IDENTITY, LONG_TABLE
 from rack.shard.lmdb.held import held_state, opened, too_fast
@@ -19,7 +20,7 @@ from rack.shard.lmdb.pages import Meta, PageError
 from rack.shard.lmdb.reader import LmdbReader
 from rack.shard.lmdb.sealed import unseal
 from rack.shard.lmdb.walk import check_metas, walk
-from rack.shard.problem import Problem, identity_problem
+from rack.shard.problem import Problem, UncleanError, identity_problem
 from rack.system.disk import path_error
 
 _TRIES = 10_000
@@ -76,21 +77,24 @@ def _examine_in_use(fd: int, spec: ShardSpec) -> Examined:
             yield Problem("structure", str(error))
 
 
-def examine_open(shard: LmdbReader, timeout: float | None) -> Examined:
-    """As :meth:`rack.shard.base.Shard.examine`."""
+@operation
+def examine_open(self: LmdbReader, timeout: float | None) -> Examined:
+    """As :meth:`rack.shard.base.Shard.examine`, of which it is a part: an operation's shard is its ``self``."""
+    refuse_inside_change(self)
+    # Of an operation in whose middle a handler came.
+    outer = self._held if self._lock._is_owned() else None  # type: ignore[attr-defined]
     try:
-        if not shard._lock.acquire(timeout=-1 if timeout is None else timeout):
-            raise LockTimeoutError(f"{shard.path}: another thread's write is still waiting; not examined")
-        refuse_inside_change(shard)
-        shard._held = True
-        shard.count()  # reopens, or raises, as any operation would
-        with opened(shard) as file:
-            yield from _examine(shard, file.fileno())
-        shard._held = None
-        shard._lock.release()
+        if not self._lock.acquire(timeout=-1 if timeout is None else timeout):
+            raise LockTimeoutError(f"{self.path}: another thread's write is still waiting; not examined")
+        self._held = outer or True
+        self.count()  # reopens, or raises, as any operation would
+        with opened(self) as file:
+            yield from _examine(self, file.fileno())
+        self._held = outer
+        self._lock.release()
     except BaseException:
-        shard._held = None
-        settle(shard)
+        self._held = outer
+        settle(self)
         raise
 
 
@@ -188,3 +192,23 @@ class Records:
             yield Problem("foreign", "is an LMDB file, but not a Rack shard: it carries no identity")
         elif not self._in_long and not self._small:
             yield Problem("record", "has no table of long keys")
+
+
+def verify(path: str) -> None:
+    """Raise UncleanError if a file that nobody has open is damaged: after a power failure."""
+    file = FileIO(path)
+    fd = file.fileno()
+    try:
+        for found in walk(fd, pages.newest(pages.read_metas(fd)), values=True):
+            if isinstance(found, str):
+                raise UncleanError(path, f"is damaged: {found}")
+            for _, stored in found:
+                unseal(stored, path)
+    except pages.PageError as error:
+        raise UncleanError(path, f"is damaged: {error}") from error
+    except UncleanError:
+        raise
+    except CorruptShardError as error:
+        raise UncleanError(path, "is damaged: a value does not match its checksum") from error
+    finally:
+        file.close()

@@ -33,6 +33,7 @@ from xxhash import xxh3_64_intdigest
 from rack.errors import CorruptShardError, StorePathError
 from rack.shard.base import ShardSpec
 from rack.shard.lmdb import datafile
+from rack.system.descriptor import Descriptor
 from rack.system.flock import pause
 from rack.system.place import take_after_path
 
@@ -191,12 +192,12 @@ class Journal:
             size = new_size
         self._use(size)
 
-    def begin_sync(self) -> tuple[int, int] | None:
-        """Return a descriptor to be synced, and the end that is on the disk then; None if all is on the disk."""
+    def begin_sync(self, file: Descriptor) -> int:
+        """Open ``file``, which is to be synced, unless all is on the disk; return the end that is on the disk then."""
         end = self.end
-        if end and end == self._numbers[_SYNCED]:
-            return None
-        return os.dup(self._fd), end
+        if not end or end != self._numbers[_SYNCED]:
+            file.open(os.dup, self._fd)
+        return end
 
     def end_sync(self, end: int) -> None:
         if end:
@@ -218,7 +219,8 @@ def create(spec: ShardSpec, generation: int) -> str:
     :raises StoreFullError: there is no space.
     """
     path = journal_path(spec.path, generation) + "-new"
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    file = io.FileIO(path, "w+")
+    fd = file.fileno()
     try:
         take_after_path(path, spec.path)
         datafile.extend(fd, 0, _INITIAL_SIZE, path)
@@ -226,7 +228,7 @@ def create(spec: ShardSpec, generation: int) -> str:
         os.pwrite(fd, _HEADER.pack(_MAGIC, spec.store_id.encode(), spec.number, generation, salt), 0)
         os.pwrite(fd, _NUMBER.pack(START), _HEAD)
     finally:
-        os.close(fd)
+        file.close()
     return path
 
 

@@ -20,6 +20,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import FileIO
 from threading import RLock
 from typing import Any, Protocol
 
@@ -38,6 +39,7 @@ from rack.shard.lmdb.journal import (
     pack_operation,
 )
 from rack.shard.lmdb.journalfiles import is_begun, remove, unlink
+from rack.system.descriptor import Descriptor
 from rack.system.disk import sync_directory, sync_file, sync_path
 from rack.system.place import take_after_path
 
@@ -199,25 +201,29 @@ class Journalling:
 
     def sync(self) -> None:
         """Have everything journalled so far, by any process, on the disk."""
-        with self._shard._lock:
-            if self._closed or (self._journal is None and not is_begun(self._spec.path)):
-                return
-            if self._journal is None or self._journal.sealed:
-                self.open()
-            assert self._journal is not None
-            journal = self._journal
-            pending = journal.begin_sync()
-        if pending is not None:
-            self._finish_sync(journal, *pending)
-
-    def _finish_sync(self, journal: Journal, fd: int, end: int) -> None:
+        file = Descriptor()
         try:
-            sync_file(fd)
+            with self._shard._lock:
+                if self._closed or (self._journal is None and not is_begun(self._spec.path)):
+                    return
+                if self._journal is None or self._journal.sealed:
+                    self.open()
+                assert self._journal is not None
+                journal = self._journal
+                end = journal.begin_sync(file)
+            if file.is_open:
+                self._finish_sync(journal, file, end)
+        except BaseException:
+            file.close()
+            raise
+
+    def _finish_sync(self, journal: Journal, file: Descriptor, end: int) -> None:
+        try:
+            sync_file(file.fileno())
         except OSError:
             journal.refuse()
             raise
-        finally:
-            os.close(fd)
+        file.close()
         with self._shard._lock:
             if self._journal is journal:
                 journal.end_sync(end)
@@ -268,8 +274,14 @@ class Journalling:
 
         A sealed journal is on the disk: nobody will look after it.
         """
-        if (pending := journal.begin_sync()) is not None:
-            self._finish_sync(journal, *pending)
+        file = Descriptor()
+        try:
+            end = journal.begin_sync(file)
+            if file.is_open:
+                self._finish_sync(journal, file, end)
+        except BaseException:
+            file.close()
+            raise
         journal.seal()
         self.open()
 
@@ -308,16 +320,16 @@ class _GivesWay(Exception):
 def _maintenance(path: str) -> Iterator[bool]:
     """Hold the right to seal the journal and to make its base; False: somebody else does."""
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        file = FileIO(path, "r+")
     except FileNotFoundError:
         yield False
         return
     try:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
         else:
             yield True
     finally:
-        os.close(fd)
+        file.close()

@@ -14,9 +14,8 @@ from typing import Any
 
 import lmdb
 
-from rack.errors import CorruptShardError
 from rack.shard.base import Examined, Home, Pair, Salvaged, ShardSpec, Snapshot
-from rack.shard.holding import by_hand, change, exclusive, is_inside, operation, reentrant, settle
+from rack.shard.holding import by_hand, change, exclusive, operation, refuse_inside, settle
 from rack.shard.lmdb import datafile, journalfiles, operations
 from rack.shard.lmdb.journaled import Journalling
 from rack.shard.lmdb.opening import MAX_KEY, check_interpreter
@@ -24,7 +23,7 @@ from rack.shard.lmdb.reader import LmdbReader
 from rack.shard.lmdb.recorded import JournalledOperations
 from rack.shard.lmdb.sealed import PLAIN, seal, unseal
 from rack.shard.lmdb.transactions import nothing
-from rack.shard.problem import UncleanError, too_late, unrebuilt
+from rack.shard.problem import UncleanError, closed, too_late, unrebuilt
 from rack.shard.snapshot import SnapshotShard
 from rack.system.disk import sync_paths
 from rack.system.flock import held_by_others, named
@@ -50,8 +49,8 @@ class LmdbShard(LmdbReader):
         return Journalling(self, self._spec, self._home) if is_journalled else None
 
     @classmethod
-    def opened(cls, spec: ShardSpec, home: Home) -> LmdbShard:
-        return (_JournalledShard if spec.durability == "everysec" else cls)(spec, home)
+    def opened(cls, spec: ShardSpec, home: Home, among: list[Any] | None = None) -> LmdbShard:
+        return (_JournalledShard if spec.durability == "everysec" else cls)(spec, home, among)
 
     _server: Any = None  # a Server, of operations with a time limit
 
@@ -168,10 +167,15 @@ class LmdbShard(LmdbReader):
                 return result
             self._lock.release()
         except BaseException:
+            # Only what is called right here is sure to be called at the recursion limit; the lock was not taken before.
             if self._owned():
                 self._patience = None
-            settle(self)
+            while self._owned():
+                self._busy = False
+                self._release()
             raise
+        if self._begin == self._begin_closed:  # at exit there may be no other thread any more
+            raise closed()
         if self._server is None:
             with importing():
                 from rack.shard.timed import Server
@@ -259,10 +263,15 @@ class LmdbShard(LmdbReader):
 
         return journalfiles.remake(spec, path, examine_file)
 
+    @operation
     def sync(self) -> None:
-        self._sync_file()
-        if self._journalled is not None:
-            self._journalled.sync()
+        try:
+            self._sync_file()
+            if self._journalled is not None:
+                self._journalled.sync()
+        except BaseException:
+            settle(self)
+            raise
 
     @exclusive
     def _sync_file(self) -> None:
@@ -335,7 +344,10 @@ class LmdbShard(LmdbReader):
             # the file tells. Nor does the last transaction: other pages may have reached the disk before its own.
             raise UncleanError(spec.path, "was being written to: parts of it may be older than others")
         elif durability is None:
-            _verify_after_power_failure(spec.path)
+            with importing():
+                from rack.shard.lmdb.examine import verify  # few processes need it
+
+            verify(spec.path)
 
     def snapshot(self) -> Snapshot:
         snapshot = self._taken()
@@ -351,29 +363,39 @@ class LmdbShard(LmdbReader):
         make_ready(self)
         return LmdbSnapshot(self)
 
+    @change
     def hold(self) -> Snapshot:
         with importing():
             from rack.shard.lmdb.snapshot import make_ready
 
+        refuse_inside(self)
         try:
             self._lock.acquire()
-            if self._busy and is_inside(self):
-                raise reentrant(self.path)
             make_ready(self)
+            self._busy = True
             self._held = self._started(self._begin_idle)
             return self.snapshot()
         except BaseException:
-            self.let_go()
+            # As above, with what is called right here.
+            while self._owned():
+                self._held = None  # which aborts it
+                self._busy = False
+                self._release()
             raise
 
     def let_go(self) -> None:
-        if self._owned():
-            try:
-                if self._held is not None:
-                    self._held.commit()  # of nothing; abort() would wait for other threads' copies of the environment
-            finally:
-                self._held = None
-                settle(self)
+        if not self._owned():
+            return
+        if self._held is None:  # hold() or this was cut off
+            settle(self)
+            return
+        try:
+            self._held.commit()  # of nothing; abort() would wait for other threads' copies of the environment
+        finally:
+            self._held = None
+            while self._owned():  # it was not, before: see refuse_inside()
+                self._busy = False
+                self._release()
 
 
 class _JournalledShard(JournalledOperations, LmdbShard):
@@ -381,24 +403,3 @@ class _JournalledShard(JournalledOperations, LmdbShard):
 
 
 SHARD = LmdbShard
-
-
-def _verify_after_power_failure(path: str) -> None:
-    with importing():
-        from rack.shard.lmdb import pages, walk  # few processes need them
-
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        for found in walk.walk(fd, pages.newest(pages.read_metas(fd)), values=True):
-            if isinstance(found, str):
-                raise UncleanError(path, f"is damaged: {found}")
-            for _, stored in found:
-                unseal(stored, path)
-    except pages.PageError as error:
-        raise UncleanError(path, f"is damaged: {error}") from error
-    except UncleanError:
-        raise
-    except CorruptShardError as error:
-        raise UncleanError(path, "is damaged: a value does not match its checksum") from error
-    finally:
-        os.close(fd)

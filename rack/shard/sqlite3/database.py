@@ -21,12 +21,7 @@ from fcntl import LOCK_EX, LOCK_UN, flock
 from threading import RLock
 from typing import Any, TypeVar
 
-from rack.errors import (
-    LockTimeoutError,
-    RackError,
-    StoreDeletedError,
-    StorePathError,
-)
+from rack.errors import LockTimeoutError, RackError, StoreDeletedError, StorePathError
 from rack.shard.base import Home, ShardSpec
 from rack.shard.holding import change, exclusive, is_inside, operation, reentrant, refuse_inside_change, settle
 from rack.shard.place import located
@@ -69,18 +64,21 @@ class SqliteDatabase:
 
     _is_marked = False  # whether it is put down that this process writes
 
-    def __init__(self, spec: ShardSpec, home: Home) -> None:
+    def __init__(self, spec: ShardSpec, home: Home, among: list[Any] | None = None) -> None:
         self._spec = spec
         self._home = home
         self._lock = RLock()
         self._connection: sqlite3.Connection | None = None
         self._queue_file: io.FileIO | None = None  # that writers queue at
         self._queue = -1  # its descriptor
+        self._ending: sqlite3.Connection | None = None  # one that is being closed, and is not used any more
         self._closed = False
         self._check_write: Callable[[bool], None] | None = None
         self._inode: tuple[int, int] | None = None
         self._unprotected_state: object = None  # of the files, when they were opened without protection
         self._snapshots = Snapshots()
+        if among is not None:
+            among.append(self)
         try:
             self._open()
         except BaseException:
@@ -145,9 +143,7 @@ class SqliteDatabase:
             settle(self)
             raise
 
-    def _write_held(
-        self, body: Callable[..., Result], args: tuple[Any, ...], transaction: bool, inside: bool
-    ) -> Result:
+    def _write_held(self, body: Callable[..., Result], args: Any, transaction: bool, inside: bool) -> Result:
         connection = self._connection or self._connected()
         if not self._is_marked:
             connection = self._marked()
@@ -213,9 +209,12 @@ class SqliteDatabase:
             self._lock.release()
             return result
         except BaseException:
+            # Only what is called right here is sure to be called at the recursion limit; the lock was not taken before.
             if self._lock._is_owned():  # type: ignore[attr-defined]
                 self._patience = None
-            settle(self)
+            while self._lock._is_owned():  # type: ignore[attr-defined]
+                self._busy = False
+                self._lock.release()
             raise
 
     def _mend(self, error: Exception) -> None:
@@ -276,9 +275,7 @@ class SqliteDatabase:
 
     @exclusive
     def _reopen(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self._end_connection()
         self._open()
 
     def _check_inode(self) -> os.stat_result:
@@ -305,18 +302,27 @@ class SqliteDatabase:
             raise
         return connection
 
-    def _disconnect(self, timeout: float | None = None) -> None:
-        if self._queue >= 0 and self._connection is not None:
-            flock_within(timeout, self._queue, LOCK_EX, self._spec.path + "-lock")
-        if self._connection is not None and self._connection.total_changes and not self._spec.readonly:
-            raise_change_counter(self._connection)
+    def _disconnect(self) -> None:
+        """Close what is open. Done again it goes on where an exception has cut it off."""
+        if self._connection is not None:
+            if self._queue >= 0:
+                flock(self._queue, LOCK_EX)
+            if self._connection.total_changes and not self._spec.readonly:
+                raise_change_counter(self._connection)
         try:
-            if self._connection is not None:
-                self._connection.close()
+            self._end_connection()
         finally:
-            self._connection, self._queue = None, -1
+            self._queue = -1
             if self._queue_file is not None:
                 self._queue_file.close()
+
+    def _end_connection(self) -> None:
+        """Close the connection. At no instant is one in use that is closed, or one forgotten that is open."""
+        self._ending = self._ending or self._connection
+        self._connection = None
+        if self._ending is not None:
+            self._ending.close()
+            self._ending = None
 
     # Life
 
@@ -324,15 +330,20 @@ class SqliteDatabase:
     def path(self) -> str:
         return self._spec.path
 
-    @operation
+    @change
     def close(self, timeout: float | None = None) -> None:
         try:
             if not self._lock.acquire(timeout=-1 if timeout is None else timeout):
                 raise LockTimeoutError(f"{self._spec.path}: another thread's write is still waiting; not closed")
-            self._disconnect(timeout)
-            self._closed = True
-            self._snapshots.lose("its store was closed")
-            self._lock.release()
+            if self._queue >= 0 and self._connection is not None:
+                flock_within(timeout, self._queue, LOCK_EX, self._spec.path + "-lock")
+            try:
+                self._busy = self._closed = True
+                self._disconnect()
+                self._snapshots.lose("its store was closed")
+                self._busy = False
+            finally:
+                self._lock.release()
         except BaseException:
             settle(self)
             raise
@@ -343,18 +354,21 @@ class SqliteDatabase:
 
     # Called again when an exception has cut them off.
 
+    @change
     def before_fork(self) -> None:
         if not self._at_fork:
             self._lock.acquire()
             self._at_fork = True
+        self._busy = True
         self._snapshots.detach()
         self._snapshots.before_fork()
         self._disconnect()
 
+    @operation
     def after_fork_in_parent(self) -> None:
         self._snapshots.after_fork_in_parent()
         if self._at_fork:
-            self._at_fork = False
+            self._busy = self._at_fork = False
             self._lock.release()
         settle(self)
 

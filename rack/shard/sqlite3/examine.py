@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from rack.errors import CorruptShardError, LockTimeoutError, StorePathError
 from rack.shard.base import Examined, Pair, ShardSpec
-from rack.shard.holding import refuse_inside_change, settle
+from rack.shard.holding import operation, refuse_inside_change, settle
 from rack.shard.problem import Problem, identity_problem
 from rack.shard.sqlite3.connection import ERRORS, connect, identity, roll_back
 from rack.shard.sqlite3.database import SqliteDatabase
@@ -43,21 +43,25 @@ def examine_file(spec: ShardSpec, alone: bool) -> Examined:
         raise StorePathError(f"{spec.path} cannot be examined: {error}") from error
 
 
-def examine_open(shard: SqliteDatabase, timeout: float | None) -> Examined:
-    """As :meth:`rack.shard.base.Shard.examine`."""
+@operation
+def examine_open(self: SqliteDatabase, timeout: float | None) -> Examined:
+    """As :meth:`rack.shard.base.Shard.examine`, of which it is a part: an operation's shard is its ``self``."""
+    refuse_inside_change(self)
+    # Of an operation in whose middle a handler came.
+    outer = self._held if self._lock._is_owned() else None  # type: ignore[attr-defined]
+    inside = self._lock._is_owned() and self._busy  # type: ignore[attr-defined]
     try:
-        if not shard._lock.acquire(timeout=-1 if timeout is None else timeout):
-            raise LockTimeoutError(f"{shard.path}: another thread's write is still waiting; not examined")
-        refuse_inside_change(shard)
-        shard._held = shard._busy = True  # so that a write in its middle knows of it
-        yield from _examine(shard._connected(), shard._spec)
-        shard._held, shard._busy = None, False
-        shard._lock.release()
+        if not self._lock.acquire(timeout=-1 if timeout is None else timeout):
+            raise LockTimeoutError(f"{self.path}: another thread's write is still waiting; not examined")
+        self._held, self._busy = outer or True, True  # so that a write in its middle knows of it
+        yield from _examine(self._connected(), self._spec)
+        self._held, self._busy = outer, inside
+        self._lock.release()
     except BaseException as error:
-        shard._held = None
-        settle(shard)
+        self._held = outer
+        settle(self)
         if isinstance(error, ERRORS):
-            raise translated(error, shard.path) from error
+            raise translated(error, self.path) from error
         raise
 
 

@@ -15,7 +15,7 @@ from fcntl import LOCK_EX, flock
 
 from rack.errors import ReadOnlyError
 from rack.shard.base import Examined, Pair, Salvaged, ShardSpec, Snapshot
-from rack.shard.holding import is_inside, reentrant, settle
+from rack.shard.holding import change, refuse_inside, settle
 from rack.shard.sqlite3 import operations
 from rack.shard.sqlite3.connection import connect, identity, roll_back
 from rack.shard.sqlite3.failure import translated
@@ -152,34 +152,49 @@ class SqliteShard(SqliteReader):
     def holder(self) -> str | None:
         return held_by_others(self._spec.path + "-lock")
 
+    @change
     def hold(self) -> Snapshot:
+        refuse_inside(self)
         try:
             self._lock.acquire()
-            if self._busy and is_inside(self):
-                raise reentrant(self.path)
             self._connected()  # opening queues as well, so that comes first
+            self._busy = True  # before it queues: a signal handler must not queue behind it
             self._held = _queue_file(self._spec.path)
             flock(self._held, LOCK_EX)
-            self._busy = True
             if self._check_write is not None:
                 self._check_write(True)
             if not self._spec.readonly:  # keep out programs that do not queue, such as the sqlite3 shell
                 self._read(lambda connection: connection.execute("BEGIN IMMEDIATE"))
             return self.snapshot()
         except BaseException:
-            self.let_go()
+            # At the recursion limit only what is called right here is sure to be called.
+            try:
+                if self._lock._is_owned() and self._connection is not None:  # type: ignore[attr-defined]
+                    self._connection.execute("ROLLBACK")
+            except sqlite3.Error:
+                pass  # there is none
+            finally:
+                while self._lock._is_owned():  # type: ignore[attr-defined]
+                    self._held = None  # which closes it
+                    self._busy = False
+                    self._lock.release()
             raise
 
     def let_go(self) -> None:
-        if self._lock._is_owned():  # type: ignore[attr-defined]
-            try:
-                if self._held is not None:
-                    if self._connection is not None:
-                        roll_back(self._connection)
-                    self._held.close()
-            finally:
-                self._held = None
-                settle(self)
+        if not self._lock._is_owned():  # type: ignore[attr-defined]
+            return
+        if self._held is None:  # hold() or this was cut off
+            settle(self)
+            return
+        try:
+            if self._connection is not None:
+                roll_back(self._connection)
+            self._held.close()
+        finally:
+            self._held = None
+            while self._lock._is_owned():  # type: ignore[attr-defined]  # it was not, before: see refuse_inside()
+                self._busy = False
+                self._lock.release()
 
 
 def _queue_file(path: str) -> io.FileIO:
