@@ -106,15 +106,18 @@ def synced(path: str, manifest: Manifest, stamps: list[int]) -> None:
             record.write(path, stamps)
 
 
-def gate(path: str, timeout: float | None) -> FileIO:
+def gate(path: str, timeout: float | None) -> FileIO | None:
     """Go into the gate of the store, one opener at a time; return the manifest's file: who closes it has left the gate.
 
-    :raises FileNotFoundError: there is none.
+    None: there is no manifest.
     """
     name = manifest_path(path)
     opened = []  # no variable refers to it: an exception's traceback would keep it open
     try:
-        opened.append(FileIO(name))
+        try:
+            opened.append(FileIO(name))
+        except FileNotFoundError:
+            return None
         deadline = None if timeout is None else time.monotonic() + timeout
         while not attempt(opened[0].fileno(), fcntl.LOCK_EX):
             if timeout is None or deadline is None:
@@ -127,7 +130,7 @@ def gate(path: str, timeout: float | None) -> FileIO:
     except BaseException as error:
         for file in opened:
             file.close()
-        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError | RackError):
+        if isinstance(error, OSError) and not isinstance(error, RackError):
             raise path_error(error, name) from error
         raise
 

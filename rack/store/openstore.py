@@ -8,7 +8,7 @@ from threading import Lock
 from typing import Any
 from weakref import WeakSet
 
-from rack.errors import LockTimeoutError, ReadOnlyError, StoreDeletedError
+from rack.errors import CorruptShardError, LockTimeoutError, ManifestError, ReadOnlyError, StoreDeletedError
 from rack.shard import shard_class
 from rack.shard.base import Shard
 from rack.shard.proxy import FrozenShard, GuardedShard
@@ -86,7 +86,7 @@ class OpenStore:
         stamps = []
         self.path = self._lock.where()
         if self.mode.flag != "r" and shard_class(self.manifest.engine).stamped_when_open:
-            with contextlib.suppress(FileNotFoundError):  # removed: closing tells
+            with contextlib.suppress(CorruptShardError):  # removed: closing tells
                 stamps = present_stamps(self.path, self.manifest)
         store.sync()
         if stamps:
@@ -96,8 +96,9 @@ class OpenStore:
         """Return whether the store's files are still there, wherever its folder is now."""
         try:
             self.path = self._lock.where()
-            return Manifest.read(self.path).id == self.manifest.id
-        except (FileNotFoundError, ValueError):
+            found = Manifest.read(self.path)
+            return found is not None and found.id == self.manifest.id
+        except ManifestError:
             return False
 
     def _rejoin(self) -> None:
@@ -109,13 +110,8 @@ class OpenStore:
         with self._rejoining:
             if not self._lock_is_inherited:
                 return
-            try:
-                self.path = self._lock.where()
-                entry = opening.enter(
-                    self.path, self._request, self.mode, self._lock, self.durability, self.manifest.id
-                )
-            except FileNotFoundError:
-                entry = None
+            self.path = self._lock.where()
+            entry = opening.enter(self.path, self._request, self.mode, self._lock, self.durability, self.manifest.id)
             if entry is None:
                 self._lock.close()
                 raise StoreDeletedError(f"{manifest_path(self.path)} was removed or replaced since the fork")

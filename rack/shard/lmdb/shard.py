@@ -8,6 +8,7 @@ holds all other keys.
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Callable
 from itertools import chain
 from typing import Any
@@ -22,7 +23,7 @@ from rack.shard.lmdb.journaled import Journalling
 from rack.shard.lmdb.opening import MAX_KEY, check_interpreter
 from rack.shard.lmdb.reader import LmdbReader
 from rack.shard.lmdb.sealed import PLAIN, seal, unseal
-from rack.shard.problem import UncleanError, too_late, unrebuilt
+from rack.shard.problem import UncleanError, corrupt, missing, too_late, unrebuilt
 from rack.shard.snapshot import SnapshotShard
 from rack.system.flock import held_by_others, named
 from rack.system.imports import importing
@@ -283,7 +284,12 @@ class LmdbShard(LmdbReader):
 
     @classmethod
     def stamp(cls, path: str) -> int:
-        return datafile.last_txn(path)
+        try:
+            return datafile.last_txn(path)
+        except FileNotFoundError:
+            raise missing(path) from None
+        except struct.error:
+            raise corrupt(path, "is truncated: it is too short for a shard") from None
 
     @classmethod
     def unsynced_files(cls, path: str) -> list[str]:
@@ -355,7 +361,10 @@ def _verify_after_power_failure(path: str) -> None:
     with importing():
         from rack.shard.lmdb import pages, walk  # few processes need them
 
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise missing(path) from None
     try:
         for found in walk.walk(fd, pages.newest(pages.read_metas(fd)), values=True):
             if isinstance(found, str):

@@ -11,7 +11,6 @@ open anew at their next use.
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import sqlite3
@@ -30,7 +29,7 @@ from rack.errors import (
 from rack.shard.base import ShardSpec
 from rack.shard.holding import change, exclusive, is_inside, operation, reentrant, refuse_inside_change, settle
 from rack.shard.place import located
-from rack.shard.problem import closed, corrupt, read_only
+from rack.shard.problem import closed, missing, read_only
 from rack.shard.snapshot import Snapshots
 from rack.shard.sqlite3.connection import (
     BUSY_SECONDS,
@@ -231,7 +230,7 @@ class SqliteDatabase:
         except FileNotFoundError as error:
             if isinstance(error, RackError):
                 raise
-            raise corrupt(path, "a shard of the store is missing", errno.ENOENT) from None
+            raise missing(path) from None
         except OSError as error:
             if isinstance(error, RackError):
                 raise

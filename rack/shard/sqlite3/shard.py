@@ -16,6 +16,7 @@ from fcntl import LOCK_EX, flock
 from rack.errors import ReadOnlyError
 from rack.shard.base import Examined, Pair, Salvaged, ShardSpec, Snapshot
 from rack.shard.holding import is_inside, reentrant, settle
+from rack.shard.problem import missing
 from rack.shard.sqlite3 import operations
 from rack.shard.sqlite3.connection import connect, identity, roll_back
 from rack.shard.sqlite3.failure import translated
@@ -131,7 +132,10 @@ class SqliteShard(SqliteReader):
 
     @classmethod
     def stamp(cls, path: str) -> int:
-        return change_counter(path) << 32 | size_of(path + "-wal")
+        try:
+            return change_counter(path) << 32 | size_of(path + "-wal")
+        except FileNotFoundError:
+            raise missing(path) from None
 
     def keep(self) -> None:
         version = self.version()
