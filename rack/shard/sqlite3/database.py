@@ -17,6 +17,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from fcntl import LOCK_EX, LOCK_UN, flock
+from itertools import count
 from threading import RLock
 from typing import Any, TypeVar
 
@@ -47,6 +48,7 @@ from rack.system.place import may_write, open_beside
 
 Result = TypeVar("Result")
 
+_epochs = count(1)
 _SYNCHRONOUS = {"process": "NORMAL", "everysec": "NORMAL", "always": "FULL"}
 # The log is moved into the database, and both are synced, when it has this many pages (16 MiB). SQLite's default of
 # 1,000 makes a set take 26 us instead of 17: the pages that many commits share are moved once.
@@ -64,6 +66,7 @@ class SqliteDatabase:
     _held: Any = None  # the file that writers queue at, locked by hold()
     _patience: float | None = None  # seconds that the present operation may wait
     _at_fork = False  # whether before_fork has taken the lock
+    _epoch = 0  # the number of its connection, which no other one of this process has
     _pinned = False  # whether the connection is always in a transaction: a snapshot's
 
     def __init__(self, spec: ShardSpec, rejoin: Callable[[], None]) -> None:
@@ -280,6 +283,7 @@ class SqliteDatabase:
             self.unprotected = self._unprotected_state is not None
         else:
             connection = connect(spec.path, "rw")
+        self._epoch = next(_epochs)
         try:
             check_identity(spec, connection)
             connection.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[spec.durability]}")
