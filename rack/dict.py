@@ -359,7 +359,7 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
         new_data = self._dump_value(new)
         while True:
             data = shard.get(key_bytes)
-            if data is None or self._load_value(data) != old:
+            if data is None or not dicts.same_value(self, self._load_value(data), old):
                 return False
             if dicts.swap(shard, key_bytes, data, new_data):
                 return True
@@ -754,7 +754,7 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
         return self
 
     def __eq__(self, other: object) -> bool:
-        """Return whether the other is a mapping with equal keys and values.
+        """Return whether the other is a mapping with equal keys and values. What is stored alike is equal, NaN too.
 
         O(s) if their lengths differ; O(n) beside a dict with the same shards and serdes, else O(n log n). Streams. Not
         atomic: each block is read at a moment of its own.
@@ -770,7 +770,7 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
         missing: Any = object()
         for key, value in self._items():
             there = other.get(key, missing)
-            if there is missing or (there is not value and there != value):
+            if there is missing or not dicts.same_value(self, value, there):
                 return False
         return True
 
