@@ -41,7 +41,7 @@ from rack.shard.sqlite3.connection import (
     raise_change_counter,
     roll_back,
 )
-from rack.shard.sqlite3.failure import code_of, translated
+from rack.shard.sqlite3.failure import code_of, is_overflow, translated
 from rack.shard.sqlite3.header import check_header, files_state
 from rack.system.flock import flock_within
 from rack.system.place import may_write, open_beside
@@ -53,6 +53,11 @@ _SYNCHRONOUS = {"process": "NORMAL", "everysec": "NORMAL", "always": "FULL"}
 # The log is moved into the database, and both are synced, when it has this many pages (16 MiB). SQLite's default of
 # 1,000 makes a set take 26 us instead of 17: the pages that many commits share are moved once.
 _CHECKPOINT_PAGES = 4000
+
+
+def longest_log() -> int:
+    """Return how many bytes the log has at most, unless a reader or a long transaction needs more of it."""
+    return _CHECKPOINT_PAGES * 4096
 
 
 class SqliteDatabase:
@@ -122,6 +127,8 @@ class SqliteDatabase:
         while True:
             try:
                 return body(connection, *args)
+            except OverflowError as error:
+                raise translated(error, self._spec.path) from error
             except ERRORS as error:
                 # Who may not write the log's index, and finds it in the middle of a change, is told READONLY.
                 deadline = deadline or time.monotonic() + BUSY_SECONDS
@@ -181,6 +188,8 @@ class SqliteDatabase:
                 finally:
                     if self._queue >= 0:
                         flock(self._queue, LOCK_UN)
+                if is_overflow(error):
+                    raise translated(error, self._spec.path) from error  # type: ignore[arg-type]
                 if not isinstance(error, sqlite3.Error):
                     raise
                 if self._check_write is not None:
@@ -288,6 +297,8 @@ class SqliteDatabase:
             check_identity(spec, connection)
             connection.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[spec.durability]}")
             connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+            # A log that had to become longer is cut to this when it is begun anew.
+            connection.execute(f"PRAGMA journal_size_limit = {longest_log()}")
         except BaseException:
             connection.close()
             raise
