@@ -15,6 +15,7 @@ from rack.container.batch import DictBatch
 from rack.container.copying import copied
 from rack.container.handle import Name
 from rack.container.rows import NO_ROW, blame, flattened
+from rack.container.same import same_codec, same_serdes
 from rack.container.scan import Scannable
 from rack.errors import SerializationError
 from rack.set import PersistentSet
@@ -612,7 +613,7 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
 
     def _pairs(self, other: Any) -> Iterator[tuple[bytes, bytes]]:
         """Return what a mapping or an iterable of pairs holds, as bytes."""
-        if isinstance(other, PersistentDict) and (other._codec, other._serdes) == (self._codec, self._serdes):
+        if isinstance(other, PersistentDict) and same_codec(self, other) and same_serdes(self, other):
             return flattened(other._store.all_pairs())
         return self._dump_pairs(_pairs_of(other))
 

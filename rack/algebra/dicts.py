@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from rack.algebra import operand
 from rack.algebra.joins import aligned
 from rack.container.rows import blame, chunks
+from rack.container.same import same_serdes
 from rack.errors import SerializationError
 from rack.shard.base import Pair, Shard
 from rack.shard.spans import ALL, blocks
@@ -34,7 +35,7 @@ def alike(mine: Any, other: Any) -> bool:
     return (
         getattr(mine, "_kind", None) == getattr(other, "_kind", None) == "dict"
         and operand.alike(mine, other)
-        and (mine._serdes == other._serdes or mine._arguments["serdes"] == other._arguments["serdes"] is not None)
+        and same_serdes(mine, other)
     )
 
 

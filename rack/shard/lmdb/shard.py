@@ -8,7 +8,6 @@ holds all other keys.
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Callable
 from itertools import chain
 from typing import Any
@@ -23,7 +22,7 @@ from rack.shard.lmdb.journaled import Journalling
 from rack.shard.lmdb.opening import MAX_KEY, check_interpreter
 from rack.shard.lmdb.reader import LmdbReader
 from rack.shard.lmdb.sealed import PLAIN, seal, unseal
-from rack.shard.problem import UncleanError, corrupt, missing, too_late, unrebuilt
+from rack.shard.problem import UncleanError, too_late, unrebuilt
 from rack.shard.snapshot import SnapshotShard
 from rack.system.flock import held_by_others, named
 from rack.system.imports import importing
@@ -284,12 +283,7 @@ class LmdbShard(LmdbReader):
 
     @classmethod
     def stamp(cls, path: str) -> int:
-        try:
-            return datafile.last_txn(path)
-        except FileNotFoundError:
-            raise missing(path) from None
-        except struct.error:
-            raise corrupt(path, "is truncated: it is too short for a shard") from None
+        return datafile.last_txn(path)
 
     @classmethod
     def unsynced_files(cls, path: str) -> list[str]:
@@ -311,7 +305,7 @@ class LmdbShard(LmdbReader):
         elif durability == "process":
             # A page that did not reach the disk may hold an earlier version of the very same leaf, which nothing in
             # the file tells. So only a shard that was not written to since it was on the disk can be sound.
-            if stamp is not None and cls.stamp(spec.path) != stamp:
+            if cls.stamp(spec.path) != stamp and stamp is not None:
                 raise UncleanError(spec.path, "was being written to: parts of it may be older than others")
             _verify_after_power_failure(spec.path)
 
@@ -361,10 +355,7 @@ def _verify_after_power_failure(path: str) -> None:
     with importing():
         from rack.shard.lmdb import pages, walk  # few processes need them
 
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise missing(path) from None
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         for found in walk.walk(fd, pages.newest(pages.read_metas(fd)), values=True):
             if isinstance(found, str):
