@@ -21,6 +21,13 @@ pytest.importorskip("click")
 pytest.importorskip("rich")
 
 COUNT = 1100
+#: The command, in a process that has so many files open: what it opens itself comes behind them.
+COMMAND = f"""
+import os, sys
+kept = [os.open(os.devnull, os.O_RDONLY) for _ in range({COUNT})]
+from rack.cli.app import run
+sys.exit(run(sys.argv[1:]))
+"""
 
 
 @pytest.fixture
@@ -38,15 +45,15 @@ def many() -> Iterator[list[int]]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_dedup_reads_a_pipe_by_name(tmp_path: Path, many: list[int]) -> None:
+@pytest.mark.usefixtures("many")
+def test_dedup_reads_a_pipe_by_name(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with subprocess.Popen(
-        [sys.executable, "-m", "rack", "dedup", "-q", "--shards", "2", tmp_path / "seen", pipe, "-"],
+        [sys.executable, "-c", COMMAND, "dedup", "-q", "--shards", "2", tmp_path / "seen", pipe, "-"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        pass_fds=many,
     ) as process:
         feeder = threading.Thread(target=pipe.write_text, args=("a\nb\na\n",))
         feeder.start()
