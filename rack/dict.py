@@ -15,6 +15,7 @@ from rack.container.batch import DictBatch
 from rack.container.copying import copied
 from rack.container.maker import Name
 from rack.container.rows import NO_ROW, blame, flattened
+from rack.container.same import same_codec, same_serdes
 from rack.container.scan import Scannable
 from rack.errors import SerializationError
 from rack.set import PersistentSet
@@ -359,7 +360,7 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
         new_data = self._dump_value(new)
         while True:
             data = shard.get(key_bytes)
-            if data is None or self._load_value(data) != old:
+            if data is None or not dicts.same_value(self, self._load_value(data), old):
                 return False
             if dicts.swap(shard, key_bytes, data, new_data):
                 return True
@@ -612,7 +613,7 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
 
     def _pairs(self, other: Any) -> Iterator[tuple[bytes, bytes]]:
         """Return what a mapping or an iterable of pairs holds, as bytes."""
-        if isinstance(other, PersistentDict) and (other._codec, other._serdes) == (self._codec, self._serdes):
+        if isinstance(other, PersistentDict) and same_codec(self, other) and same_serdes(self, other):
             return flattened(other._store.all_pairs())
         return self._dump_pairs(_pairs_of(other))
 
@@ -754,7 +755,7 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
         return self
 
     def __eq__(self, other: object) -> bool:
-        """Return whether the other is a mapping with equal keys and values.
+        """Return whether the other is a mapping with equal keys and values. What is stored alike is equal, NaN too.
 
         O(s) if their lengths differ; O(n) beside a dict with the same shards and serdes, else O(n log n). Streams. Not
         atomic: each block is read at a moment of its own.
@@ -770,7 +771,7 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
         missing: Any = object()
         for key, value in self._items():
             there = other.get(key, missing)
-            if there is missing or (there is not value and there != value):
+            if there is missing or not dicts.same_value(self, value, there):
                 return False
         return True
 

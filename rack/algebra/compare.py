@@ -53,7 +53,9 @@ def compare(mine: Any, other: Any, workers: int = 1, progress: Callable[[int], o
         if is_dict:
             found = other.get_many(key for key, _ in chunk)
             counts.both += len(found)
-            counts.different += sum(key in found and _differ(found[key], value) for key, value in chunk)
+            counts.different += sum(
+                key in found and not dicts.same_value(mine, found[key], value) for key, value in chunk
+            )
             counts.only_mine += len(chunk) - len(found)
         else:
             there = sum(other.contains_many(chunk))
@@ -82,7 +84,3 @@ def _compare_pairs(mine: Any, other: Any, number: int, report: Report) -> Counts
         counts.add(Counts(only_mine, only_theirs, different + same, different))
         report(only_mine + only_theirs + 2 * (different + same))
     return counts
-
-
-def _differ(one: Any, other: Any) -> bool:
-    return one is not other and bool(one != other)

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 from rack.algebra import operand
 from rack.algebra.joins import aligned
 from rack.container.rows import blame, chunks
+from rack.container.same import same_serdes
+from rack.errors import SerializationError
 from rack.shard.base import Pair, Shard
 from rack.shard.spans import ALL, blocks
 
@@ -33,8 +35,23 @@ def alike(mine: Any, other: Any) -> bool:
     return (
         getattr(mine, "_kind", None) == getattr(other, "_kind", None) == "dict"
         and operand.alike(mine, other)
-        and (mine._serdes == other._serdes or mine._arguments["serdes"] == other._arguments["serdes"] is not None)
+        and same_serdes(mine, other)
     )
+
+
+def same_value(mine: Any, one: Any, other: Any) -> bool:
+    """Whether two values are equal: as objects, or as the dict ``mine`` stores them. (A NaN is not equal to itself.)
+
+    The bytes of an object say also who refers to it (marshal) or what its parts share (pickle): so those are compared
+    that are made of what was read.
+    """
+    if one is other or one == other:
+        return True
+    load, dump = mine._load_value, mine._dump_value
+    try:
+        return bool(dump(load(dump(one))) == dump(load(dump(other))))
+    except SerializationError:  # the other one is none that this dict can hold
+        return False
 
 
 def compared(mine: Any, other: Any, number: int) -> Iterator[Stretch]:
@@ -53,7 +70,7 @@ def compared(mine: Any, other: Any, number: int) -> Iterator[Stretch]:
             other_value = there.get(key)
             if other_value is None:
                 found.only_mine.append(pair)
-            elif value == other_value or load(value) == load(other_value):
+            elif value == other_value or same_value(mine, load(value), load(other_value)):
                 found.same.append(pair)
             else:
                 found.different.append((pair, (key, other_value)))

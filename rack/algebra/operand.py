@@ -15,6 +15,7 @@ from typing import Any
 
 from rack.algebra.joins import Block, Blocks, Keys
 from rack.container.base import Container
+from rack.container.same import same_codec
 from rack.shard.base import BLOCK_ITEMS, Shard, is_last
 from rack.store.router import router
 
@@ -164,16 +165,6 @@ def alike(mine: Container, other: object) -> bool:
         return False
     ours, theirs = mine._store.shards, container._store.shards
     return len(ours) == len(theirs) and all(shard.ordered for shard in (*ours, *theirs))
-
-
-def same_codec(mine: Container, other: Container) -> bool:
-    """Whether equal keys have equal bytes in both."""
-    one, two = mine._codec, other._codec
-    if one is two:
-        return True
-    # Serializers of the user's own: the same if both containers were given the same.
-    names = ("serdes", "key_serdes")
-    return one.name == two.name and all(mine._arguments[name] == other._arguments[name] is not None for name in names)
 
 
 @contextmanager

@@ -154,10 +154,10 @@ def _held(path: str) -> Iterator[None]:
 
 def _manifest(path: str, kind: str | None, serdes: object, key_serdes: object, report: Report) -> Manifest:
     try:
-        return Manifest.read(path)
-    except FileNotFoundError:
+        if (found := Manifest.read(path)) is not None:
+            return found
         if not shard_files(path):
-            raise StoreNotFoundError(f"there is no store {path}: no {manifest_path(path)}, and no shards") from None
+            raise StoreNotFoundError(f"there is no store {path}: no {manifest_path(path)}, and no shards")
         report.problems.append(f"{manifest_path(path)} is missing")
     except ManifestError as error:
         if error.newer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -176,10 +176,13 @@ def verify(
         report = Report(os.fspath(name))
         try:
             manifest = report.manifest = read_manifest(path)
-        except (FileNotFoundError, ManifestError) as error:
-            if isinstance(error, ManifestError) and error.newer:
+        except ManifestError as error:
+            if error.newer:
                 raise
-            report.add(_without_manifest(path, error))
+            report.add([Finding(None, "manifest", str(error))])
+            return report
+        if manifest is None:
+            report.add(_without_manifest(path))
             return report
         if _examined(_Examination(path, manifest, given), report, workers, progress):
             return report
@@ -294,15 +297,16 @@ def _examined(examination: _Examination, report: Report, workers: int, progress:
 
 def _is_replaced(examination: _Examination) -> bool:
     try:
-        return Manifest.read(examination.path).id != examination.manifest.id
+        found = Manifest.read(examination.path)
+        return found is None or found.id != examination.manifest.id
     except (OSError, ManifestError):
         return True
 
 
-def read_manifest(path: str) -> Manifest:
+def read_manifest(path: str) -> Manifest | None:
     """As Manifest.read; waits for a process that makes or replaces the store just now."""
-    with suppress(FileNotFoundError):
-        return Manifest.read(path)
+    if (found := Manifest.read(path)) is not None:
+        return found
     lock = StoreLock(path, readonly=True)
     try:
         lock.share()
@@ -311,10 +315,8 @@ def read_manifest(path: str) -> Manifest:
         lock.close()
 
 
-def _without_manifest(path: str, error: Exception) -> Iterator[Finding]:
-    if isinstance(error, ManifestError):
-        yield Finding(None, "manifest", str(error))
-    elif shard_files(path) and not os.path.lexists(unfinished_path(path)):
+def _without_manifest(path: str) -> Iterator[Finding]:
+    if shard_files(path) and not os.path.lexists(unfinished_path(path)):
         files = ", ".join(os.path.basename(file) for _, _, file in shard_files(path)[:3])
         yield Finding(None, "manifest", f"{manifest_path(path)} is missing, and there are shards ({files}, ...)")
     else:

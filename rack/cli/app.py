@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -88,7 +89,9 @@ def app() -> None:
 def run(args: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; a signal or a closed pipe ends the process."""
     forget()
+    digits = sys.get_int_max_str_digits()
     try:
+        sys.set_int_max_str_digits(0)  # stores hold ints of any size, and here they are written out
         with guard:
             code = app.main(None if args is None else list(args), prog_name="rack", standalone_mode=False)
             return code if isinstance(code, int) else 0
@@ -100,3 +103,5 @@ def run(args: Sequence[str] | None = None) -> int:
         return 1
     except Stopped as stopped:
         stopped.die()
+    finally:
+        sys.set_int_max_str_digits(digits)

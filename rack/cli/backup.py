@@ -80,10 +80,10 @@ def _opened(path: str) -> Iterator[OpenStore]:
 
 def _open(path: str) -> Hold:
     """Open a store whatever its serdes and hash are: bytes are copied. Who may not write to it reads only."""
-    try:
-        request = Request(Manifest.read(path).kind, opaque=True)
-    except FileNotFoundError:
-        raise StoreNotFoundError(errno.ENOENT, "there is no such store", manifest_path(path)) from None
+    manifest = Manifest.read(path)
+    if manifest is None:
+        raise StoreNotFoundError(errno.ENOENT, "there is no such store", manifest_path(path))
+    request = Request(manifest.kind, opaque=True)
     try:
         return registry.acquire(path, request, Mode("w", None, MOMENT, None))
     except ReadOnlyError:
@@ -92,5 +92,7 @@ def _open(path: str) -> Hold:
 
 def _size(path: str) -> str:
     manifest = Manifest.read(path)
+    if manifest is None:  # it was removed just now
+        return size(0)
     suffix = shard_class(manifest.engine).suffix
     return size(sum(os.path.getsize(shard_path(path, number, suffix)) for number in range(manifest.shards)))

@@ -12,12 +12,13 @@ import gzip
 import io
 import lzma
 import os
-import select
 import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, Self
+
+from rack.cli.ready import is_readable
 
 #: How many bytes are read before the records among them are handled.
 BLOCK = 1 << 20
@@ -134,7 +135,7 @@ class Stream(Input):
         return b"".join(pieces)
 
     def _ready(self, seconds: float) -> bool:
-        return bool(select.select([self._file], [], [], seconds)[0])
+        return is_readable(self._file.fileno(), seconds)
 
 
 class CompressedFile(Input):

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 import click
 
 from rack.cli.failure import Failure, as_given
+from rack.cli.ready import wait_writable
 from rack.cli.signals import Stopped, guard
 
 
@@ -91,7 +92,7 @@ class Output:
                     try:
                         view = view[os.write(self._descriptor, view) :]
                     except BlockingIOError:  # the descriptor was given to us in non-blocking mode
-                        select.select([], [self._descriptor], [])
+                        wait_writable(self._descriptor)
         except OSError as error:
             raise _write_failure(error) from error
 

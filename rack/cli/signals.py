@@ -11,7 +11,6 @@ may be for ever (LMDB waits for some of its locks there), a thread sees to the s
 from __future__ import annotations
 
 import os
-import select
 import signal
 import sys
 import threading
@@ -20,6 +19,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
 from typing import Any, NoReturn, Protocol, Self
+
+from rack.cli.ready import is_readable
 
 #: The signals that ask a command to end.
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -268,7 +269,7 @@ def _watch(guard: Guard | None) -> None:
 
 def _look(fd: int, guard: Guard) -> None:
     def is_asked_again() -> bool:
-        return bool(select.select([fd], [], [], 0)[0]) and bool({*os.read(fd, 64)} & {*ENDING})
+        return is_readable(fd, 0) and bool({*os.read(fd, 64)} & {*ENDING})
 
     try:
         while numbers := os.read(fd, 64):

@@ -14,8 +14,7 @@ def existing(name: str) -> PatientDict | PatientSet:
 
     :raises StoreNotFoundError: there is none.
     """
-    try:
-        manifest = Manifest.read(absolute_path(name))
-    except FileNotFoundError:
-        raise StoreNotFoundError(f"there is no store {name!r}: no {manifest_path(name)}") from None
+    manifest = Manifest.read(absolute_path(name))
+    if manifest is None:
+        raise StoreNotFoundError(f"there is no store {name!r}: no {manifest_path(name)}")
     return CLASSES[manifest.kind](name, flag="r")

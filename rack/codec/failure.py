@@ -132,8 +132,18 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
 def _shown(part: object) -> str:
     if type(part) not in SCALARS:
         return f"<{type_name(type(part))}>"
-    text = repr(part)
+    text = in_short(part)
     return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def in_short(value: object) -> str:
+    """Return ``repr(value)``; of what has none (an int of thousands of digits has not) the type."""
+    try:
+        return repr(value)
+    except Exception as error:
+        if not is_failure(error):
+            raise
+        return f"<{type_name(type(value))}>"
 
 
 _HELD = {

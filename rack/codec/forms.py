@@ -39,6 +39,8 @@ def _of_decimal(number: Any) -> Form:
     if not number.is_finite():
         return "", float("nan") if number.is_nan() else float(number)
     _, digits, exponent = number.as_tuple()
+    if not any(digits):  # whatever the exponent is
+        return "", 0
     if len(digits) + abs(exponent) > _MAX_DIGITS:
         raise RefusedError(f"which is too large or too fine: more than {_MAX_DIGITS:,} digits")
     return of_ratio(*number.as_integer_ratio())
@@ -148,9 +150,10 @@ def _load_timedelta(microseconds: int) -> Any:
 
 def _of_range(numbers: Any) -> Form:
     """Ranges are equal if their items are."""
-    if len(numbers) < 2:
-        return "range", *((numbers.start, numbers.start + 1) if numbers else (0, 0)), 1
-    return "range", numbers.start, numbers.start + len(numbers) * numbers.step, numbers.step
+    if not numbers:
+        return "range", 0, 0, 1
+    start, last = numbers[0], numbers[-1]  # there may be more than len() tells
+    return ("range", start, start + 1, 1) if start == last else ("range", start, last + numbers.step, numbers.step)
 
 
 def _load_fraction(numerator: int, denominator: int) -> Any:

@@ -82,6 +82,9 @@ def _canonical_codec(name: str, other: Serdes | None = None, blind: bool = False
             return _marshal(plain(key), _VERSION)
         except NotPlainError:
             pass
+        except RefusedError:
+            if other is None:
+                raise
         data = _PACKED + _marshal(pack(key, other), _VERSION)
         if not blind and _PACKED + _marshal(pack(loads(data), other), _VERSION) != data:
             raise RefusedError("which is another one when it is made anew of its parts")

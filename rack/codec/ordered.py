@@ -21,6 +21,9 @@ NONE, NEG_INF, NEGATIVE, ZERO, POSITIVE, POS_INF, BYTES, STR, TUPLE = range(1, 1
 END = 0  # of a tuple; less than every tag, so that a shorter tuple sorts first
 
 _BIAS = 1100  # above the exponent of the smallest float, 2**-1074
+# A key of a few bytes may stand for an int of any size, all of whose last bits are zeros: so many it may have.
+_MOST_BITS = 1 << 30
+_FEW = 32  # digits, which are quickest one by one
 _COMPLEMENT = bytes(255 - i for i in range(256))
 
 
@@ -87,18 +90,45 @@ def _encode_number(number: float) -> bytes:
 
 
 def _sign(negative: bool, exponent: int, mantissa: int) -> bytes:
+    if exponent > _MOST_BITS:
+        raise OverflowError("int too large for the order of keys")
     biased = exponent + _BIAS
     size = (biased.bit_length() + 7) // 8
-    if size > 255:
-        raise OverflowError("int too large for the order of keys")
     mantissa >>= (mantissa & -mantissa).bit_length() - 1  # drop the trailing zeros: they carry nothing
     bits = mantissa.bit_length()
     digits = -(-bits // 7)
     mantissa <<= digits * 7 - bits
     code = bytearray((size, *biased.to_bytes(size, "big")))
-    code += bytes((mantissa >> shift & 0x7F) << 1 | 1 for shift in range((digits - 1) * 7, -1, -7))
+    if digits <= _FEW:
+        code += bytes((mantissa >> shift & 0x7F) << 1 | 1 for shift in range((digits - 1) * 7, -1, -7))
+    else:
+        code += _digits(mantissa, digits)
     code[-1] &= 0xFE
     return b"\x03" + code.translate(_COMPLEMENT) if negative else b"\x05" + bytes(code)
+
+
+def _digits(mantissa: int, count: int) -> bytes:
+    """Return ``count`` digits of seven bits, a byte each. Eight are made at a time: what a shift takes is O(bits)."""
+    left = -count % 8
+    data = (mantissa << left * 7).to_bytes((count + left) // 8 * 7, "big")
+    code = bytearray()
+    for at in range(0, len(data), 7):
+        part = int.from_bytes(data[at : at + 7], "big")
+        code += bytes((part >> shift & 0x7F) << 1 | 1 for shift in range(49, -1, -7))
+    return bytes(code[:count])
+
+
+def _number(digits: bytes) -> int:
+    """Return the number of which these are the digits."""
+    left = -len(digits) % 8
+    digits += bytes(left)
+    data = bytearray()
+    for at in range(0, len(digits), 8):
+        part = 0
+        for digit in digits[at : at + 8]:
+            part = part << 7 | digit >> 1
+        data += part.to_bytes(7, "big")
+    return int.from_bytes(data, "big") >> left * 7
 
 
 def _decode(data: bytes, at: int) -> tuple[Any, int]:
@@ -136,6 +166,8 @@ def _decode_number(data: bytes, at: int, negative: bool) -> tuple[float, int]:
     size = data[at] ^ flip
     at += 1
     exponent = int.from_bytes(bytes(byte ^ flip for byte in data[at : at + size]), "big") - _BIAS
+    if exponent > _MOST_BITS:
+        raise ValueError(f"no number has {exponent} bits")
     at += size
     mantissa = bits = 0
     more = 1
@@ -145,6 +177,15 @@ def _decode_number(data: bytes, at: int, negative: bool) -> tuple[float, int]:
         mantissa = mantissa << 7 | byte >> 1
         bits += 7
         more = byte & 1
+        if bits == 7 * _FEW and more:
+            end = at
+            while (data[end] ^ flip) & 1:
+                end += 1
+            code = data[at : end + 1]
+            mantissa = mantissa << 7 * len(code) | _number(code.translate(_COMPLEMENT) if negative else code)
+            bits += 7 * len(code)
+            at = end + 1
+            break
     # mantissa / 2**bits is f: the value is mantissa * 2**(exponent - bits)
     shift = exponent - bits
     low = (mantissa & -mantissa).bit_length() - 1

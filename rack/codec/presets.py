@@ -14,7 +14,7 @@ from functools import cache
 from types import CodeType
 from typing import Any
 
-from rack.codec.failure import RefusedError, is_failure
+from rack.codec.failure import RefusedError, in_short, is_failure
 from rack.codec.plain import SCALARS, is_flat, is_plain
 from rack.system.imports import importing
 
@@ -146,20 +146,56 @@ def make_json() -> tuple[Dump, Load, Dump]:
     encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
     def dump_scalar(value: Any) -> bytes:
-        return encode(value).encode("utf-8", "surrogatepass")
+        try:
+            text = encode(value)
+        except ValueError:
+            text = _encoded(value, encode)
+        return text.encode("utf-8", "surrogatepass")
+
+    def load(data: bytes) -> Any:
+        try:
+            return json.loads(data)
+        except json.JSONDecodeError:
+            raise
+        except ValueError:  # more digits than Python reads
+            return json.loads(data, parse_int=_int_of)
 
     def dump(value: Any) -> bytes:
         if not is_plain(value, _JSON_LEAVES, _JSON_CONTAINERS, str_keys=True):
             raise RefusedError(_why_not_json(value))
         return dump_scalar(value)
 
-    return dump, json.loads, dump_scalar
+    return dump, load, dump_scalar
+
+
+# Python writes and reads ints of some thousand digits at most (sys.set_int_max_str_digits); Decimals of any number.
+
+
+def _encoded(value: Any, encode: Callable[[Any], str]) -> str:
+    """As ``encode``, of a value that JSON has, with ints of any size."""
+    if type(value) is int:
+        with importing():
+            from decimal import Decimal
+
+        return str(Decimal(value))
+    if type(value) is list:
+        return f"[{','.join(_encoded(part, encode) for part in value)}]"
+    if type(value) is dict:
+        return f"{{{','.join(f'{encode(key)}:{_encoded(part, encode)}' for key, part in value.items())}}}"
+    return encode(value)
+
+
+def _int_of(digits: str) -> int:
+    with importing():
+        from decimal import Decimal
+
+    return int(Decimal(digits))
 
 
 def _why_not_json(value: Any) -> str:
     if type(value) is dict:
         key = next((key for key in value if type(key) is not str), None)
-        return f"with the key {key!r:.40}, which would come back as str"
+        return f"with the key {in_short(key):.40}, which would come back as str"
     made = list if isinstance(value, tuple) else next(filter(value.__class__.__mro__.__contains__, _JSON_BASES), None)
     return "which JSON does not have" if made is None else f"which would come back as {made.__name__}"
 

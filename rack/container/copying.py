@@ -8,6 +8,7 @@ from typing import Any
 
 from rack.container.base import Container
 from rack.container.maker import Name
+from rack.container.same import same_codec, same_serdes
 from rack.shard.spans import ALL, blocks
 from rack.system.fanout import check_workers, fan_out
 
@@ -27,7 +28,7 @@ def copied(
 
 
 def _copy_shard(source: Any, made: Any, number: int, report: Report) -> None:
-    if (source._codec, source._serdes) != (made._codec, made._serdes):
+    if not (same_codec(source, made) and (source._kind == "set" or same_serdes(source, made))):
         part = source.shards()[number]
         made._put(_told(part.items() if source._kind == "dict" else part, report))
         return

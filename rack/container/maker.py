@@ -51,9 +51,9 @@ class Maker:
         if arguments["serdes"] is None:
             arguments["serdes"] = self._serdes.name
         # Another serdes brings its own for keys, unless the keys had one that did not come with the values'.
-        of_their_own = self._kind == "dict" and self._codec.name != resolve_codec(None, self._serdes).name
-        if arguments["key_serdes"] is None and ("serdes" not in options or of_their_own):
-            arguments["key_serdes"] = self._codec.preset
+        went = self._kind == "set" or self._codec.name == resolve_codec(None, self._serdes).name
+        if (new := "serdes" in options and went) or arguments["key_serdes"] is None:
+            arguments["key_serdes"] = None if new else self._codec.preset
         arguments |= {"shards": self._manifest.shards, "engine": self._manifest.engine, **options}
         if like is not None:
             return like._produce(name, self._path, arguments, fill)

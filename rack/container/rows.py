@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, TypeVar
 
+from rack.codec.failure import is_failure, type_name
 from rack.system.imports import importing
 
 T = TypeVar("T")
@@ -26,7 +27,13 @@ def blame(error: Exception, number: int, row: object = NO_ROW) -> None:
         taken = number - 1
         short = Repr()
         short.maxstring = short.maxother = 100
-        what = f"row {number:,} was bad: {short.repr(row)}"
+        try:
+            shown = short.repr(row)
+        except Exception as failure:  # an int of thousands of digits has no repr
+            if not is_failure(failure):
+                raise
+            shown = f"<{type_name(type(row))}>"
+        what = f"row {number:,} was bad: {shown}"
     if taken > 1:
         before = f"the {taken:,} rows before it were taken"
     else:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Generic, TypeVar
 
 from rack.codec import ordered
+from rack.codec.failure import in_short
 from rack.codec.keys import KeyCodec
 from rack.errors import SerializationError, UnorderedKeysError, told
 from rack.shard.spans import Span
@@ -95,8 +96,8 @@ def _bound(codec: KeyCodec, what: str, key: Any) -> bytes:
     try:
         return codec.dumps(key)
     except SerializationError as error:
-        raise SerializationError(f"{what}={key!r} cannot be a key of this store: {error}").in_words(
-            f"{what} {key!r} cannot be a key of this store: {told(error)}"
+        raise SerializationError(f"{what}={in_short(key)} cannot be a key of this store: {error}").in_words(
+            f"{what} {in_short(key)} cannot be a key of this store: {told(error)}"
         ) from error
 
 
@@ -104,7 +105,9 @@ def _prefix_range(codec: KeyCodec, prefix: Any) -> tuple[bytes, bytes | None]:
     """Return the range of bytes that the keys with a prefix have; None: to the end."""
     if not isinstance(prefix, str | bytes | tuple):
         problem = "must be a str, bytes or tuple, whatever the keys are"
-        raise SerializationError(f"prefix={prefix!r}: {problem}").in_words(f"prefix {prefix!r} {problem}")
+        raise SerializationError(f"prefix={in_short(prefix)}: {problem}").in_words(
+            f"prefix {in_short(prefix)} {problem}"
+        )
     low = _bound(codec, "prefix", prefix)
     if isinstance(prefix, tuple):
         return ordered.tuple_range(low)

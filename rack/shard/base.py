@@ -176,7 +176,7 @@ class Shard(ABC):
 
     @abstractmethod
     def version(self) -> object:
-        """Return something that differs after every commit to the shard."""
+        """Return something that differs after every commit to the shard, over forks and reopenings in this process."""
 
     @abstractmethod
     def examine(self, timeout: float | None = None) -> Examined:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EACCES
+from errno import EACCES, ENOENT
 
 from rack.errors import CorruptShardError, LockTimeoutError, NotOpenError, ReadOnlyError
 from rack.system.imports import importing
@@ -109,6 +109,11 @@ def corrupt(path: str, message: str, errno: int | None = None) -> CorruptShardEr
     if errno is None:
         return CorruptShardError(f"{path} {message}. {advice}")
     return CorruptShardError(errno, f"{message}. {advice}", path)
+
+
+def missing(path: str) -> CorruptShardError:
+    """Return the error for the shard at ``path``, of which there is no file."""
+    return corrupt(path, "a shard of the store is missing", ENOENT)
 
 
 _is_exiting = False

@@ -93,7 +93,7 @@ def create(path: str, manifest: Manifest, request: Request, durability: str) -> 
 def unmake(path: str, manifest: Manifest) -> None:
     """Leave nothing of a store that could not be made, by the caller, who has its lock exclusively."""
     with contextlib.suppress(OSError):
-        with contextlib.suppress(FileNotFoundError):
+        if os.path.lexists(manifest_path(path)):
             manifest.take_back(path)
         clear(path, manifest)
 

@@ -20,15 +20,18 @@ from rack.system.flock import attempt, lock_timeout, pause, while_open
 Result = TypeVar("Result")
 
 
-def gate(path: str, timeout: float | None) -> FileIO:
+def gate(path: str, timeout: float | None) -> FileIO | None:
     """Go into the gate of the store, one process at a time; return the manifest's file: who closes it has left.
 
-    :raises FileNotFoundError: there is none.
+    None: there is no manifest.
     """
     name = manifest_path(path)
     opened = []  # no variable refers to it: an exception's traceback would keep it open
     try:
-        opened.append(FileIO(name))
+        try:
+            opened.append(FileIO(name))
+        except FileNotFoundError:
+            return None
         deadline = None if timeout is None else time.monotonic() + timeout
         while not attempt(opened[0].fileno(), fcntl.LOCK_EX):
             if timeout is None or deadline is None:
@@ -41,7 +44,7 @@ def gate(path: str, timeout: float | None) -> FileIO:
     except BaseException as error:
         for file in opened:
             file.close()
-        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError | RackError):
+        if isinstance(error, OSError) and not isinstance(error, RackError):
             raise path_error(error, name) from error
         raise
 
@@ -55,10 +58,10 @@ def in_gate(path: str, store_id: str, timeout: float | None, body: Callable[[], 
     """
 
     def opened() -> FileIO:
-        try:
-            return gate(path, timeout)
-        except FileNotFoundError:
-            raise _deleted(path) from None
+        file = gate(path, timeout)
+        if file is None:
+            raise _deleted(path)
+        return file
 
     def inside(fd: int) -> Result:
         if not _is_there(path, store_id, fd):
@@ -69,9 +72,14 @@ def in_gate(path: str, store_id: str, timeout: float | None, body: Callable[[], 
 
 
 def _is_there(path: str, store_id: str, fd: int) -> bool:
+    found = Manifest.read(path)
+    return found is not None and found.id == store_id and is_at(fd, manifest_path(path))
+
+
+def is_at(fd: int, path: str) -> bool:
+    """Return whether the file that is open is the one at a path."""
     try:
-        there = os.stat(manifest_path(path))
-        return os.path.samestat(there, os.fstat(fd)) and Manifest.read(path).id == store_id
+        return os.path.samestat(os.stat(path), os.fstat(fd))
     except FileNotFoundError:
         return False
 

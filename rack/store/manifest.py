@@ -88,11 +88,11 @@ class Manifest(NamedTuple):
         )
 
     @classmethod
-    def read(cls, path: str) -> Manifest:
-        """Read the manifest of the store at ``path``.
+    def read(cls, path: str) -> Manifest | None:
+        """Read the manifest of the store at ``path``; None: there is none, and so no store.
 
-        :raises FileNotFoundError: there is none.
         :raises ManifestError: it is damaged, or of a newer Rack.
+        :raises StorePathError: it cannot be read.
         """
         return cls._read_file(manifest_path(path))
 
@@ -101,11 +101,11 @@ class Manifest(NamedTuple):
         """Read the manifest of the store that is, or was, being made at ``path``; None if there is no (whole) one."""
         try:
             return cls._read_file(unfinished_path(path))
-        except (FileNotFoundError, ManifestError):
+        except ManifestError:
             return None
 
     @classmethod
-    def _read_file(cls, file: str) -> Manifest:
+    def _read_file(cls, file: str) -> Manifest | None:
         with importing():
             import json
 
@@ -113,7 +113,7 @@ class Manifest(NamedTuple):
             with open(file, "rb") as stream:
                 data = stream.read(1 << 20)
         except FileNotFoundError:
-            raise
+            return None
         except OSError as error:
             raise path_error(error, file) from error
         try:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import time
 from typing import NamedTuple
 
-from rack.errors import RackError, StoreInUseError, StoreNotFoundError, StorePathError
+from rack.errors import LockTimeoutError, RackError, StoreInUseError, StoreNotFoundError, StorePathError
 from rack.store import files
 from rack.store.admission import admit
 from rack.store.bulk import LEAST_MEMORY
-from rack.store.gate import gate
+from rack.store.gate import gate, is_at
 from rack.store.lock import StoreLock
 from rack.store.manifest import Manifest, Request, manifest_path
 from rack.store.record import DEFAULT_DURABILITY, DURABILITIES
@@ -55,8 +54,8 @@ def open_or_create(path: str, request: Request, mode: Mode) -> Entry:
         if mode.flag == "n":
             files.check_makeable(path, Manifest.new(request))
             lock.claim_or_raise("replace the store")
-            with contextlib.suppress(FileNotFoundError):
-                Manifest.read(path).take_back(path)
+            if (replaced := Manifest.read(path)) is not None:
+                replaced.take_back(path)
         return _join(path, request, mode, lock)
     except BaseException:
         if mode.flag != "r" and not os.path.lexists(manifest_path(path)):
@@ -74,17 +73,14 @@ def _join(path: str, request: Request, mode: Mode, lock: StoreLock) -> Entry:
     deadline = time.monotonic() + (30 if mode.timeout is None else mode.timeout)
     while True:
         if os.path.lexists(manifest_path(path)):
-            try:
-                entry = enter(path, request, mode, lock, mode.durability)
-            except FileNotFoundError as error:
-                if isinstance(error, RackError):
-                    raise
-                if os.path.islink(manifest_path(path)):
-                    raise StorePathError(errno.ENOENT, "a link that leads nowhere", manifest_path(path)) from None
-                entry = None
+            entry = enter(path, request, mode, lock, mode.durability)
             if entry is not None:
                 return entry
-            lock.close()  # the store was removed while we waited, and its lock with it
+            if os.path.islink(manifest_path(path)) and not os.path.exists(manifest_path(path)):
+                raise StorePathError(errno.ENOENT, "a link that leads nowhere", manifest_path(path))
+            lock.close()  # the store was removed or replaced while we waited, and its lock with it
+            if time.monotonic() > deadline:
+                raise _replaced_too_often(path, mode.timeout)
             continue
         if mode.flag in "rw":
             raise StoreNotFoundError(
@@ -94,9 +90,9 @@ def _join(path: str, request: Request, mode: Mode, lock: StoreLock) -> Entry:
             if not os.path.lexists(manifest_path(path)):
                 # Who has the lock exclusively does not need the gate, and must not wait for it: it comes first.
                 made, durability = _made(path, Manifest.new(request), request, mode.durability, lock)
-                with contextlib.suppress(FileNotFoundError):
-                    if Manifest.read(path).id == made.id:
-                        return Entry(made, lock, durability, True)
+                found = Manifest.read(path)
+                if found is not None and found.id == made.id:
+                    return Entry(made, lock, durability, True)
         elif time.monotonic() > deadline:
             if mode.timeout is not None:
                 raise lock_timeout(lock.path, mode.timeout)
@@ -108,20 +104,25 @@ def _join(path: str, request: Request, mode: Mode, lock: StoreLock) -> Entry:
         lock.close()
 
 
+def _replaced_too_often(path: str, timeout: float | None) -> RackError:
+    name = manifest_path(path)
+    if timeout is not None:
+        return LockTimeoutError(f"{name} was removed or replaced again and again; waited {timeout} s")
+    return StoreInUseError(errno.EBUSY, "other processes remove or replace the store again and again", name)
+
+
 def enter(
     path: str, request: Request, mode: Mode, lock: StoreLock, durability: str | None, store_id: str | None = None
 ) -> Entry | None:
     """Share the lock of the store that is there, and be let in.
 
-    :returns: None if it was replaced meanwhile, or is not the one with ``store_id``.
-
-    :raises FileNotFoundError: there is no manifest.
+    :returns: None if there is no manifest, if it was replaced meanwhile, or is not the one with ``store_id``.
     """
 
     def inside(fd: int) -> Entry | None:
         lock.share(mode.timeout)
         manifest = Manifest.read(path)
-        if not lock.is_current() or not os.path.samestat(os.fstat(fd), os.stat(manifest_path(path))):
+        if manifest is None or not lock.is_current() or not is_at(fd, manifest_path(path)):
             return None
         if store_id not in (None, manifest.id):
             return None

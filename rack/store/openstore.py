@@ -8,7 +8,7 @@ from threading import Lock
 from typing import Any
 from weakref import WeakSet
 
-from rack.errors import LockTimeoutError, ReadOnlyError, StoreDeletedError
+from rack.errors import CorruptShardError, LockTimeoutError, ManifestError, ReadOnlyError, StoreDeletedError
 from rack.shard import shard_class
 from rack.shard.base import Shard, ShardSpec
 from rack.shard.proxy import FrozenShard, GuardedShard
@@ -118,7 +118,7 @@ class OpenStore:
             shard.rest()
         try:
             stamps = present_stamps(self.path, self.manifest)
-        except FileNotFoundError:  # removed: closing tells
+        except CorruptShardError:  # removed: closing tells
             stamps = ()
         store.sync()
         self._put_down_as_clean(stamps)
@@ -131,8 +131,9 @@ class OpenStore:
         """Return whether the store's files are still there, wherever its folder is now."""
         try:
             self.path = self._lock.where()
-            return Manifest.read(self.path).id == self.manifest.id
-        except (FileNotFoundError, ValueError):
+            found = Manifest.read(self.path)
+            return found is not None and found.id == self.manifest.id
+        except ManifestError:
             return False
 
     def rejoin(self) -> None:
@@ -144,13 +145,8 @@ class OpenStore:
         with self._rejoining:
             if not self._lock_is_inherited:
                 return
-            try:
-                self.path = self._lock.where()
-                entry = opening.enter(
-                    self.path, self._request, self.mode, self._lock, self.durability, self.manifest.id
-                )
-            except FileNotFoundError:
-                entry = None
+            self.path = self._lock.where()
+            entry = opening.enter(self.path, self._request, self.mode, self._lock, self.durability, self.manifest.id)
             if entry is None:
                 self._lock.close()
                 raise StoreDeletedError(f"{manifest_path(self.path)} was removed or replaced since the fork")

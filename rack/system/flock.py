@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from io import FileIO
-from typing import TypeVar
+from typing import TypeVar, overload
 
 from rack.errors import LockTimeoutError
 
@@ -47,20 +47,28 @@ def attempt(fd: int, kind: int) -> bool:
     return True
 
 
-def while_open(open: Callable[[], FileIO], body: Callable[[int], Result]) -> Result:
+@overload
+def while_open(open: Callable[[], FileIO], body: Callable[[int], Result]) -> Result: ...
+@overload
+def while_open(open: Callable[[], FileIO | None], body: Callable[[int], Result]) -> Result | None: ...
+def while_open(open: Callable[[], FileIO | None], body: Callable[[int], Result]) -> Result | None:
     """Call ``body`` with the descriptor of a file that ``open`` opens, and perhaps locks; return what it returns.
 
-    The file is closed afterwards, whatever instruction an exception comes at, and although its traceback lives on.
+    None if ``open`` says, with None, that there is no file. The file is closed afterwards, whatever instruction an
+    exception comes at, and although its traceback lives on.
     """
-    opened: list[FileIO] = []
+    opened: list[FileIO | None] = []
+    result = None
     try:
         opened.append(open())
-        result = body(opened[0].fileno())
-        opened[0].close()
+        if opened[0] is not None:
+            result = body(opened[0].fileno())
+            opened[0].close()
         return result
     except BaseException:
         for file in opened:
-            file.close()
+            if file is not None:
+                file.close()
         raise
 
 

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 from rack.algebra import dicts, joins, operand, sets
 from rack.codec.keys import KeyCodec
 from rack.container.scan import Scannable
+from rack.errors import SerializationError
 from rack.shard.spans import ALL, BACKWARD, Span
 
 T = TypeVar("T")
@@ -77,6 +78,8 @@ class _SetView(_View[T], Set[T]):
         """
         if self._is_alike(other):
             return self._joined("difference", other)
+        if isinstance(other, _SetView):
+            return self._gather(element for element in self if element not in other)
         return self._gather(self, lambda made: made.difference_update(other))
 
     def __xor__(self, other: Iterable[Any]) -> Any:
@@ -85,6 +88,9 @@ class _SetView(_View[T], Set[T]):
         """
         if self._is_alike(other):
             return self._joined("symmetric_difference", other)
+        if isinstance(other, _SetView):
+            pairs = ((self, other), (other, self))
+            return self._gather(element for one, two in pairs for element in one if element not in two)
         return self._gather(self, lambda made: made.symmetric_difference_update(other))
 
     def __rsub__(self, other: Iterable[Any]) -> Any:
@@ -197,7 +203,7 @@ class PersistentItems(_SetView[tuple[K, V]], Generic[K, V]):
             return False
         key, value = item
         there = self._mapping.get(key, _MISSING)
-        return there is not _MISSING and (there is value or there == value)
+        return there is not _MISSING and dicts.same_value(_dict_of(self._mapping), there, value)
 
     def _is_alike(self, other: object) -> bool:
         return isinstance(other, PersistentItems) and dicts.alike(self._mapping, other._mapping)
@@ -232,7 +238,19 @@ class PersistentValues(_View[V], ValuesView[V]):
 
     def __contains__(self, value: object) -> bool:
         """Return whether a key has an equal value. O(n), as all values are read; not atomic."""
-        return any(value is each or value == each for each in self)
+        mapping = _dict_of(self._mapping)
+        try:
+            copy = mapping._load_value(mapping._dump_value(value))
+        except SerializationError:  # nothing that is stored is stored alike
+            copy = value
+        if copy == value:
+            return any(value is each or value == each for each in self)
+        return any(dicts.same_value(mapping, value, each) for each in self)  # there is a NaN in it, say
+
+
+def _dict_of(mapping: Any) -> Any:
+    """Return the dict that a mapping is, or is a shard of."""
+    return getattr(mapping, "store", mapping)
 
 
 KeysView.register(PersistentKeys)

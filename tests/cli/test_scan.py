@@ -124,3 +124,17 @@ def test_a_store_that_is_open_elsewhere_is_read_over_many_blocks(tmp_path: Path)
         s.update(f"{number:08d}" for number in range(100_000))
         lines = scan(tmp_path / "s", "--reverse").split()
         assert lines == [b"%08d" % number for number in range(99_999, -1, -1)]
+
+
+@pytest.mark.parametrize("serdes", ["marshal", "json", "ordered"])
+def test_ints_are_written_whatever_their_size(tmp_path: Path, serdes: str) -> None:
+    huge = 10**5000 + 1
+    text = b"1" + b"0" * 4999 + b"1"
+    with PersistentDict[int, int](tmp_path / "d", serdes=serdes, key_serdes="ordered") as d:
+        d.update({huge: -huge, 5: 6})
+    assert scan(tmp_path / "d") == b"5\t6\n" + text + b"\t-" + text + b"\n"
+    assert scan(tmp_path / "d", "--start", text.decode(), "--stop", text.decode() + "0") == text + b"\t-" + text + b"\n"
+    with PersistentDict[int, int](tmp_path / "e", serdes="json", shards=3) as e:
+        e.update({huge: -huge, 5: 6})
+    assert b"with different values\t0" in run("compare", tmp_path / "d", tmp_path / "e").stdout
+    run("copy", tmp_path / "d", tmp_path / "f", "--serdes", "json")

@@ -21,7 +21,7 @@ from typing import Any
 import lmdb
 
 from rack.errors import RackError, StoreDeletedError, StoreFullError, StorePathError
-from rack.shard.problem import corrupt
+from rack.shard.problem import corrupt, missing
 from rack.system.disk import path_error
 from rack.system.flock import flock_within
 from rack.system.place import file_id, take_after
@@ -87,11 +87,19 @@ def check_header(fd: int, path: str) -> None:
 
 
 def last_txn(path: str) -> int:
-    """Return the id of the last transaction in the file."""
-    with open(path, "rb") as file:
-        first = _META.unpack(file.read(_META.size))
-        file.seek(first[4])
-        return int(max(first[6], _META.unpack(file.read(_META.size))[6]))
+    """Return the id of the last transaction in the file.
+
+    :raises CorruptShardError: it is missing, or too short.
+    """
+    try:
+        with open(path, "rb") as file:
+            first = _META.unpack(file.read(_META.size))
+            file.seek(first[4])
+            return int(max(first[6], _META.unpack(file.read(_META.size))[6]))
+    except FileNotFoundError:
+        raise missing(path) from None
+    except struct.error:
+        raise corrupt(path, "is truncated: it is too short for a shard") from None
 
 
 def open_alone(path: str) -> lmdb.Environment:

@@ -88,6 +88,13 @@ def rebuild(spec: ShardSpec) -> None:
     _remove_unused(spec)
     base, journals = _newest(spec.path)
     _copy(base, made)
+    with open(made, "rb") as file:
+        try:
+            datafile.check_header(file.fileno(), base)
+        except CorruptShardError as error:
+            raise CorruptShardError(
+                f"{spec.path} was in use at a power failure, and its base is damaged: {error}"
+            ) from None
     take_after_path(made, base)
     replay(spec, made, journals)
     sync_path(made)

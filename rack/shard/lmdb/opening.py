@@ -24,7 +24,7 @@ from rack.shard.base import ShardSpec
 from rack.shard.holding import reentrant
 from rack.shard.lmdb import datafile
 from rack.shard.lmdb.datafile import IDENTITY, LONG_TABLE
-from rack.shard.problem import corrupt, read_only
+from rack.shard.problem import corrupt, missing, read_only
 from rack.system.flock import flock_within, while_open
 from rack.system.place import file_id, may_make
 
@@ -74,7 +74,7 @@ def _file(spec: ShardSpec) -> io.FileIO:
     try:
         return io.FileIO(spec.path) if spec.readonly else datafile.growth_lock(spec.path, timeout=spec.timeout)
     except FileNotFoundError:
-        raise corrupt(spec.path, "a shard of the store is missing", errno.ENOENT) from None
+        raise missing(spec.path) from None
     except OSError as error:
         if isinstance(error, RackError):
             raise

@@ -11,13 +11,13 @@ open anew at their next use.
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import sqlite3
 import time
 from collections.abc import Callable
 from fcntl import LOCK_EX, LOCK_UN, flock
+from itertools import count
 from threading import RLock
 from typing import Any, TypeVar
 
@@ -25,7 +25,7 @@ from rack.errors import LockTimeoutError, RackError, StoreDeletedError, StorePat
 from rack.shard.base import Home, ShardSpec
 from rack.shard.holding import change, exclusive, is_inside, operation, reentrant, refuse_inside_change, settle
 from rack.shard.place import located
-from rack.shard.problem import closed, corrupt, read_only
+from rack.shard.problem import closed, missing, read_only
 from rack.shard.snapshot import Snapshots
 from rack.shard.sqlite3.connection import (
     BUSY_SECONDS,
@@ -36,17 +36,23 @@ from rack.shard.sqlite3.connection import (
     raise_change_counter,
     roll_back,
 )
-from rack.shard.sqlite3.failure import code_of, translated
+from rack.shard.sqlite3.failure import code_of, is_overflow, translated
 from rack.shard.sqlite3.header import check_header, files_state
 from rack.system.flock import flock_within
 from rack.system.place import may_write, open_beside
 
 Result = TypeVar("Result")
 
+_epochs = count(1)
 _SYNCHRONOUS = {"process": "NORMAL", "everysec": "NORMAL", "always": "FULL"}
 # The log is moved into the database, and both are synced, when it has this many pages (16 MiB). SQLite's default of
 # 1,000 makes a set take 26 us instead of 17: the pages that many commits share are moved once.
 _CHECKPOINT_PAGES = 4000
+
+
+def longest_log() -> int:
+    """Return how many bytes the log has at most, unless a reader or a long transaction needs more of it."""
+    return _CHECKPOINT_PAGES * 4096
 
 
 class SqliteDatabase:
@@ -60,6 +66,7 @@ class SqliteDatabase:
     _held: Any = None  # the file that writers queue at, locked by hold()
     _patience: float | None = None  # seconds that the present operation may wait
     _at_fork = False  # whether before_fork has taken the lock
+    _epoch = 0  # the number of its connection, which no other one of this process has
     _pinned = False  # whether the connection is always in a transaction: a snapshot's
 
     _is_marked = False  # whether it is put down that this process writes
@@ -120,6 +127,8 @@ class SqliteDatabase:
         while True:
             try:
                 return body(connection, *args)
+            except OverflowError as error:
+                raise translated(error, self._spec.path) from error
             except ERRORS as error:
                 # Who may not write the log's index, and finds it in the middle of a change, is told READONLY.
                 deadline = deadline or time.monotonic() + BUSY_SECONDS
@@ -177,6 +186,8 @@ class SqliteDatabase:
                 finally:
                     if self._queue >= 0:
                         flock(self._queue, LOCK_UN)
+                if is_overflow(error):
+                    raise translated(error, self._spec.path) from error  # type: ignore[arg-type]
                 if not isinstance(error, sqlite3.Error):
                     raise
                 if self._check_write is not None:
@@ -245,7 +256,7 @@ class SqliteDatabase:
         except FileNotFoundError as error:
             if isinstance(error, RackError):
                 raise
-            raise corrupt(path, "a shard of the store is missing", errno.ENOENT) from None
+            raise missing(path) from None
         except OSError as error:
             if isinstance(error, RackError):
                 raise
@@ -293,10 +304,13 @@ class SqliteDatabase:
             self.unprotected = self._unprotected_state is not None
         else:
             connection = connect(spec.path, "rw")
+        self._epoch = next(_epochs)
         try:
             check_identity(spec, connection)
             connection.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[spec.durability]}")
             connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+            # A log that had to become longer is cut to this when it is begun anew.
+            connection.execute(f"PRAGMA journal_size_limit = {longest_log()}")
         except BaseException:
             connection.close()
             raise

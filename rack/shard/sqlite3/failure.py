@@ -17,7 +17,7 @@ def translated(error: Exception, path: str) -> Exception:
     kind = code & 0xFF
     if kind == sqlite3.SQLITE_READONLY:
         return read_only(path)
-    if kind == sqlite3.SQLITE_TOOBIG or isinstance(error, sqlite3.DataError):
+    if kind == sqlite3.SQLITE_TOOBIG or isinstance(error, sqlite3.DataError | OverflowError):
         return TooLargeError(f"a key or value is larger than SQLite holds (about 10**9 bytes): {error}")
     if kind == sqlite3.SQLITE_FULL or (kind == sqlite3.SQLITE_IOERR and _disk_is_full(path)):
         return StoreFullError(errno.ENOSPC, f"{error}; nothing was changed", path)
@@ -26,6 +26,11 @@ def translated(error: Exception, path: str) -> Exception:
     if kind in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         return StorePathError(_reason(), str(error), path)
     return corrupt(path, f"is damaged: {error}")
+
+
+def is_overflow(error: BaseException) -> bool:
+    """Whether Python's sqlite3 could not hand something to SQLite, as it has more than 2**31 bytes."""
+    return isinstance(error, OverflowError) and "longer than INT_MAX" in str(error)
 
 
 def code_of(error: Exception) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rack.shard.base import BLOCK_BYTES, MOST_ENTRIES, Pair
-from rack.shard.sqlite3.connection import roll_back
+from rack.shard.sqlite3.connection import BUSY_SECONDS, roll_back
 
 _TRIGGERS = {
     "inserted": "AFTER INSERT ON entries BEGIN UPDATE rack SET value = value + 1 WHERE name = 'count'; END",
@@ -150,6 +150,17 @@ def clear(connection: sqlite3.Connection) -> None:
 def create_triggers(connection: sqlite3.Connection) -> None:
     for name, rest in _TRIGGERS.items():
         connection.execute(f"CREATE TRIGGER {name} {rest}")
+
+
+def shorten_log(connection: sqlite3.Connection) -> None:
+    """Cut the log off, if nobody reads in it."""
+    try:
+        connection.execute("PRAGMA busy_timeout = 0")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    except sqlite3.Error:  # there is no need
+        pass
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
 
 
 def version(connection: sqlite3.Connection) -> object:

@@ -29,4 +29,5 @@ class SqliteReader(SqliteDatabase, Shard):
         return self._read(operations.count)
 
     def version(self) -> object:
-        return self._read(operations.version)
+        # What SQLite counts it counts anew in each connection, and a fork ends connections.
+        return self._read(lambda connection: (self._epoch, operations.version(connection)))

@@ -12,12 +12,15 @@ import io
 import sqlite3
 from collections.abc import Callable
 from fcntl import LOCK_EX, flock
+from typing import Any
 
-from rack.errors import ReadOnlyError
+from rack.errors import RackError, ReadOnlyError
 from rack.shard.base import Examined, Pair, Salvaged, ShardSpec, Snapshot
 from rack.shard.holding import change, refuse_inside, settle
+from rack.shard.problem import missing
 from rack.shard.sqlite3 import operations
 from rack.shard.sqlite3.connection import connect, identity, roll_back
+from rack.shard.sqlite3.database import Result, longest_log
 from rack.shard.sqlite3.failure import translated
 from rack.shard.sqlite3.header import change_counter, size_of
 from rack.shard.sqlite3.reader import SqliteReader
@@ -25,6 +28,7 @@ from rack.system.disk import path_error, sync_path
 from rack.system.flock import held_by_others
 from rack.system.imports import importing
 
+_SPARE = 1 << 18  # bytes: frames have headers, and the last commit may go beyond
 _TABLES = """
 CREATE TABLE entries (key BLOB PRIMARY KEY NOT NULL, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE rack (name TEXT PRIMARY KEY NOT NULL, value NOT NULL) WITHOUT ROWID;
@@ -81,21 +85,28 @@ class SqliteShard(SqliteReader):
     # Many keys
 
     def put_many(self, pairs: list[Pair]) -> None:
-        self._write(operations.put_many, pairs)
+        self._write_much(operations.put_many, pairs)
 
     def add_many(self, pairs: list[Pair]) -> list[bool]:
-        return self._write(operations.add_many, pairs)
+        return self._write_much(operations.add_many, pairs)
 
     def delete_many(self, keys: list[bytes]) -> int:
-        return self._write(operations.delete_many, keys)
+        return self._write_much(operations.delete_many, keys)
 
     def change_many(self, pairs: list[Pair], keys: list[bytes]) -> None:
-        self._write(operations.change_many, pairs, keys)
+        self._write_much(operations.change_many, pairs, keys)
+
+    def _write_much(self, body: Callable[..., Result], *args: Any) -> Result:
+        result = self._write(body, *args)
+        if size_of(self._spec.path + "-wal") > longest_log() + _SPARE:
+            with contextlib.suppress(RackError):  # it is not for this that it was called
+                self._write(operations.shorten_log, transaction=False)
+        return result
 
     # The whole shard
 
     def clear(self) -> None:
-        self._write(operations.clear)
+        self._write_much(operations.clear)
 
     def examine(self, timeout: float | None = None) -> Examined:
         with importing():
@@ -131,7 +142,10 @@ class SqliteShard(SqliteReader):
 
     @classmethod
     def stamp(cls, path: str) -> int:
-        return change_counter(path) << 32 | size_of(path + "-wal")
+        try:
+            return change_counter(path) << 32 | size_of(path + "-wal")
+        except FileNotFoundError:
+            raise missing(path) from None
 
     @classmethod
     def log_files(cls, path: str) -> list[str]:
