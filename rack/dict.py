@@ -69,13 +69,13 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
         damages them, whatever the durability. An existing store must have the same.
     :param key_serdes: as ``serdes``, for keys alone. With "str", "bytes" or "ordered" :meth:`scan` works.
     :param durability: what a power failure may cost. The death of a process costs nothing that was written, with any
-        of them. Default: "everysec" if the store was last used with that, else "process".
+        of them. Default: that with which the store was used last; "everysec" for a new one.
 
         - "process": a write is there for all processes when it returns. It reaches the disk at :meth:`sync`, and when
           the last process closes the store. A power failure before that costs the last writes on SQLite. On LMDB the
-          shards that were written to are refused, with CorruptShardError, and have to be repaired.
+          store is refused then, with CorruptShardError, and has to be repaired.
         - "everysec": the same, and a thread has all writes on the disk about once a second. A power failure costs about
-          the last second. On LMDB setting a key takes twice the time, and the store up to three times the disk.
+          the last second. On LMDB setting a key takes 1.4 times the time, and the store up to three times the disk.
         - "always": each write is on the disk when it returns. It waits for one fsync. A power failure costs nothing.
     :param flag: "r": read only. "w": read and write. "c" (default): make the store if there is none. "n": always make a
         new, empty one; it replaces an existing one that nobody has open.

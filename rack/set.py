@@ -61,12 +61,12 @@ class PersistentSet(Container, Scannable[T], MutableSet[T], Generic[T]):
           power failure with any durability.
     :param key_serdes: as ``serdes``, and wins over it.
     :param durability: what a power failure may cost. The death of a process costs no write that has returned, with any
-        of them. None (default): as "everysec" if the store was used with that, else "process".
+        of them. None (default): that with which the store was used last; "everysec" for a new one.
 
         - "process": the disk has a write after :meth:`sync`, and after the last process has closed the store. Before
-          that, SQLite loses the last writes. LMDB refuses the shards that were written to: they have to be repaired.
-        - "everysec": about the last second is lost. On LMDB a write takes twice the time, and the store up to three
-          times the disk.
+          that, SQLite loses the last writes. LMDB refuses the store: it has to be repaired.
+        - "everysec": about the last second is lost. On LMDB a write takes 1.4 times the time, and the store up to
+          three times the disk.
         - "always": nothing is lost. Each write waits for the disk.
     :param flag: "r" reads only, "w" reads and writes, "c" (default) makes the store if there is none, "n" makes a new,
         empty store in place of the old one.

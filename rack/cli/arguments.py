@@ -79,5 +79,5 @@ def durability_option(store: str) -> Option:
     return click.option(
         "--durability",
         type=click.Choice(DURABILITIES),
-        help=f'What {store} survives, see README: "everysec" stays with it (default: as it is, "process" if new).',
+        help=f'What {store} survives, see README; it stays with the store (default: as it is, "everysec" if new).',
     )

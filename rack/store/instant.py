@@ -90,6 +90,7 @@ class OpenSnapshot(OpenStore):
     """A snapshot as what a container holds; it holds the store in its turn, which stays open until it is closed."""
 
     shards: list[Snapshot]  # type: ignore[assignment]
+    is_open = True
 
     def __init__(self, source: OpenStore, store: Store, timeout: float | None) -> None:
         """Take a snapshot of ``store``, which is ``source`` as a container uses it."""

@@ -72,7 +72,9 @@ class Writing:
         """
         try:
             with self._lock:
-                self._refuse_inside()
+                if self._busy and is_inside(self):
+                    raise reentrant(self.path)
+                self._busy = True
                 is_new = not self.begun
                 if is_new:
                     in_gate(self.path, self._manifest.id, self._timeout, self._mark)
@@ -82,17 +84,14 @@ class Writing:
             settle(self)
             raise
 
-    def _refuse_inside(self) -> None:
-        if self._busy and is_inside(self):
-            raise reentrant(self.path)
-        self._busy = True
-
     @operation
     def check_outside(self) -> None:
         """Raise ReentrantWriteError if this thread is in the middle of something here."""
         try:
             with self._lock:
-                self._refuse_inside()
+                if self._busy and is_inside(self):
+                    raise reentrant(self.path)
+                self._busy = True
                 self._busy = False
         except BaseException:
             settle(self)
@@ -103,7 +102,9 @@ class Writing:
         """Put down that the store is open for writing."""
         try:
             with self._lock:
-                self._refuse_inside()
+                if self._busy and is_inside(self):
+                    raise reentrant(self.path)
+                self._busy = True
                 in_gate(self.path, self._manifest.id, self._timeout, self._join)
                 self._busy = False
         except BaseException:
@@ -149,7 +150,9 @@ class Writing:
         """
         try:
             with self._lock:
-                self._refuse_inside()
+                if self._busy and is_inside(self):
+                    raise reentrant(self.path)
+                self._busy = True
                 self._end_held(lock, synced)
                 self._busy = False
         except BaseException:
