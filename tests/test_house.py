@@ -232,7 +232,10 @@ def test_a_set_passes_four_rooms(tmp_path: Path) -> None:
             d["key"] = 2
         finally:
             sys.setprofile(None)
-    assert called == ["rack.dict", "rack.codec.keys", "rack.store.router", f"rack.shard.{next(iter(ENGINES))}.shard"]
+    rooms = [name.rpartition(".")[0] for name in dict.fromkeys(called)]
+    assert rooms[:3] == ["rack", "rack.codec", "rack.store"]
+    assert set(rooms[3:]) == {f"rack.shard.{next(iter(ENGINES))}"}
+    assert len(called) <= 5  # with a record in the journal
 
 
 # The rules themselves: each is broken on purpose.

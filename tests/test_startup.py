@@ -22,7 +22,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT.parent)}
 #: What the containers may import of the standard library. Each module here costs every program that uses Rack.
 STANDARD = """
     __future__ abc atexit bisect collections collections.abc contextlib errno fcntl functools gc importlib itertools
-    marshal math operator os resource struct sys threading time typing weakref
+    marshal math operator os queue resource struct sys threading time typing weakref
 """
 #: The modules of Rack that `import rack` loads; so it is with the command, which sees to Ctrl-C next.
 FIRST = "rack rack.system rack.system.imports"
@@ -35,8 +35,9 @@ RACK = """
     rack.algebra rack.algebra.dicts rack.algebra.joins rack.algebra.operand rack.algebra.sets
     rack.container rack.container.base rack.container.batch rack.container.copying rack.container.handle
     rack.container.maker rack.container.notopen rack.container.rows rack.container.scan rack.container.snapshot
-    rack.store rack.store.admission rack.store.bulk rack.store.files rack.store.gate rack.store.guard rack.store.lock
-    rack.store.manifest rack.store.record rack.store.writing
+    rack.container.same
+    rack.store rack.store.admission rack.store.bulk rack.store.files rack.store.gate rack.store.guard rack.store.keeper
+    rack.store.lock rack.store.manifest rack.store.record rack.store.writing
     rack.store.merge rack.store.opening rack.store.openstore rack.store.registry rack.store.rotation
     rack.store.router rack.store.sharded
     rack.shard rack.shard.base rack.shard.holding rack.shard.problem rack.shard.proxy rack.shard.spans
@@ -53,8 +54,8 @@ TO_USE = {
         """
         rack.shard.lmdb rack.shard.lmdb.datafile rack.shard.lmdb.environment rack.shard.lmdb.journal
         rack.shard.lmdb.journaled rack.shard.lmdb.journalfiles rack.shard.lmdb.longkeys rack.shard.lmdb.opening
-        rack.shard.lmdb.operations rack.shard.lmdb.pages rack.shard.lmdb.reader rack.shard.lmdb.recorded
-        rack.shard.lmdb.sealed rack.shard.lmdb.shard
+        rack.shard.lmdb.operations rack.shard.lmdb.pages rack.shard.lmdb.plain rack.shard.lmdb.reader
+        rack.shard.lmdb.recorded rack.shard.lmdb.sealed rack.shard.lmdb.shard
         rack.shard.lmdb.transactions rack.shard.place rack.shard.snapshot
         """,
     ),
@@ -65,6 +66,7 @@ TO_USE = {
         rack.shard.sqlite3.database
         rack.shard.sqlite3.failure rack.shard.sqlite3.header
         rack.shard.sqlite3.operations rack.shard.sqlite3.reader rack.shard.sqlite3.shard
+        rack.shard.sqlite3.transactions
         """,
     ),
 }
@@ -293,7 +295,7 @@ def test_help_of_the_command_loads_no_command() -> None:
     work = "with contextlib.redirect_stdout(io.StringIO()): assert rack.cli.main(['--help']) == 0"
     found = loaded(before, work)
     ours = {name: importer for name, importer in found.items() if name.startswith(("rack", "rich"))}
-    check(ours, "rack.cli.app rack.cli.failure rack.cli.signals")
+    check(ours, "rack.cli.app rack.cli.failure rack.cli.ready rack.cli.signals")
 
 
 def test_the_table_of_commands_is_right() -> None:

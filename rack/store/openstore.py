@@ -15,6 +15,7 @@ from rack.shard.proxy import FrozenShard, GuardedShard
 from rack.store import files, opening
 from rack.store.gate import in_gate
 from rack.store.guard import guarded
+from rack.store.keeper import Keeper
 from rack.store.manifest import Manifest, Request, manifest_path
 from rack.store.opening import Entry, Mode
 from rack.store.record import Record, present_stamps
@@ -156,9 +157,6 @@ class OpenStore:
 
     def begin_writing(self) -> None:
         if self._writing.begin() and self.durability == "everysec" and not self._keepers:
-            with importing():
-                from rack.store.keeper import Keeper
-
             # Two threads: making a base may take long, and every shard is synced every second meanwhile.
             for work in ([shard.keep for shard in self.shards], [shard.shorten for shard in self.shards]):
                 self._keepers.append(Keeper(work))

@@ -186,7 +186,7 @@ class Writing:
             except OSError:
                 return False  # a mere reader
         file = self._file.fileno()
-        is_last = lock is not None and lock.claim()
+        is_last = lock is not None and lock.identity() is not None and lock.claim()
         if not attempt(file, fcntl.LOCK_EX) or not (is_last or self._cls.stamped_when_open):
             return False
         record = Record.read(path)

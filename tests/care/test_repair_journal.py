@@ -185,7 +185,7 @@ def test_without_space_for_the_copy_nothing_is_made(path: Path, monkeypatch: pyt
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("shutil.copyfile", full)
+    monkeypatch.setattr("rack.shard.lmdb.journalfiles._copy", full)
     with pytest.raises(StoreFullError):
         repair(path)
     assert not leftovers(path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -126,7 +125,7 @@ def test_a_store_that_has_lost_its_record_is_still_journalled(
     assert_sound(PersistentDict(after))
 
 
-@pytest.mark.parametrize("step", ["copyfile", "rename", "create", "remove"])
+@pytest.mark.parametrize("step", ["_copy", "rename", "create", "remove"])
 def test_a_power_failure_while_a_shard_is_rebuilt_does_no_harm(
     step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,7 +134,7 @@ def test_a_power_failure_while_a_shard_is_rebuilt_does_no_harm(
         d.sync()
         after = fail_power(tmp_path / "d", monkeypatch)
     calls = 0
-    owner: Any = {"copyfile": shutil, "rename": os}.get(step, journalfiles)
+    owner: Any = {"rename": os}.get(step, journalfiles)
     real: Callable[..., Any] = getattr(owner, step)
 
     class PowerFailure(BaseException):
@@ -202,7 +201,7 @@ def test_who_is_killed_while_the_durability_changes_does_no_harm(first: str, sec
 
                 return call
 
-            for owner, name in ((os, "unlink"), (os, "rename"), (os, "pwrite"), (shutil, "copyfile")):
+            for owner, name in ((os, "unlink"), (os, "rename"), (os, "pwrite"), (journalfiles, "_copy")):
                 setattr(owner, name, killed(getattr(owner, name)))
             PersistentDict[int, int](path, durability=second).open()
             os._exit(0)

@@ -22,7 +22,6 @@ from rack.shard.lmdb.held import begin_held, opened
 from rack.shard.lmdb.opening import translated
 from rack.system.disk import path_error
 
-_BLOCK = 1 << 20
 RAW = "-raw"
 
 
@@ -54,10 +53,8 @@ def _copied(shard: LmdbEnvironment, source: int, target: int, proceed: Callable[
     try:
         meta = pages.newest(metas)
         page = os.pread(source, meta.page_size, metas.index(meta) * meta.page_size)
-        size, at = (meta.last_page + 1) * meta.page_size, 0
-        while at < size:
-            proceed()
-            at += os.pwrite(target, os.pread(source, min(_BLOCK, size - at), at), at)
+        size = (meta.last_page + 1) * meta.page_size
+        datafile.copy(source, target, size, proceed)
     finally:
         with shard._lock:
             was_kept = _is_alive(txn)

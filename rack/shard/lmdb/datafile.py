@@ -15,6 +15,7 @@ import fcntl
 import mmap
 import os
 import struct
+from collections.abc import Callable
 from io import FileIO
 from typing import Any
 
@@ -141,6 +142,14 @@ def grown(size: int, need: int) -> int:
     """Return the size a file of ``size`` bytes grows to when it has to hold ``need`` more."""
     step = size if size < _DOUBLE_BELOW else size // 4
     return rounded(size + max(step, need))
+
+
+def copy(source: int, target: int, size: int, proceed: Callable[[], None] = lambda: None) -> None:
+    """Copy the first ``size`` bytes of a file; ``proceed`` is called often, and may raise."""
+    at = 0
+    while at < size:
+        proceed()
+        at += os.pwrite(target, os.pread(source, min(len(_ZEROS), size - at), at), at)
 
 
 def rounded(size: int) -> int:

@@ -1,6 +1,6 @@
 """The most frequent operations of an LMDB shard that is journalled (durability "everysec").
 
-As those of :class:`rack.shard.lmdb.shard.LmdbShard`, with a record in the journal before each commit.
+As those of :mod:`rack.shard.lmdb.plain`, with a record in the journal before each commit.
 """
 
 from __future__ import annotations

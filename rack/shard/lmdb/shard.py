@@ -12,16 +12,13 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
-import lmdb
-
 from rack.shard.base import Examined, Home, Pair, Salvaged, ShardSpec, Snapshot
-from rack.shard.holding import by_hand, change, exclusive, operation, refuse_inside, settle
+from rack.shard.holding import change, exclusive, operation, refuse_inside, settle
 from rack.shard.lmdb import datafile, journalfiles, operations
 from rack.shard.lmdb.journaled import Journalling
-from rack.shard.lmdb.opening import MAX_KEY, check_interpreter
-from rack.shard.lmdb.reader import LmdbReader
+from rack.shard.lmdb.opening import check_interpreter
+from rack.shard.lmdb.plain import PlainOperations
 from rack.shard.lmdb.recorded import JournalledOperations
-from rack.shard.lmdb.sealed import PLAIN, seal, unseal
 from rack.shard.lmdb.transactions import nothing
 from rack.shard.problem import UncleanError, closed, too_late, unrebuilt
 from rack.shard.snapshot import SnapshotShard
@@ -33,7 +30,7 @@ from rack.system.place import is_readonly_medium
 _READS = frozenset(("get", "contains", "get_many", "scan", "count", "version", "sync"))
 
 
-class LmdbShard(LmdbReader):
+class LmdbShard(PlainOperations):
     suffix = ".lmdb"
     layouts = ("direct", "small")
     companions = ("-lock",)
@@ -53,91 +50,6 @@ class LmdbShard(LmdbReader):
         return (_JournalledShard if spec.durability == "everysec" else cls)(spec, home, among)
 
     _server: Any = None  # a Server, of operations with a time limit
-
-    # One key. As in the reader: an lmdb.Error, as for a long key or a full map, is left to _write, which does it again,
-    # and so is a use in the middle of another operation of this thread.
-
-    @by_hand
-    @change
-    def put(self, key: bytes, value: bytes) -> None:
-        if 1 < len(key) <= MAX_KEY and len(value) <= PLAIN and not (self._busy and self._owned()):
-            txn = None
-            try:
-                self._acquire()
-                self._busy = True
-                txn = self._begin_write()
-                txn.put(key, value)
-                txn.commit()
-                self._busy = False
-                self._release()
-                return
-            except BaseException as error:
-                try:
-                    if txn is not None:
-                        txn.abort()
-                finally:
-                    while self._owned():
-                        self._busy = False
-                        self._release()
-                if not isinstance(error, lmdb.Error):
-                    raise
-        self._write(operations.put, key, value)
-
-    @by_hand
-    @change
-    def add(self, key: bytes, value: bytes) -> bytes | None:
-        if 1 < len(key) <= MAX_KEY and len(value) <= PLAIN and not (self._busy and self._owned()):
-            txn = present = None
-            try:
-                self._acquire()
-                self._busy = True
-                txn = self._begin_write()
-                if not txn.put(key, value, True, False):
-                    present = txn.get(key)
-                txn.commit()  # of nothing, perhaps: abort() would wait for a copy that another thread makes
-                self._busy = False
-                self._release()
-                return present if present is None or len(present) <= PLAIN else unseal(present, self._spec.path)
-            except BaseException as error:
-                try:
-                    if txn is not None:
-                        txn.abort()
-                finally:
-                    while self._owned():
-                        self._busy = False
-                        self._release()
-                if not isinstance(error, lmdb.Error):
-                    raise
-        return self._write(operations.add, key, value)
-
-    @by_hand
-    @change
-    def modify(self, key: bytes, change: Callable[[bytes | None], bytes | None]) -> None:
-        if 1 < len(key) <= MAX_KEY and not (self._busy and self._owned()):
-            txn = None
-            try:
-                self._acquire()
-                self._busy = True
-                txn = self._begin_write()
-                value = txn.get(key)
-                value = change(value if value is None else unseal(value, self._spec.path))
-                if value is not None:
-                    txn.put(key, seal(value))
-                txn.commit()
-                self._busy = False
-                self._release()
-                return
-            except BaseException as error:
-                try:
-                    if txn is not None:
-                        txn.abort()
-                finally:
-                    while self._owned():
-                        self._busy = False
-                        self._release()
-                if not isinstance(error, lmdb.Error):
-                    raise
-        self._write(operations.modify, key, change)
 
     def _claim(self, claimed: bool) -> None:
         self._server.claim(claimed)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import io
 import os
 import sqlite3
-import time
 from collections.abc import Callable
 from fcntl import LOCK_EX, LOCK_UN, flock
 from itertools import count
@@ -23,20 +22,18 @@ from typing import Any, TypeVar
 
 from rack.errors import LockTimeoutError, RackError, StoreDeletedError, StorePathError
 from rack.shard.base import Home, ShardSpec
-from rack.shard.holding import change, exclusive, is_inside, operation, reentrant, refuse_inside_change, settle
+from rack.shard.holding import change, exclusive, operation, reentrant, settle
 from rack.shard.place import located
-from rack.shard.problem import closed, missing, read_only
+from rack.shard.problem import closed, missing
 from rack.shard.snapshot import Snapshots
 from rack.shard.sqlite3.connection import (
-    BUSY_SECONDS,
     ERRORS,
     check_identity,
     connect,
     connect_to_read,
     raise_change_counter,
-    roll_back,
 )
-from rack.shard.sqlite3.failure import code_of, is_overflow, translated
+from rack.shard.sqlite3.failure import translated
 from rack.shard.sqlite3.header import check_header, files_state
 from rack.system.flock import flock_within
 from rack.system.place import may_write, open_beside
@@ -102,140 +99,6 @@ class SqliteDatabase:
             self._open()
         assert self._connection is not None
         return self._connection
-
-    @operation
-    def _read(self, body: Callable[..., Result], *args: Any) -> Result:
-        try:
-            with self._lock:
-                inside = self._busy and is_inside(self)
-                self._busy = True
-                result = self._read_held(body, args, inside)
-                self._busy = inside
-                return result
-        except BaseException:
-            settle(self)
-            raise
-
-    # What runs with the lock held is a function of its own: before a `try:` inside another block there is an
-    # instruction that no handler covers.
-
-    def _read_held(self, body: Callable[..., Result], args: tuple[Any, ...], inside: bool) -> Result:
-        connection = self._connection or self._connected()
-        if connection.in_transaction and not (inside or self._pinned):
-            roll_back(connection)  # of an operation that was cut off
-        deadline = None
-        while True:
-            try:
-                return body(connection, *args)
-            except OverflowError as error:
-                raise translated(error, self._spec.path) from error
-            except ERRORS as error:
-                # Who may not write the log's index, and finds it in the middle of a change, is told READONLY.
-                deadline = deadline or time.monotonic() + BUSY_SECONDS
-                if code_of(error) & 0xFF != sqlite3.SQLITE_READONLY or time.monotonic() > deadline:
-                    self._mend(error)
-                time.sleep(0.001)
-
-    @change
-    def _write(self, body: Callable[..., Result], *args: Any, transaction: bool = True) -> Result:
-        """Run ``body(connection, *args)`` alone among writers; in a transaction, unless it is but one statement."""
-        try:
-            with self._lock:
-                inside = self._busy and is_inside(self)
-                self._busy = True
-                if inside:
-                    refuse_inside_change(self)
-                result = self._write_held(body, args, transaction, inside)
-                self._busy = inside
-                return result
-        except BaseException:
-            settle(self)
-            raise
-
-    def _write_held(self, body: Callable[..., Result], args: Any, transaction: bool, inside: bool) -> Result:
-        connection = self._connection or self._connected()
-        if not self._is_marked:
-            connection = self._marked()
-        if connection.in_transaction:
-            if inside:  # in the middle of reading several entries, or of keeping out writers
-                raise reentrant(self.path)
-            roll_back(connection)  # of an operation that was cut off
-        while True:
-            try:
-                if self._patience is None:
-                    flock(self._queue, LOCK_EX)
-                else:
-                    flock_within(self._patience, self._queue, LOCK_EX, self._spec.path + "-lock")
-                if transaction or self._check_write is not None:
-                    connection.execute("BEGIN IMMEDIATE")
-                    if self._check_write is not None:
-                        self._check_write(True)
-                    result = body(connection, *args)
-                    connection.execute("COMMIT")
-                else:
-                    result = body(connection, *args)
-                flock(self._queue, LOCK_UN)
-                return result
-            except BaseException as error:
-                # At the recursion limit only what is called right here is sure to be called.
-                try:
-                    if connection.in_transaction:
-                        connection.execute("ROLLBACK")
-                except sqlite3.Error:
-                    pass  # it was closed, or is rolled back
-                finally:
-                    if self._queue >= 0:
-                        flock(self._queue, LOCK_UN)
-                if is_overflow(error):
-                    raise translated(error, self._spec.path) from error  # type: ignore[arg-type]
-                if not isinstance(error, sqlite3.Error):
-                    raise
-                if self._check_write is not None:
-                    self._check_write(False)
-                self._mend(error)
-
-    def _marked(self) -> sqlite3.Connection:
-        """Have it put down that this process writes; return the connection."""
-        if self._spec.readonly:
-            raise read_only(self._spec.path)
-        self._home.begin_writing()
-        connection = self._connected()  # a signal handler may have closed it
-        self._is_marked = True
-        return connection
-
-    @exclusive
-    def rest(self) -> None:
-        self._is_marked = False
-
-    @operation
-    def timed(self, timeout: float, method: Callable[..., Any], *args: Any) -> Any:
-        if self._lock._is_owned():  # type: ignore[attr-defined]  # in the middle of another operation of this thread
-            return method(*args)
-        try:
-            if not self._lock.acquire(timeout=timeout):
-                raise LockTimeoutError(f"another thread had {self._spec.path} for {timeout} s; nothing was changed")
-            self._patience = timeout
-            result = method(*args)
-            self._patience = None
-            self._lock.release()
-            return result
-        except BaseException:
-            # Only what is called right here is sure to be called at the recursion limit; the lock was not taken before.
-            if self._lock._is_owned():  # type: ignore[attr-defined]
-                self._patience = None
-            while self._lock._is_owned():  # type: ignore[attr-defined]
-                self._busy = False
-                self._lock.release()
-            raise
-
-    def _mend(self, error: Exception) -> None:
-        """Return if the operation should be tried again; raise what the user should see if not."""
-        if self._closed:
-            raise closed() from error  # meanwhile, by a signal handler
-        if code_of(error) & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise translated(error, self._spec.path) from error
-        if self._patience is not None:
-            raise LockTimeoutError(f"another program, which does not queue, has {self._spec.path} locked") from error
 
     # The file
 

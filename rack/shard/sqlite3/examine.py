@@ -15,9 +15,9 @@ from rack.shard.base import Examined, Pair, ShardSpec
 from rack.shard.holding import operation, refuse_inside_change, settle
 from rack.shard.problem import Problem, identity_problem
 from rack.shard.sqlite3.connection import ERRORS, connect, identity, roll_back
-from rack.shard.sqlite3.database import SqliteDatabase
 from rack.shard.sqlite3.failure import translated
 from rack.shard.sqlite3.header import header_problem
+from rack.shard.sqlite3.transactions import SqliteTransactions
 from rack.system.disk import path_error
 
 _FINDINGS = 100
@@ -44,7 +44,7 @@ def examine_file(spec: ShardSpec, alone: bool) -> Examined:
 
 
 @operation
-def examine_open(self: SqliteDatabase, timeout: float | None) -> Examined:
+def examine_open(self: SqliteTransactions, timeout: float | None) -> Examined:
     """As :meth:`rack.shard.base.Shard.examine`, of which it is a part: an operation's shard is its ``self``."""
     refuse_inside_change(self)
     # Of an operation in whose middle a handler came.

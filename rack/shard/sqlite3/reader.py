@@ -7,10 +7,10 @@ from typing import Any
 
 from rack.shard.base import BLOCK_ITEMS, Shard
 from rack.shard.sqlite3 import operations
-from rack.shard.sqlite3.database import SqliteDatabase
+from rack.shard.sqlite3.transactions import SqliteTransactions
 
 
-class SqliteReader(SqliteDatabase, Shard):
+class SqliteReader(SqliteTransactions, Shard):
     def get(self, key: bytes) -> bytes | None:
         return self._read(operations.get, key)
 

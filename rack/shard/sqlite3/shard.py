@@ -20,10 +20,11 @@ from rack.shard.holding import change, refuse_inside, settle
 from rack.shard.problem import missing
 from rack.shard.sqlite3 import operations
 from rack.shard.sqlite3.connection import connect, identity, roll_back
-from rack.shard.sqlite3.database import Result, longest_log
+from rack.shard.sqlite3.database import longest_log
 from rack.shard.sqlite3.failure import translated
 from rack.shard.sqlite3.header import change_counter, size_of
 from rack.shard.sqlite3.reader import SqliteReader
+from rack.shard.sqlite3.transactions import Result
 from rack.system.disk import path_error, sync_path
 from rack.system.flock import held_by_others
 from rack.system.imports import importing
