@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 from collections.abc import Callable, Sequence
 from io import FileIO
 from threading import RLock
@@ -131,7 +130,10 @@ class Writing:
         if record.is_of_this_boot():
             least = min(least, record.durability, key=DURABILITIES.index)
         elif least == "everysec":
-            self._cls.begin_journals(self._specs())
+            try:
+                self._cls.begin_journals(self._specs())
+            except OSError as error:
+                raise error if isinstance(error, RackError) else path_error(error, error.filename or path) from error
         if (record.boot, record.durability) != (boot.boot_id(), least):
             Record(boot.boot_id(), least, record.stamps, True).write(path, sync=True)
         self.begun = True
@@ -173,7 +175,7 @@ class Writing:
                     is_clean = in_gate(path, self._manifest.id, self._timeout, lambda: self._clean(path, lock, synced))
             if has_joined and not is_clean and self._durability == "everysec":
                 logs = [file for spec in self._specs() for file in self._cls.log_files(spec.path)]
-                sync_paths([file for file in logs if os.path.exists(file)])
+                sync_paths(logs)
         finally:
             if lock is not None:
                 self.close()

@@ -38,7 +38,10 @@ def sync_path(path: str) -> None:
 
 
 def sync_paths(paths: Sequence[str]) -> None:
-    """Return when all the files are on the disk. They are synced at once: the disk takes several for little more."""
+    """Return when all the files that are there are on the disk.
+
+    They are synced at once: the disk takes several for little more.
+    """
     files = [_Unsynced(path) for path in paths]
     try:
         try:
@@ -78,7 +81,8 @@ def _sync_each(files: list[_Unsynced]) -> None:
             try:
                 if file.is_due:
                     file.is_due = False
-                    sync_path(file.path)
+                    with suppress(FileNotFoundError):  # what was removed needs no disk
+                        sync_path(file.path)
                     file.error = None
             except OSError as error:
                 file.error = error

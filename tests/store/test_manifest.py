@@ -145,9 +145,9 @@ def test_another_kind_is_told(tmp_path: Path) -> None:
 
 def test_another_durability_in_one_process_is_told_with_both_values(tmp_path: Path) -> None:
     with PersistentDict(tmp_path / "d", shards=1) as d:
-        with pytest.raises(MismatchError, match=r"durability='always'.*'process'"):
+        with pytest.raises(MismatchError, match=r"durability='always'.*'everysec'"):
             PersistentDict(tmp_path / "d", durability="always").open()
-        with PersistentDict(tmp_path / "d", durability="process") as other:
+        with PersistentDict(tmp_path / "d", durability="everysec") as other:
             other["k"] = 1
         assert d.check() == 1
     with PersistentDict(tmp_path / "d", durability="always") as d:

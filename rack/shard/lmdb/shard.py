@@ -189,7 +189,7 @@ class LmdbShard(PlainOperations):
     def _sync_file(self) -> None:
         self._read(operations.version)  # reopens, adopts what others have grown, or raises, as any operation would
         if self._spec.readonly:  # LMDB syncs nothing then
-            sync_paths(list(filter(os.path.exists, self.unsynced_files(self._locate().path))))
+            sync_paths(self.unsynced_files(self._locate().path))
         elif self._journalled is None:
             self._env.sync(True)
 
@@ -227,7 +227,7 @@ class LmdbShard(PlainOperations):
 
     @classmethod
     def unsynced_files(cls, path: str) -> list[str]:
-        return [path, *filter(os.path.exists, journalfiles.files(path))]
+        return [path, *journalfiles.files(path)]
 
     @classmethod
     def log_files(cls, path: str) -> list[str]:
