@@ -11,6 +11,7 @@ import os
 import sys
 from _thread import RLock, start_new_thread
 from collections.abc import Sequence
+from contextlib import suppress
 from io import FileIO
 
 from rack.errors import RackError, ReadOnlyError, StoreFullError, StoreNotFoundError, StorePathError

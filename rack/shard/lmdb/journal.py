@@ -30,7 +30,7 @@ from typing import Any, Self
 import lmdb
 from xxhash import xxh3_64_intdigest
 
-from rack.errors import CorruptShardError, StorePathError
+from rack.errors import CorruptShardError, StoreFullError, StorePathError
 from rack.shard.base import ShardSpec
 from rack.shard.lmdb import datafile
 from rack.system.descriptor import Descriptor
@@ -45,7 +45,8 @@ _OPERATION = struct.Struct("<BHQ")  # kind, length of the key, of the value
 _HEAD = 2048
 _END, _SYNCED, _BASED = range(_HEAD // 8, _HEAD // 8 + 3)  # as numbers of 8 bytes
 START = 4096
-_INITIAL_SIZE = 16 << 10
+_STEP = 16 << 10
+_RESERVE = 64 << 10  # bytes at the end of the file, for transactions that only remove: so a full disk can be emptied
 _LARGEST_STEP = 4 << 20
 _TRIES = 50
 _MASK = (1 << 64) - 1
@@ -130,7 +131,7 @@ class Journal:
     def _use(self, size: int) -> None:
         self._map = mmap.mmap(self._fd, size)  # the other one is closed when nothing refers to it any more
         self._numbers = memoryview(self._map)[: _HEAD + 24].cast("Q")  # each is written at once
-        self._size = size  # what may be written to without asking
+        self._size = max(size - _RESERVE, START)  # what may be written to without asking
 
     @property
     def end(self) -> int:
@@ -164,7 +165,7 @@ class Journal:
             return False
         end = at + 24 + len(body)
         if end > self._size:
-            self._extend(end)
+            self._extend(end, body)
         self._map[at:end] = (
             _pack_record(len(body), txn_id, xxh3_64_intdigest(body, (self._salt + txn_id) & _MASK)) + body
         )
@@ -175,22 +176,27 @@ class Journal:
         """Take back the record of a transaction that is not to be, if there is one. Called inside it."""
         at = self._at
         try:
-            if at and at + _RECORD.size <= self._size and _NUMBER.unpack_from(self._map, at + 8)[0] == txn.id():
+            if at and at + _RECORD.size <= len(self._map) and _NUMBER.unpack_from(self._map, at + 8)[0] == txn.id():
                 self._map[at : at + _RECORD.size] = bytes(_RECORD.size)
                 self._numbers[_END] = at
         except (ValueError, lmdb.Error):
             pass  # the journal is closed; or the transaction is over, and has committed
 
-    def _extend(self, end: int) -> None:
+    def _extend(self, end: int, body: bytes) -> None:
         if not self._size:
             raise StorePathError(5, "the journal could not be synced: what was written since may be lost", self.path)
         size = os.fstat(self._fd).st_size
-        if end > size:
-            new_size = max(end, size + min(size, _LARGEST_STEP))
-            new_size = -(-new_size // _INITIAL_SIZE) * _INITIAL_SIZE
-            datafile.extend(self._fd, size, new_size, self.path)
-            size = new_size
-        self._use(size)
+        if end + _RESERVE > size:
+            new_size = max(end + _RESERVE, size + min(size, _LARGEST_STEP))
+            new_size = -(-new_size // _STEP) * _STEP
+            try:
+                datafile.extend(self._fd, size, new_size, self.path)
+                size = new_size
+            except StoreFullError:
+                if end > size or not _only_removes(body):
+                    raise
+        if size > len(self._map):
+            self._use(size)
 
     def begin_sync(self, file: Descriptor) -> int:
         """Open ``file``, which is to be synced, unless all is on the disk; return the end that is on the disk then."""
@@ -213,6 +219,11 @@ class Journal:
         self._file.close()
 
 
+def _only_removes(body: bytes) -> bool:
+    """Return whether a transaction put nothing, but for the record that Rack puts again after a clear."""
+    return all(kind & ~LONG != PUT or (kind, key) == (PUT, datafile.IDENTITY) for kind, key, _ in operations(body))
+
+
 def create(spec: ShardSpec, generation: int) -> str:
     """Make an empty journal, but for its name, and return its path; it must be on the disk before it gets that.
 
@@ -223,7 +234,7 @@ def create(spec: ShardSpec, generation: int) -> str:
     fd = file.fileno()
     try:
         take_after_path(path, spec.path)
-        datafile.extend(fd, 0, _INITIAL_SIZE, path)
+        datafile.extend(fd, 0, _STEP + _RESERVE, path)
         salt = int.from_bytes(os.urandom(8))
         os.pwrite(fd, _HEADER.pack(_MAGIC, spec.store_id.encode(), spec.number, generation, salt), 0)
         os.pwrite(fd, _NUMBER.pack(START), _HEAD)
