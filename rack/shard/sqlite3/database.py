@@ -128,6 +128,7 @@ class SqliteDatabase:
             if self._queue >= 0:
                 flock_within(self._spec.timeout, self._queue, LOCK_EX, path + "-lock")
             self._connection = self._connect()
+            self._epoch = next(_epochs)
         except ERRORS as error:
             self._disconnect()
             raise translated(error, self._spec.path) from error
@@ -167,7 +168,6 @@ class SqliteDatabase:
             self.unprotected = self._unprotected_state is not None
         else:
             connection = connect(spec.path, "rw")
-        self._epoch = next(_epochs)
         try:
             check_identity(spec, connection)
             connection.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[spec.durability]}")
