@@ -20,7 +20,7 @@ from rack.shard.lmdb.pages import Meta, PageError
 from rack.shard.lmdb.reader import LmdbReader
 from rack.shard.lmdb.sealed import unseal
 from rack.shard.lmdb.walk import check_metas, walk
-from rack.shard.problem import Problem, UncleanError, identity_problem
+from rack.shard.problem import Problem, UncleanError, identity_problem, missing
 from rack.system.disk import path_error
 
 _TRIES = 10_000
@@ -196,7 +196,10 @@ class Records:
 
 def verify(path: str) -> None:
     """Raise UncleanError if a file that nobody has open is damaged: after a power failure."""
-    file = FileIO(path)
+    try:
+        file = FileIO(path)
+    except FileNotFoundError:
+        raise missing(path) from None
     fd = file.fileno()
     try:
         for found in walk(fd, pages.newest(pages.read_metas(fd)), values=True):
