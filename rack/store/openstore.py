@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from collections.abc import Callable
 from threading import Lock
 from typing import Any
 from weakref import WeakSet
 
-from rack.errors import CorruptShardError, LockTimeoutError, ManifestError, ReadOnlyError, StoreDeletedError
+from rack.errors import CorruptShardError, LockTimeoutError, ManifestError, RackError, ReadOnlyError, StoreDeletedError
 from rack.shard import shard_class
 from rack.shard.base import Shard, ShardSpec
 from rack.shard.proxy import FrozenShard, GuardedShard
@@ -49,12 +50,12 @@ class OpenStore:
         """Come into the store and open it. Whoever is cut off in here has to :meth:`abandon` it."""
         self.manifest, self._lock, self.durability, self._is_new = enter()
         self._writing = Writing(self.manifest, self.durability, self.mode.timeout, self._specs)
+        if self.mode.flag != "r":
+            self._writing.join()
         cls = shard_class(self.manifest.engine)
         for spec in self._specs():
             cls.opened(spec, self, self.shards)
         self._store = Store(self.shards)
-        if self.mode.flag != "r":
-            self._writing.join()
         self.is_open = True
 
     def abandon(self) -> None:
@@ -63,6 +64,8 @@ class OpenStore:
             keeper.stop()
         self._close_shards()
         if self._writing is not None:
+            with contextlib.suppress(RackError):
+                self._writing.end(self._lock)
             self._writing.close()
         if self._lock is not None:
             if self._is_new and self._lock.claim():  # nobody else has come in
@@ -98,7 +101,8 @@ class OpenStore:
 
         LMDB's writers use pages again that an unregistered reader reads, at which LMDB may end the process.
         """
-        if Record.read(self.path).is_of_this_boot():
+        record = Record.read(self.path)
+        if record.is_open or record.is_of_this_boot():
             raise ReadOnlyError(
                 errno.EACCES,
                 "others have the store open for writing: reading meanwhile takes the permission to write the files"
