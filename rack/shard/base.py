@@ -62,7 +62,7 @@ class Home(Protocol):
     def begin_writing(self) -> None:
         """Called, with the shard's lock held, before the first write of this process, and after each ``rest``."""
 
-    def at_home(self, body: Callable[[], None]) -> None:
+    def at_home(self, body: Callable[[], object]) -> None:
         """Call ``body``, which does something to files by their paths, while nobody replaces the store.
 
         :raises StoreDeletedError: the store is not there any more.

@@ -165,7 +165,7 @@ class OpenStore:
             for work in ([shard.keep for shard in self.shards], [shard.shorten for shard in self.shards]):
                 self._keepers.append(Keeper(work))
 
-    def at_home(self, body: Callable[[], None]) -> None:
+    def at_home(self, body: Callable[[], object]) -> None:
         in_gate(self._lock.where(), self.manifest.id, None, body)
 
     def after_fork_in_child(self) -> None:

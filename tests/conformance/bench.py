@@ -106,5 +106,5 @@ class Bench:
     def begin_writing(self) -> None:
         pass
 
-    def at_home(self, body: Callable[[], None]) -> None:
+    def at_home(self, body: Callable[[], object]) -> None:
         body()

@@ -255,13 +255,14 @@ class Journalling:
 
     def _begin_next(self, journal: Journal) -> None:
         self.sync()  # most of it, while others write
-        path = create(self._spec, journal.generation + 1)
-        sync_path(path)
+        path = journal_path(self._spec.path, journal.generation + 1)
 
         def name() -> None:
-            os.rename(path, path.removesuffix("-new"))
+            os.rename(path + "-new", path)
             sync_directory(os.path.dirname(path))
 
+        self._home.at_home(lambda: create(self._spec, journal.generation + 1))
+        sync_path(path + "-new")
         self._home.at_home(name)
         self._shard._write(self._seal, journal)
 
@@ -287,7 +288,7 @@ class Journalling:
 
     def _make_base(self, journal: Journal) -> None:
         path = base_path(self._spec.path, journal.generation)
-        unlink(path + "-new")  # of somebody who was killed
+        self._home.at_home(lambda: unlink(path + "-new"))  # of somebody who was killed
         try:
             self._shard.copy(path + "-new", self._proceed)
             take_after_path(path + "-new", self._spec.path)

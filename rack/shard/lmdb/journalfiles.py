@@ -87,6 +87,11 @@ def rebuild(spec: ShardSpec) -> None:
     made = spec.path + "-rebuilt"
     _remove_unused(spec)
     base, journals = _newest(spec.path)
+    if (sound := _before_hole(spec, journals)) != journals:
+        raise CorruptShardError(
+            f"{journal_path(spec.path, sound[-1])} is damaged, and there is a later one: {spec.path} cannot be made of"
+            " them"
+        )
     _copy(base, made)
     with open(made, "rb") as file:
         try:
@@ -103,6 +108,14 @@ def rebuild(spec: ShardSpec) -> None:
     os.rename(made, spec.path)
     sync_directory(os.path.dirname(spec.path))
     remove(spec.path, below=generation)
+
+
+def _before_hole(spec: ShardSpec, journals: list[int]) -> list[int]:
+    """Return the journals up to the first that is not whole. What a later one says may contradict what is missing."""
+    for number, generation in enumerate(journals[:-1]):
+        if not is_whole(spec, generation) and any(_is_used(spec, later) for later in journals[number + 1 :]):
+            return journals[: number + 1]
+    return journals
 
 
 def _is_used(spec: ShardSpec, generation: int) -> bool:
@@ -133,7 +146,7 @@ def remake(spec: ShardSpec, path: str, examine_file: Callable[[ShardSpec, bool],
     for found in examine_file(spec._replace(path=path), True):  # LMDB must not write to a damaged file
         if isinstance(found, Problem):
             raise CorruptShardError(f"{base} {found.message}")
-    replay(spec, path, journals)
+    replay(spec, path, _before_hole(spec, journals))
     return all(is_whole(spec, generation) for generation in journals)
 
 
@@ -178,11 +191,6 @@ def _bodies(spec: ShardSpec, journals: list[int]) -> Iterator[bytes]:
     """Yield the bodies of the records that count."""
     last: tuple[int, bytes] | None = None
     for generation in journals:
-        if generation != journals[-1] and not is_whole(spec, generation) and _is_used(spec, journals[-1]):
-            raise CorruptShardError(
-                f"{journal_path(spec.path, generation)} is damaged, and there is a later one: what the shard holds"
-                " cannot be made of them"
-            )
         for record in records(spec, generation):
             if last is not None and record[0] != last[0]:  # else the transaction of the last record did not commit
                 yield last[1]
