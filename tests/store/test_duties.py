@@ -171,7 +171,7 @@ def test_nothing_behind_a_hole_in_the_journals_is_believed(tmp_path: Path, monke
     with pytest.raises(CorruptShardError, match="is damaged, and there is a later one"):
         PersistentDict(after).open()
     report = repair(after)
-    assert "breaks off" in " ".join(problem for shard in report.shards for problem in shard.problems)
+    assert not report.sound
     with PersistentDict[str, int](f"{after}-repaired") as d:
         assert not set(d) & {f"b{number}" for number in range(500)}
 
