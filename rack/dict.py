@@ -75,7 +75,7 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
           the last process closes the store. A power failure before that costs the last writes on SQLite. On LMDB the
           store is refused then, with CorruptShardError, and has to be repaired.
         - "everysec": the same, and a thread has all writes on the disk about once a second. A power failure costs about
-          the last second. On LMDB setting a key takes 1.4 times the time, and the store up to three times the disk.
+          the last second. On LMDB setting a key takes 1.5 times the time, and the store up to three times the disk.
         - "always": each write is on the disk when it returns. It waits for one fsync. A power failure costs nothing.
     :param flag: "r": read only. "w": read and write. "c" (default): make the store if there is none. "n": always make a
         new, empty one; it replaces an existing one that nobody has open.
