@@ -249,6 +249,9 @@ class Handle(Maker, Snapshotting):
         self._load = self._serdes.loads
         self._use(held.store(self._mode))
 
+    def _is_anonymous(self) -> bool:
+        return any(anonymous for _, anonymous, _ in self._use_of_it)
+
     def _use(self, store: Store) -> None:
         self._store = store
         self._route = store.route
@@ -330,7 +333,8 @@ class Handle(Maker, Snapshotting):
         return {
             "path": self._path,
             "name": self.name,
-            "arguments": {name: picklable(argument) for name, argument in self._arguments.items()},
+            "arguments": {name: picklable(argument) for name, argument in self._arguments.items()}
+            | ({"durability": None} if self._is_anonymous() else {}),  # what it has once it has a name
             "open": not self.closed,
             "extra": self._extra(),
         }

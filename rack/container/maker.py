@@ -41,12 +41,14 @@ class Maker:
     _bare: Callable[..., Self]
     _extra: Callable[[], Extra]
     _open_store: Callable[[], Any]
+    _is_anonymous: Callable[[], bool]
     sync: Callable[[], None]
 
     def _derived(self, name: Name, fill: Callable[[Any], object], like: Any = None, **options: Any) -> Any:
         """Return a new, open container of the same shape as this one, filled by ``fill``."""
         arguments = {key: value for key, value in self._arguments.items() if key not in ("flag", "timeout")}
-        arguments["durability"] = self._open_store().durability  # which it may have adopted
+        if not self._is_anonymous():
+            arguments["durability"] = self._open_store().durability  # which it may have adopted
         # What was adopted from the manifest are presets, so their names will do; and names can be pickled.
         if arguments["serdes"] is None:
             arguments["serdes"] = self._serdes.name

@@ -176,7 +176,7 @@ def test_the_number_of_entries_that_repair_tells_goes_with_its_verb(capfd: pytes
 def test_a_relative_name_stays_so_in_what_is_said(capfd: pytest.CaptureFixture[str], here: Path) -> None:
     os.mkdir("data")
     filled("data/s", b"a")
-    next(Path("data").glob("s-0001.*")).unlink()
+    min(Path("data").glob("s-0001.*")).unlink()
     assert main(["verify", "data/s.rack"]) == 1
     assert main(["repair", "./data/s"]) == 1
     assert main(["scan", "data/s"]) == 1

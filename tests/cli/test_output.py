@@ -51,7 +51,7 @@ def directory(tmp_path: Path) -> Path:
     for name, numbers in (("a", range(300)), ("b", range(200, 500)), ("damaged", range(300))):
         with PersistentSet[bytes](tmp_path / name, serdes="bytes", shards=2) as store:
             store.update(b"%d" % number for number in numbers)
-    next(tmp_path.glob("damaged-0001.*")).unlink()
+    min(tmp_path.glob("damaged-0001.*")).unlink()
     (tmp_path / "f").write_bytes(b"1\n2\n3\n")
     return tmp_path
 

@@ -109,13 +109,13 @@ def test_a_durability_that_others_do_not_have_is_said_in_the_callers_words(
     with Crew() as crew:
         worker = crew.start(_keep_open)
         worker.hear()
-        assert main(["dedup", "bad", os.devnull, "--durability", "everysec"]) == 1
+        assert main(["dedup", "bad", os.devnull, "--durability", "process"]) == 1
         assert main(["repair", "bad"]) == 2
         worker.tell()
         worker.result()
     first, second = capfd.readouterr().err.splitlines()
     assert first == (
-        f"rack dedup: process {worker.pid} has bad.rack open with the durability process, and not everysec: while it is"
+        f"rack dedup: process {worker.pid} has bad.rack open with the durability everysec, and not process: while it is"
         " so, others can only have the same"
     )
     assert second.startswith("rack repair: bad.rack-lock: cannot repair the store: the store is open in process ")

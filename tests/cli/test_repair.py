@@ -30,7 +30,7 @@ CONTENT: dict[str, Any] = {f"k{n}": [n, "v" * (n % 300)] for n in range(1000)}
 
 @pytest.fixture
 def path(tmp_path: Path, engine: str) -> Path:
-    with PersistentDict[str, Any](tmp_path / "store", shards=4) as store:
+    with PersistentDict[str, Any](tmp_path / "store", shards=4, durability="process") as store:
         store.update(CONTENT)
     return tmp_path / "store"
 
@@ -231,7 +231,7 @@ def test_shards_that_are_lost_with_the_manifest_are_counted_all_the_same(path: P
 
 def test_both_meta_pages_lost_is_what_stray_is_for(tmp_path: Path) -> None:
     path = tmp_path / "store"
-    with PersistentDict[str, Any](path, shards=1, engine="lmdb") as store:
+    with PersistentDict[str, Any](path, shards=1, engine="lmdb", durability="process") as store:
         store.update(CONTENT)
     file = Path(f"{path}-0000.lmdb")
     data = file.read_bytes()
@@ -250,7 +250,7 @@ def test_both_meta_pages_lost_is_what_stray_is_for(tmp_path: Path) -> None:
 def test_a_branch_that_is_lost_costs_nothing(tmp_path: Path) -> None:
     """What was below it is in pages that are neither free nor in their place: so it is in the store."""
     path = tmp_path / "store"
-    with PersistentDict[str, Any](path, shards=1, engine="lmdb") as store:
+    with PersistentDict[str, Any](path, shards=1, engine="lmdb", durability="process") as store:
         store.update(CONTENT)
         store.update(dict.fromkeys(CONTENT, "changed"))
         for key in list(CONTENT)[::3]:
