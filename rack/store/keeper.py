@@ -9,7 +9,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 from weakref import ref
 
-from rack.errors import RackError
+from rack.errors import LockTimeoutError, RackError
 
 _INTERVAL = 1.0  # seconds
 
@@ -28,10 +28,16 @@ class Keeper:
         # A finalizer would lose an exception that comes in it; what is called when this one is gone is of C.
         start_new_thread(_keep, (work, self._stop, self._ended, ref(self, self._stop.put)))
 
-    def stop(self) -> None:
-        """Return when the thread has ended. May be done again."""
+    def stop(self, timeout: float | None = None) -> None:
+        """Return when the thread has ended. May be done again.
+
+        :raises LockTimeoutError: that took longer: it waits for an operation that waits for another process.
+        """
         self._stop.put(None)
-        self._ended.get()
+        try:
+            self._ended.get(timeout=timeout)
+        except Empty:
+            raise LockTimeoutError("another thread's write is still waiting; not closed") from None
         self._ended.put(None)
 
 

@@ -184,7 +184,7 @@ class OpenStore:
         """
         self._writing.check_outside()
         for keeper in self._keepers:
-            keeper.stop()
+            keeper.stop(self.mode.timeout)
         self._keepers = []
         self._close_shards()
         try:

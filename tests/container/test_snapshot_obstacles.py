@@ -240,7 +240,7 @@ def test_a_snapshot_that_finds_no_space_for_its_copy_is_lost_and_says_so(
 
     with filled(path) as store, store.snapshot() as snapshot:
         live = store._store.shards[0]
-        assert type(live) is shard_class(default_engine())
+        assert isinstance(live, shard_class(default_engine()))
         monkeypatch.setattr(type(snapshot._store.shards[0]), "_write_copy", fail)
         if default_engine() == "lmdb":
             store.update((b"more %d" % number, bytes(3000)) for number in range(3000))
