@@ -295,6 +295,7 @@ class LmdbShard(PlainOperations):
                 self._release()
             raise
 
+    @change  # a signal handler that comes in its middle is to find that
     def let_go(self) -> None:
         if not self._owned():
             return

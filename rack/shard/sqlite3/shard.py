@@ -195,6 +195,7 @@ class SqliteShard(SqliteReader):
                     self._lock.release()
             raise
 
+    @change  # a signal handler that comes in its middle is to find that
     def let_go(self) -> None:
         if not self._lock._is_owned():  # type: ignore[attr-defined]
             return
