@@ -89,9 +89,10 @@ def _change(path: str, manifest: Manifest, specs: Sequence[ShardSpec], record: R
     if record.boot or record.durability == "everysec":
         # What is journalled is needed until the record says that it is not.
         sync_paths([file for spec in specs for file in cls.unsynced_files(spec.path)])
-    if durability == "everysec":
-        for spec in specs:
-            cls.end_journal(spec)  # what a change that was killed has left
-    Record("", durability, present_stamps(path, manifest)).write(path, sync=True)
-    for spec in specs:
+    changed = Record("", durability, present_stamps(path, manifest))
+    if durability != "everysec":
+        changed.write(path, sync=True)
+    for spec in specs:  # to "everysec": what a change that was killed has left
         cls.end_journal(spec)
+    if durability == "everysec":
+        changed.write(path, sync=True)

@@ -42,14 +42,16 @@ class OpenStore:
         self.users: WeakSet[Hold] = WeakSet()
         self.shards: list[Shard] = []
         self._request = request
-        self._keepers: list[Any] = []
+        self._keepers: list[Keeper] = []
         self._lock_is_inherited = False
         self._rejoining = Lock()
 
     def open(self, enter: Callable[[], Entry]) -> None:
         """Come into the store and open it. Whoever is cut off in here has to :meth:`abandon` it."""
         self.manifest, self._lock, self.durability, self._is_new = enter()
-        self._writing = Writing(self.manifest, self.durability, self.mode.timeout, self._specs)
+        self._writing = Writing(
+            self.manifest, self.durability, self.mode.timeout, self._lock.where, self._specs, self._start_keepers
+        )
         if self.mode.flag != "r":
             self._writing.join()
         cls = shard_class(self.manifest.engine)
@@ -102,7 +104,7 @@ class OpenStore:
         LMDB's writers use pages again that an unregistered reader reads, at which LMDB may end the process.
         """
         record = Record.read(self.path)
-        if record.is_open or record.is_of_this_boot():
+        if record.is_open_now() or record.is_of_this_boot():
             raise ReadOnlyError(
                 errno.EACCES,
                 "others have the store open for writing: reading meanwhile takes the permission to write the files"
@@ -160,10 +162,15 @@ class OpenStore:
             self._lock_is_inherited = False
 
     def begin_writing(self) -> None:
-        if self._writing.begin() and self.durability == "everysec" and not self._keepers:
+        self._writing.begin()
+
+    def _start_keepers(self) -> None:
+        """Start the threads of "everysec", or those that are missing. Called by one thread at a time."""
+        if self.durability == "everysec":
             # Two threads: making a base may take long, and every shard is synced every second meanwhile.
-            for work in ([shard.keep for shard in self.shards], [shard.shorten for shard in self.shards]):
-                self._keepers.append(Keeper(work))
+            work = [shard.keep for shard in self.shards], [shard.shorten for shard in self.shards]
+            while len(self._keepers) < len(work):
+                self._keepers.append(Keeper(work[len(self._keepers)]))
 
     def at_home(self, body: Callable[[], object]) -> None:
         in_gate(self._lock.where(), self.manifest.id, None, body)

@@ -30,22 +30,23 @@ from rack.system.place import open_beside
 DURABILITIES = ("process", "everysec", "always")
 DEFAULT_DURABILITY = "everysec"
 _BLOCK = 128
-_BOOT, _DURABILITY = 36, 8  # characters
+_BOOT, _DURABILITY, _OPENED = 36, 8, 8  # characters
 _UNKNOWN = "unknown"  # of a record that is missing or damaged
 
 
 class Record(NamedTuple):
     """``boot``: that under which the store was written to, "" if it is clean since; ``durability``: with which.
 
-    ``stamps``: of the shards, when the store was clean last. ``is_open``: it is open for writing, or was when its user
-    was killed; this is for who copies the files, and need not be on the disk. ``is_copy``: the record was written for
+    ``stamps``: of the shards, when the store was clean last. ``opened``: as :func:`now`, while
+    it is open for writing, or when its last user was killed; this is for who copies the files, and need not be on the
+    disk. ``is_copy``: the record was written for
     other files than these.
     """
 
     boot: str
     durability: str
     stamps: tuple[int, ...] = ()
-    is_open: bool = False
+    opened: str = ""
     is_copy: bool = False
 
     @classmethod
@@ -60,8 +61,8 @@ class Record(NamedTuple):
             content = json.loads(data[:_BLOCK])
             count = max(0, len(data) - _BLOCK) // 8
             stamps = struct.unpack_from(f"<{count}Q", data, _BLOCK)
-            boot_then, durability = content["boot"].rstrip(), content["durability"].rstrip()
-            record = cls(boot_then, durability, stamps, bool(content["open"]), content["inode"] != inode)
+            boot_then, durability, opened = (content[name].rstrip() for name in ("boot", "durability", "open"))
+            record = cls(boot_then, durability, stamps, opened, content["inode"] != inode)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error):
             return cls(_UNKNOWN, DEFAULT_DURABILITY)
         return record if record.durability in DURABILITIES else cls(_UNKNOWN, DEFAULT_DURABILITY)
@@ -73,6 +74,10 @@ class Record(NamedTuple):
     def is_of_this_boot(self) -> bool:
         """Return whether the store was written to since the system booted, and is not known to be on the disk."""
         return self.boot == boot.boot_id()
+
+    def is_open_now(self) -> bool:
+        """Return whether the store is open for writing, or was when a process was killed since the system booted."""
+        return self.opened == now()
 
     def is_of_earlier_boot(self) -> bool:
         """Return whether the store is known to have been in use when the system stopped."""
@@ -92,7 +97,7 @@ class Record(NamedTuple):
             with open_beside(name, "r+", manifest_path(path)) as file:
                 # Each field has its place: half of one record and half of the next say that it is in use.
                 content = {
-                    "open": int(self.is_open),
+                    "open": self.opened.ljust(_OPENED),
                     "boot": self.boot.ljust(_BOOT),
                     "durability": self.durability.ljust(_DURABILITY),
                     "inode": os.fstat(file.fileno()).st_ino,
@@ -105,15 +110,20 @@ class Record(NamedTuple):
             raise path_error(error, name) from error
 
 
+def now() -> str:
+    """Return what tells this boot from others, in few characters: a record has little room."""
+    return boot.boot_id()[:_OPENED]
+
+
 def present_stamps(path: str, manifest: Manifest) -> tuple[int, ...]:
-    """Return the stamps that the shards have now. No stamp is ever 0."""
+    """Return the stamps that the shards have now."""
     cls = shard_class(manifest.engine)
     return tuple(cls.stamp(shard_path(path, number, cls.suffix)) for number in range(manifest.shards))
 
 
 def copy_problem(path: str, manifest: Manifest, record: Record) -> str | None:
     """Return what is wrong if the files are a copy that was made while others wrote; goes on from the store's name."""
-    if not record.is_copy or (not (record.boot or record.is_open) and _has_stamps(path, manifest, record)):
+    if not record.is_copy or (not (record.boot or record.opened) and _has_stamps(path, manifest, record)):
         return None
     with importing():
         from shlex import quote

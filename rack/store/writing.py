@@ -31,7 +31,7 @@ from rack.shard.holding import is_inside, operation, reentrant, settle
 from rack.store.gate import in_gate
 from rack.store.lock import StoreLock
 from rack.store.manifest import Manifest, manifest_path, record_path, shard_path
-from rack.store.record import DURABILITIES, Record, present_stamps
+from rack.store.record import DURABILITIES, Record, now, present_stamps
 from rack.system import boot
 from rack.system.disk import path_error, sync_paths
 from rack.system.flock import attempt
@@ -39,20 +39,31 @@ from rack.system.place import open_beside
 
 
 class Writing:
-    """Whether this process writes to an open store. ``specs`` gives its shards as they are now."""
+    """Whether this process writes to an open store.
+
+    ``where`` and ``specs`` tell where the store and its shards are now; ``begun`` is called when it begins to write.
+    """
 
     _busy = False  # see rack.shard.holding
     _held: Any = None
     _at_fork = False  # begins in a shard's lock, which a fork has then
 
     def __init__(
-        self, manifest: Manifest, durability: str, timeout: float | None, specs: Callable[[], list[ShardSpec]]
+        self,
+        manifest: Manifest,
+        durability: str,
+        timeout: float | None,
+        where: Callable[[], str],
+        specs: Callable[[], list[ShardSpec]],
+        begun: Callable[[], None],
     ) -> None:
         self._manifest = manifest
         self._cls = shard_class(manifest.engine)
         self._durability = durability
         self._timeout = timeout
+        self._where = where
         self._specs = specs
+        self._has_begun = begun
         self._lock = RLock()
         self._file: FileIO | None = None  # the record's, locked
         self.begun = False
@@ -60,13 +71,12 @@ class Writing:
     @property
     def path(self) -> str:
         """Where the store is."""
-        return self._specs()[0].path.rpartition("-")[0]
+        return self._where()
 
     @operation
-    def begin(self) -> bool:
-        """Put down that this process writes, unless that is so; return whether it was not. It has a shard's lock.
+    def _run(self, body: Callable[[], None]) -> None:
+        """Run ``body`` alone among the threads.
 
-        :raises StoreDeletedError: the store was removed or replaced.
         :raises ReentrantWriteError: a signal handler came in the middle of this.
         """
         try:
@@ -74,41 +84,30 @@ class Writing:
                 if self._busy and is_inside(self):
                     raise reentrant(self.path)
                 self._busy = True
-                is_new = not self.begun
-                if is_new:
-                    in_gate(self.path, self._manifest.id, self._timeout, self._mark)
+                body()
                 self._busy = False
-                return is_new
         except BaseException:
             settle(self)
             raise
 
-    @operation
     def check_outside(self) -> None:
         """Raise ReentrantWriteError if this thread is in the middle of something here."""
-        try:
-            with self._lock:
-                if self._busy and is_inside(self):
-                    raise reentrant(self.path)
-                self._busy = True
-                self._busy = False
-        except BaseException:
-            settle(self)
-            raise
+        self._run(lambda: None)
 
-    @operation
     def join(self) -> None:
-        """Put down that the store is open for writing."""
-        try:
-            with self._lock:
-                if self._busy and is_inside(self):
-                    raise reentrant(self.path)
-                self._busy = True
-                in_gate(self.path, self._manifest.id, self._timeout, self._join)
-                self._busy = False
-        except BaseException:
-            settle(self)
-            raise
+        """Put down that the store is open for writing.
+
+        :raises StoreDeletedError: the store was removed or replaced; and so with the following.
+        """
+        self._run(lambda: in_gate(self.path, self._manifest.id, self._timeout, self._join))
+
+    def begin(self) -> None:
+        """Put down that this process writes, unless that is so. The caller has a shard's lock."""
+        self._run(self._begin)
+
+    def _begin(self) -> None:
+        if not self.begun:
+            in_gate(self.path, self._manifest.id, self._timeout, self._mark)
 
     def _join(self) -> None:
         path = self.path
@@ -119,8 +118,8 @@ class Writing:
         except OSError as error:
             raise path_error(error, record_path(path)) from error
         record = Record.read(path)
-        if not record.is_open:
-            record._replace(is_open=True).write(path)
+        if not record.is_open_now():
+            record._replace(opened=now()).write(path)
 
     def _mark(self) -> None:
         self._join()
@@ -135,14 +134,14 @@ class Writing:
             except OSError as error:
                 raise error if isinstance(error, RackError) else path_error(error, error.filename or path) from error
         if (record.boot, record.durability) != (boot.boot_id(), least):
-            Record(boot.boot_id(), least, record.stamps, True).write(path, sync=True)
-        self.begun = True
+            Record(boot.boot_id(), least, record.stamps, now()).write(path, sync=True)
+        self._has_begun()
+        self.begun = True  # last: an exception may cut this off
 
     def rest(self) -> None:
         """Have it that this process writes no more; if it does, that begins anew."""
         self.begun = False
 
-    @operation
     def end(self, lock: StoreLock | None = None, synced: Sequence[int] = ()) -> None:
         """After :meth:`rest`: put the store down as clean if nobody writes to it, and have it on the disk first.
 
@@ -150,35 +149,21 @@ class Writing:
             if it can be had exclusively.
         :param synced: stamps of the shards of which all is on the disk.
         """
-        try:
-            with self._lock:
-                if self._busy and is_inside(self):
-                    raise reentrant(self.path)
-                self._busy = True
-                self._end_held(lock, synced)
-                self._busy = False
-        except BaseException:
-            settle(self)
-            raise
+        self._run(lambda: self._end(lock, synced))
 
-    def _end_held(self, lock: StoreLock | None, synced: Sequence[int]) -> None:
+    def _end(self, lock: StoreLock | None, synced: Sequence[int]) -> None:
         if self.begun:
             return  # another thread has begun to write
         path = self.path
         has_joined = self._file is not None
-        try:
-            record = Record.read(path)
-            is_clean = not (record.is_open or record.is_of_this_boot())
-            if not is_clean:
-                # Who gives up waiting leaves the store as one whose user was killed.
-                with contextlib.suppress(StoreDeletedError, LockTimeoutError):
-                    is_clean = in_gate(path, self._manifest.id, self._timeout, lambda: self._clean(path, lock, synced))
-            if has_joined and not is_clean and self._durability == "everysec":
-                logs = [file for spec in self._specs() for file in self._cls.log_files(spec.path)]
-                sync_paths(logs)
-        finally:
-            if lock is not None:
-                self.close()
+        record = Record.read(path)
+        is_clean = not (record.opened or record.is_of_this_boot())
+        if not is_clean:
+            # Who gives up waiting leaves the store as one whose user was killed.
+            with contextlib.suppress(StoreDeletedError, LockTimeoutError):
+                is_clean = in_gate(path, self._manifest.id, self._timeout, lambda: self._clean(path, lock, synced))
+        if has_joined and not is_clean and self._durability == "everysec":
+            sync_paths([file for spec in self._specs() for file in self._cls.log_files(spec.path)])
 
     def _clean(self, path: str, lock: StoreLock | None, synced: Sequence[int]) -> bool:
         """Return whether nobody else may write, and so the store is clean now."""
@@ -189,17 +174,17 @@ class Writing:
                 return False  # a mere reader
         file = self._file.fileno()
         is_last = lock is not None and lock.identity() is not None and lock.claim()
-        if not attempt(file, fcntl.LOCK_EX) or not (is_last or self._cls.stamped_when_open):
-            return False
-        record = Record.read(path)
-        stamps = record.stamps
-        if record.boot:
-            stamps = self._on_disk(path, record, synced)
-        with contextlib.suppress(RackError):  # no space to say so: it is recovered without need
-            Record("", record.durability, stamps, is_open=lock is None).write(path)
-        if lock is None:
-            fcntl.flock(file, fcntl.LOCK_SH)
-        return True
+        try:
+            if not attempt(file, fcntl.LOCK_EX) or not (is_last or self._cls.stamped_when_open):
+                return False
+            record = Record.read(path)
+            stamps = self._on_disk(path, record, synced) if record.boot else record.stamps
+            with contextlib.suppress(RackError):  # no space to say so: it is recovered without need
+                Record("", record.durability, stamps, now() if lock is None else "").write(path)
+            return True
+        finally:
+            if lock is None:  # an attempt that fails loses the lock that was there
+                fcntl.flock(file, fcntl.LOCK_SH)
 
     def _on_disk(self, path: str, record: Record, synced: Sequence[int]) -> tuple[int, ...]:
         """Have all that was written on the disk; return the stamps."""

@@ -12,8 +12,9 @@ import pytest
 
 from rack import PersistentDict, PersistentSet, repair
 from rack.errors import CorruptShardError, StoreDeletedError, StoreFullError
-from rack.shard.lmdb import journaled, journalfiles
+from rack.shard.lmdb import compact, journaled, journalfiles
 from rack.shard.lmdb.journal import generations, journal_path
+from rack.shard.problem import Problem
 from rack.store.record import DURABILITIES, Record
 from tests.support.everysec import everysec, fail_power, stop_keepers
 from tests.support.processes import Crew, assert_sound, hear, tell
@@ -117,6 +118,34 @@ def test_nobody_waits_for_a_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         after = fail_power(path, monkeypatch)
     with PersistentDict(after) as d:
         assert dict(d) == expected
+
+
+def test_commits_that_come_right_after_the_meta_page_was_read_do_not_get_into_a_base(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They overwrite that page."""
+    with everysec(tmp_path / "d", shards=1) as d:
+        stop_keepers(d)
+        d.update({number: bytes(1000) for number in range(300)})
+        (shard,) = d._store.shards
+        real = compact.begin_held
+        turns: list[int] = []
+
+        def begin(*args: Any) -> Any:
+            begun = real(*args)
+            if len(turns) < 3:
+                turns.append(1)
+                for number in range(4):
+                    d[f"more {len(turns)} {number}"] = bytes(1000)
+            return begun
+
+        monkeypatch.setattr(compact, "begin_held", begin)
+        shard.copy(str(tmp_path / "copy"), lambda: None)  # type: ignore[attr-defined]
+        assert len(turns) == 3
+        spec = shard._spec._replace(path=str(tmp_path / "copy"))  # type: ignore[attr-defined]
+        found = list(shard.examine_file(spec, True))
+        assert not [item for item in found if isinstance(item, Problem)]
+        assert found[0] == len(d)
 
 
 def test_a_base_for_which_there_is_no_space_leaves_nothing_and_is_not_tried_at_once_again(

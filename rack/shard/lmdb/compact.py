@@ -47,12 +47,15 @@ def write_compact(shard: LmdbEnvironment, path: str, proceed: Callable[[], None]
 
 
 def _copied(shard: LmdbEnvironment, source: int, target: int, proceed: Callable[[], None]) -> bool:
-    """Copy the file; return False if the state was not kept to the end, because this process made the file larger."""
+    """Copy the file; return False if the state was not kept to the end, as when this process makes the file larger."""
     with shard._lock:
         txn, metas = begin_held(shard._env, source, shard.path, shard._adopt_size)
     try:
         meta = pages.newest(metas)
-        page = os.pread(source, meta.page_size, metas.index(meta) * meta.page_size)
+        place = metas.index(meta)
+        page = os.pread(source, meta.page_size, place * meta.page_size)
+        if pages.parse_meta(page, place) != meta:
+            return False  # two commits came just now
         size = (meta.last_page + 1) * meta.page_size
         datafile.copy(source, target, size, proceed)
     finally:

@@ -201,15 +201,21 @@ class Journalling:
 
     def sync(self) -> None:
         """Have everything journalled so far, by any process, on the disk."""
+        self._sync(self._current)
+
+    def _current(self) -> Journal | None:
+        if self._closed or (self._journal is None and not is_begun(self._spec.path)):
+            return None
+        if self._journal is None or self._journal.sealed:
+            self.open()
+        return self._journal
+
+    def _sync(self, find: Callable[[], Journal | None]) -> None:
         file = Descriptor()
         try:
             with self._shard._lock:
-                if self._closed or (self._journal is None and not is_begun(self._spec.path)):
+                if (journal := find()) is None:
                     return
-                if self._journal is None or self._journal.sealed:
-                    self.open()
-                assert self._journal is not None
-                journal = self._journal
                 end = journal.begin_sync(file)
             if file.is_open:
                 self._finish_sync(journal, file, end)
@@ -275,14 +281,7 @@ class Journalling:
 
         A sealed journal is on the disk: nobody will look after it.
         """
-        file = Descriptor()
-        try:
-            end = journal.begin_sync(file)
-            if file.is_open:
-                self._finish_sync(journal, file, end)
-        except BaseException:
-            file.close()
-            raise
+        self._sync(lambda: journal)
         journal.seal()
         self.open()
 

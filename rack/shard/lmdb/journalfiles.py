@@ -41,6 +41,8 @@ def begin(specs: Sequence[ShardSpec]) -> None:
     for spec in fresh:
         remove(spec.path)  # what somebody who was killed has left
     _begin_generations([(spec, 1, spec.path) for spec in fresh])
+    for directory in {os.path.dirname(spec.path) for spec in specs if spec not in fresh}:
+        sync_directory(directory)  # who made the others may have been killed before that
 
 
 def is_begun(shard: str) -> bool:
@@ -63,7 +65,7 @@ def _begin_generations(made: Sequence[tuple[ShardSpec, int, str]]) -> None:
         journal = Journal(spec, generation)
         journal.base_size = os.path.getsize(base_path(spec.path, generation))
         journal.close()
-    for directory in {os.path.dirname(path) for path in paths}:
+    for directory in {os.path.dirname(spec.path) for spec, _, _ in made}:
         sync_directory(directory)
 
 

@@ -94,7 +94,14 @@ def read_meta(fd: int, place: int, at: int) -> Meta:
 
     :raises PageError: it is none.
     """
-    data = os.pread(fd, HEADER + _META.size, at)
+    return parse_meta(os.pread(fd, HEADER + _META.size, at), place)
+
+
+def parse_meta(data: bytes, place: int) -> Meta:
+    """Return what the bytes of meta page ``place`` say.
+
+    :raises PageError: it is none.
+    """
     if len(data) < HEADER + _META.size:
         raise PageError(f"the file ends in meta page {place}")
     page, _, kind, _, _ = _PAGE.unpack_from(data)
