@@ -26,7 +26,7 @@ def room(capacity: int) -> int:
 
 
 class Rack(DictRival):
-    """Rack as it comes, or with a number of shards; the adds go to a PersistentSet."""
+    """Rack, also with a number of shards; it syncs no more than the others. The adds go to a PersistentSet."""
 
     name = "Rack"
     module = "rack"
@@ -42,7 +42,7 @@ class Rack(DictRival):
         from rack import PersistentDict, PersistentSet
 
         container: Any = PersistentSet if kind == "set" else PersistentDict
-        self.d = container(directory / "store", shards=self.shards)
+        self.d = container(directory / "store", shards=self.shards, durability="process")
         self.d.open()
 
     def add(self, keys: list[str]) -> int:
