@@ -14,16 +14,19 @@ from rich.progress import Progress
 
 from bench import report, runner
 from bench.algebra import ALGEBRA
+from bench.crawl import CRAWL
 from bench.data import FULL, QUICK
 from bench.ingest import Ingest
+from bench.lines import DEDUP
+from bench.queues import QUEUES
 from bench.scans import SCANS
 from bench.sqlite import SQLITE
 from bench.workloads import WORKLOADS
 
-ALL = [*WORKLOADS, *SCANS, *SQLITE, *ALGEBRA, Ingest]
+ALL = [*WORKLOADS, *SCANS, *SQLITE, *QUEUES, *ALGEBRA, *DEDUP, *CRAWL, Ingest]
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 SLOW_SQLITE = ("sqlite-writers-8", "sqlite-fairness", "space")
-SLOW_BIG = (*(workload.name for workload in ALGEBRA), "ingest")
+SLOW_BIG = (*(workload.name for workload in (*ALGEBRA, *DEDUP)), "queue-waiting", "crawl-memory", "ingest")
 SLOW = ("writers-2", "writers-8", "shards-set", "shards-get", "shards-writers", *SLOW_SQLITE, *SLOW_BIG)
 NAMES = [workload.name for workload in ALL]
 
@@ -48,7 +51,7 @@ def chosen(only: tuple[str, ...], quick: bool) -> list[str]:
 @click.option("--json", "as_json", is_flag=True, help="JSON on standard output instead of tables.")
 @click.option("--dir", "base", type=FOLDER, help="Where to put the temporary stores.")
 def main(quick: bool, only: tuple[str, ...], rounds: int | None, seed: int, as_json: bool, base: Path | None) -> None:
-    """Measure Rack beside diskcache, sqlitedict, shelve, lmdbm, rocksdict and py-lmdb by hand."""
+    """Measure Rack beside diskcache, sqlitedict, shelve, lmdbm, rocksdict, py-lmdb by hand, persist-queue and huey."""
     scale = QUICK if quick else FULL
     if rounds is not None:
         scale = replace(scale, rounds=rounds)

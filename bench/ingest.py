@@ -137,7 +137,7 @@ class Ingest(Workload):
         """Like :func:`bench.runner.run`; each in a process of its own."""
         result = Result(self.name, self.title, [Series(rival.label, self.keys) for rival in self.rivals()])
         order = list(zip(self.rivals(), result.series, strict=True))
-        self._lowest: dict[str, list[tuple[float, float]]] = {}
+        self._lowest: dict[str, list[tuple[float, float, float]]] = {}
         for _ in range(min(rounds, ROUNDS)):
             for rival, series in order:
                 if rival.version() is None:
@@ -150,7 +150,8 @@ class Ingest(Workload):
                         series.rounds.append([sum(seconds) / self.keys])
                         series.disk = disk_usage(directory)
                         *windows, rest = seconds
-                        lowest = windows[0] / max(windows), windows[0] / max(*windows, windows[-1] + rest)
+                        first = windows[0]
+                        lowest = first / max(windows), first / windows[-1], first / max(*windows, windows[-1] + rest)
                         self._lowest.setdefault(rival.label, []).append(lowest)
                     except Exception as error:
                         series.fail(error)
@@ -162,13 +163,14 @@ class Ingest(Workload):
 
     def table(self, result: Result) -> Table:
         table = report.result_table(result)
-        lines = [
-            f"{series.label}: {series.disk / 1e6:,.0f} MB on disk; lowest rate of {WINDOWS} windows"
-            f" {min(rate for rate, _ in self._lowest[series.label]):.2f} of the starting rate,"
-            f" {min(rate for _, rate in self._lowest[series.label]):.2f} with what is left to do behind the last key"
-            for series in result.series
-            if series.label in self._lowest
-        ]
+        lines = []
+        for series in result.series:
+            if series.label in self._lowest:
+                lowest, last, whole = map(min, zip(*self._lowest[series.label], strict=True))
+                lines.append(
+                    f"{series.label}: {series.disk / 1e6:,.0f} MB on disk; the lowest of {WINDOWS} rates is"
+                    f" {lowest:.2f} of the first, the last one {last:.2f}, {whole:.2f} with what is left to do then"
+                )
         table.caption = "\n".join([*lines, str(table.caption or "")])
         return table
 

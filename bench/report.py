@@ -103,7 +103,7 @@ def target_rows(results: Mapping[str, Result]) -> list[dict[str, Any]]:
         reached = target.reached(results)
         row: dict[str, Any] = {"benchmark": target.benchmark}
         if isinstance(target, Limit):
-            row |= {"rival": None, "seconds": target.most}
+            row |= {"rival": None, "beyond": target.beyond, "seconds": target.most}
             good = reached is not None and reached <= target.most
         else:
             row |= {"rival": target.rival, "target": target.least}
@@ -124,7 +124,8 @@ def target_table(results: Mapping[str, Result]) -> Table:
     for row in target_rows(results):
         show, goal = (times, f">= {times(row['target'])}") if row["rival"] else (micros, f"<= {micros(row['seconds'])}")
         reached = "" if row["reached"] is None else show(row["reached"])
-        cells = (row["benchmark"], row["rival"] or "microseconds", goal, reached, row["verdict"])
+        compared = row["rival"] or ("microseconds" if row["beyond"] is None else f"more than {row['beyond']}")
+        cells = (row["benchmark"], compared, goal, reached, row["verdict"])
         table.add_row(*cells, style="" if row["verdict"] == "ok" else "bold red")
     return table
 

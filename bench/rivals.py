@@ -20,9 +20,9 @@ from bench.rival import DictRival, Kind, Pairs, Rival
 MIB = 1 << 20
 
 
-def room(capacity: int) -> int:
+def room(capacity: int, least: int = 16 * MIB) -> int:
     """Bytes that are surely enough for an LMDB file of `capacity` small entries inserted in random order."""
-    return max(16 * MIB, -(-capacity * 400 // MIB) * MIB)
+    return max(least, -(-capacity * 400 // MIB) * MIB)
 
 
 class Rack(DictRival):
@@ -63,12 +63,13 @@ class HandWritten(Rival):
 
     name = "py-lmdb by hand"
     module = "lmdb"
+    least = 16 * MIB  # bytes of the file
 
     def open(self, directory: Path, capacity: int, kind: Kind = "dict") -> None:
         import lmdb
 
         path = directory / "data.lmdb"
-        size = room(capacity)
+        size = room(capacity, self.least)
         created = not path.exists()
         self.env = lmdb.open(
             str(path),
@@ -151,6 +152,65 @@ class HandWritten(Rival):
                     loads(key)
                     count += 1
         return count
+
+
+class HandSharded(Rival):
+    """As many of these as Rack has shards: what routes and sorts many pairs by hand, and reads shard after shard.
+
+    Rack's ``items()`` merges the shards in order of the keys, and this does not.
+    """
+
+    name = "py-lmdb by hand, sharded"
+    module = "lmdb"
+
+    def open(self, directory: Path, capacity: int, kind: Kind = "dict") -> None:
+        from rack.store.manifest import DEFAULT_SHARDS
+        from rack.store.router import router
+
+        self.shards = [HandWritten() for _ in range(DEFAULT_SHARDS)]
+        for number, shard in enumerate(self.shards):
+            place = directory / str(number)
+            place.mkdir(exist_ok=True)
+            shard.least = MIB
+            shard.open(place, capacity // DEFAULT_SHARDS * 5 // 4)
+        self.route = router(self.shards)
+
+    def close(self) -> None:
+        for shard in self.shards:
+            shard.close()
+
+    def count(self) -> int:
+        return sum(shard.count() for shard in self.shards)
+
+    def set(self, pairs: Pairs) -> None:
+        raise NotImplementedError
+
+    def get(self, keys: list[str]) -> Any:
+        raise NotImplementedError
+
+    def contains(self, keys: list[str]) -> int:
+        raise NotImplementedError
+
+    def add(self, keys: list[str]) -> int:
+        raise NotImplementedError
+
+    def update(self, pairs: Pairs) -> None:
+        """Sorted, in one transaction a shard."""
+        from rack.store.router import router
+
+        dumps = marshal.dumps
+        runs: list[list[tuple[bytes, bytes]]] = [[] for _ in self.shards]
+        append_to = router([run.append for run in runs])
+        for key, value in pairs:
+            data = dumps(key)
+            append_to(data)((data, dumps(value)))
+        for run, shard in zip(runs, self.shards, strict=True):
+            run.sort()
+            with shard.env.begin(write=True) as txn:
+                txn.cursor().putmulti(run)
+
+    def iterate(self, values: bool) -> int:
+        return sum(shard.iterate(values) for shard in self.shards)
 
 
 class Fanout(DictRival):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import median
 
 from bench.runner import Result
 
@@ -28,14 +29,23 @@ class Limit:
 
     benchmark: str
     most: float
+    beyond: str | None = None  # more than this contestant's
 
     def reached(self, results: Mapping[str, Result]) -> float | None:
         """The seconds that it took, or None if it was not measured."""
-        series = results[self.benchmark].series[0] if self.benchmark in results else None
-        return series.time if series and series.rounds else None
+        if self.benchmark not in results:
+            return None
+        first, *others = results[self.benchmark].series
+        if self.beyond is None:
+            return first.time if first.rounds else None
+        (other,) = (series for series in others if series.label == self.beyond)
+        if not (first.rounds and other.rounds):
+            return None
+        return median(mine - theirs for mine, theirs in zip(first.times, other.times, strict=True))
 
 
 HAND = "py-lmdb by hand"
+SHARDED = "py-lmdb by hand, sharded"
 FANOUT = "FanoutCache(8)"
 KEEPING = "FanoutCache(8), no eviction"
 
@@ -48,8 +58,8 @@ TARGETS: list[Target | Limit] = [
     Target("get", KEEPING, 6),
     Target("get", "rocksdict", 0.9),
     Target("get", HAND, 0.65),
-    Target("update", HAND, 0.5),
-    Target("items", HAND, 1 / 3),  # at most three times the time
+    Target("update", SHARDED, 0.9),
+    Target("items", SHARDED, 1 / 1.5),  # at most one and a half times the time
     Target("keys", HAND, 1 / 3),
     Target("writers-4", FANOUT, 25),
     Target("writers-4", KEEPING, 25),
@@ -70,5 +80,16 @@ TARGETS: list[Target | Limit] = [
             ("sort and comm", 0.7),
         )
     ),
-    Target("ingest", "rocksdict", 0.9),
+    Target("dedup-new", "awk", 1.1),
+    Target("dedup-workers", "sort -u", 0.5),
+    Target("dedup-known", "sort and comm", 3),
+    Target("crawl", "Scrapy, in memory", 0.9),
+    Target("crawl", "scrapy-redis", 1),
+    Limit("crawl-scheduler", 15e-6, beyond="Scrapy, in memory, serialized"),
+    Target("ingest", "rocksdict", 1.7),
+    Target("queue-4", "persist-queue, SQLiteAckQueue", 20),
+    Target("queue-4", "diskcache.Deque", 3),
+    Target("queue-4", "huey, SqliteStorage", 1.5),
+    Limit("queue-1", 0.000_025),
+    Target("queue-waiting", "Rack, 1,000 waiting", 1 / 1.5),  # at most one and a half times the time for a million
 ]

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from bench.data import Scale, pairs, urls
 from bench.rival import Kind, Rival
-from bench.rivals import contestants, rack_by_shards
+from bench.rivals import HandSharded, contestants, rack_by_shards
 
 SHARD_COUNTS = (1, 8, 16, 32)
 
@@ -194,6 +194,10 @@ class Update(Workload):
     """Many at once into a new store."""
 
     name = "update"
+
+    def rivals(self) -> list[Rival]:
+        first, *others = contestants()
+        return [first, HandSharded(), *others]
 
     @property
     def title(self) -> str:

@@ -14,21 +14,34 @@ TYPE_CHECKING = False  # as typing has it, without importing that
 if TYPE_CHECKING:
     from typing import Any
 
+    from rack.care.compact import compact
+    from rack.care.increments import backup, restore
+    from rack.care.listing import stores
+    from rack.care.look import stat
+    from rack.care.remove import exists, remove
+    from rack.care.rename import rename
     from rack.care.repair import repair
+    from rack.care.reshard import reshard
     from rack.care.verify import verify
     from rack.codec.canonical import register_key
+    from rack.codec.digest import Digest
     from rack.dict import PersistentDict
     from rack.errors import (
         CorruptShardError,
         DeserializationError,
+        DigestKeysError,
+        LeaseLostError,
         LockTimeoutError,
         ManifestError,
         MismatchError,
+        MissingLibraryError,
         NotOpenError,
         RackError,
         ReadOnlyError,
         ReentrantWriteError,
         SerializationError,
+        ServerError,
+        ServerTimeoutError,
         SnapshotLostError,
         StoreDeletedError,
         StoreExistsError,
@@ -38,8 +51,10 @@ if TYPE_CHECKING:
         StorePathError,
         TooLargeError,
         UnorderedKeysError,
+        UnsupportedOperation,
         WorkerError,
     )
+    from rack.queue import PersistentQueue
     from rack.set import PersistentSet
 
 __version__ = "1.0.0"
@@ -47,16 +62,23 @@ __version__ = "1.0.0"
 __all__ = [
     "CorruptShardError",
     "DeserializationError",
+    "Digest",
+    "DigestKeysError",
+    "LeaseLostError",
     "LockTimeoutError",
     "ManifestError",
     "MismatchError",
+    "MissingLibraryError",
     "NotOpenError",
     "PersistentDict",
+    "PersistentQueue",
     "PersistentSet",
     "RackError",
     "ReadOnlyError",
     "ReentrantWriteError",
     "SerializationError",
+    "ServerError",
+    "ServerTimeoutError",
     "SnapshotLostError",
     "StoreDeletedError",
     "StoreExistsError",
@@ -66,10 +88,20 @@ __all__ = [
     "StorePathError",
     "TooLargeError",
     "UnorderedKeysError",
+    "UnsupportedOperation",
     "WorkerError",
     "__version__",
+    "backup",
+    "compact",
+    "exists",
     "register_key",
+    "remove",
+    "rename",
     "repair",
+    "reshard",
+    "restore",
+    "stat",
+    "stores",
     "verify",
 ]
 
@@ -77,10 +109,22 @@ __all__ = [
 #: where it sees to Ctrl-C, before anything else is imported.
 _LATER = {
     **dict.fromkeys((name for name in __all__ if name.endswith("Error")), "rack.errors"),
+    "Digest": "rack.codec.digest",
+    "UnsupportedOperation": "rack.errors",
     "PersistentDict": "rack.dict",
+    "PersistentQueue": "rack.queue",
     "PersistentSet": "rack.set",
+    "backup": "rack.care.increments",
+    "compact": "rack.care.compact",
+    "exists": "rack.care.remove",
     "register_key": "rack.codec.canonical",
+    "remove": "rack.care.remove",
+    "rename": "rack.care.rename",
     "repair": "rack.care.repair",
+    "reshard": "rack.care.reshard",
+    "restore": "rack.care.increments",
+    "stat": "rack.care.look",
+    "stores": "rack.care.listing",
     "verify": "rack.care.verify",
 }
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from itertools import chain, islice
+from operator import itemgetter
 from typing import Any, Generic, Self, TypeVar, overload
 
 from rack.algebra import dicts
@@ -14,11 +16,12 @@ from rack.container.base import Container
 from rack.container.batch import DictBatch
 from rack.container.copying import copied
 from rack.container.maker import Name
-from rack.container.rows import NO_ROW, blame, flattened
-from rack.container.same import same_codec, same_serdes
+from rack.container.rows import dumped_blocks, parts, stored_blocks
+from rack.container.same import check_keys, same_codec, same_serdes
 from rack.container.scan import Scannable
-from rack.errors import SerializationError
+from rack.errors import RackError, SerializationError
 from rack.set import PersistentSet
+from rack.shard.base import Pair
 from rack.shard.spans import ALL, BACKWARD, Span
 from rack.store.sharded import Store
 from rack.system.imports import importing
@@ -29,6 +32,9 @@ K = TypeVar("K")
 V = TypeVar("V")
 D = TypeVar("D")
 _MISSING: Any = object()
+_ROWS = frozenset((tuple, list))
+_TWO = frozenset((2,))
+_KEY, _VALUE = itemgetter(0), itemgetter(1)
 
 
 class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Generic[K, V]):
@@ -54,7 +60,8 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
     StoreFullError (no space) and TooLargeError (more than the engine can hold). All of these derive from
     :exc:`rack.RackError`.
 
-    :param name: where the files are: a path prefix, like ``"data/ages"``. The directory must exist.
+    :param name: where the files are: a path prefix, like ``"data/ages"``. The directory must exist. Or the URL of a
+        store on a server: ``"redis://host:6379/0?name=ages"``.
     :param hash: digest for keys of over 511 bytes when serialized, on LMDB: a function from bytes to bytes, always as
         many and at most 255. Default SHA-256.
     :param serdes: how values become bytes: a preset ("marshal", "pickle", "json", "str", "bytes", "ordered"), an object
@@ -66,8 +73,10 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
         time. An existing store must have as many.
     :param engine: "lmdb" (default): the faster one, by a factor of five to ten for single operations. Files are memory
         mapped. "sqlite3": about two thirds of the space. The ``sqlite3`` shell can read the files, and no power failure
-        damages them, whatever the durability. An existing store must have the same.
-    :param key_serdes: as ``serdes``, for keys alone. With "str", "bytes" or "ordered" :meth:`scan` works.
+        damages them, whatever the durability. An existing store must have the same. "redis": what a URL means.
+    :param key_serdes: as ``serdes``, for keys alone. With "str", "bytes" or "ordered" :meth:`scan` works. "digest": the
+        dict has 16 bytes for each key, a digest of it, and gives :class:`rack.Digest` objects in place of keys.
+        "digest:sha256", "digest:sha256:20" (bytes, 16 to 32) and so on are those of cryptographic functions.
     :param durability: what a power failure may cost. The death of a process costs nothing that was written, with any
         of them. Default: that with which the store was used last; "everysec" for a new one.
 
@@ -83,7 +92,7 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
         it takes. It makes each operation slower, as another thread does the waiting. Without it, a thread that waits
         for a writer on LMDB notices no signal, such as Ctrl-C, until the writer has let go.
     :param memory: bytes that a bulk write (``update``, ``delete_many``, ...) may hold, to write many rows at a
-        time. At least 1 MiB; default 96 MiB. More makes an import faster if the store outgrows the machine's memory.
+        time. At least 1 MiB; default 96 MiB. What a new store is given beyond that waits on the disk, beside the store.
     :raises TypeError: an argument is of a wrong type.
     :raises ValueError: an argument has a value that does not exist, or is out of range.
 
@@ -461,6 +470,17 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
         """
         return PersistentItems(self)
 
+    def _ipython_key_completions_(self) -> list[K]:
+        """Return the first keys, which IPython offers behind ``d[``: at most 100, and none where it had to wait, or
+        there are only digests of them.
+        """
+        if self._count_at_once() is None or self._codec.digest is not None:
+            return []
+        try:
+            return list(islice(self._keys(), 100))
+        except (RackError, OSError):
+            return []
+
     def shards(self) -> tuple[DictShard[K, V], ...]:
         """Return a view of each shard, to share work: all of them together have every entry exactly once.
 
@@ -482,13 +502,19 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
     def _items(self, span: Span = ALL, store: Store | None = None) -> Iterator[tuple[K, V]]:
         load_key, load = self._codec.load_plain, self._load
         for block in (store or self._store).all_pairs(span):
-            try:
-                pairs = [(load_key(key), load(data)) for key, data in block]
-            except Exception as error:
-                if not is_failure(error):
-                    raise
-                pairs = [(self._load_stored_key(key), self._load_value(data)) for key, data in block]
-            yield from pairs
+            for part in parts(block):
+                keys, values = zip(*part, strict=True)
+                items: Iterable[Any]
+                try:
+                    items = list(zip(map(load_key, keys), map(load, values), strict=True))
+                except Exception as error:
+                    if not is_failure(error):
+                        raise
+                    items = map(self._load_item, part)
+                yield from items  # not in the try, as in _keys
+
+    def _load_item(self, pair: Pair) -> tuple[K, V]:
+        return self._load_stored_key(pair[0]), self._load_value(pair[1])
 
     def batch(self) -> DictBatch[K, V]:
         """Return what collects writes, to be written together when its ``with`` block ends.
@@ -557,7 +583,7 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
 
         Streams; O(s + k log(k + n)). Atomic for each block: at most 20,000 pairs of one shard, a transaction. Not
         atomic as a whole: others see some blocks before others. A later pair wins over an earlier one with the same
-        key.
+        key. What an empty shard is given beyond ``memory=`` waits on the disk until all rows have come.
 
         :param other: a mapping, what has ``keys()``, or an iterable of pairs. It may be larger than memory.
         :param more: keys that are identifiers, with their values.
@@ -609,32 +635,31 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
         ...     dict(counts)
         {'a': 1, 'b': 5, 'c': 4}
         """
-        dicts.merge(self, self._pairs(other), resolve)
+        dicts.merge(self, chain.from_iterable(self._pairs(other)), resolve)
 
-    def _pairs(self, other: Any) -> Iterator[tuple[bytes, bytes]]:
-        """Return what a mapping or an iterable of pairs holds, as bytes."""
-        if isinstance(other, PersistentDict) and same_codec(self, other) and same_serdes(self, other):
-            return flattened(other._store.all_pairs())
-        return self._dump_pairs(_pairs_of(other))
+    def _pairs(self, other: Any) -> Iterator[list[Pair]]:
+        """Return what a mapping or an iterable of pairs holds, as bytes, in blocks."""
+        if isinstance(other, PersistentDict):
+            if same_codec(self, other) and same_serdes(self, other):
+                return stored_blocks(other._store.all_pairs())
+            check_keys(self, other)
+        return dumped_blocks(_pairs_of(other), self._dump_rows, self._dump_row)
 
-    def _dump_pairs(self, rows: Iterable[Any]) -> Iterator[tuple[bytes, bytes]]:
-        dump_key, dump, dump_scalar, scalars = self._dump_key, self._dump, self._dump_scalar, SCALARS
-        number, row, no_row = 0, NO_ROW, NO_ROW  # as in rack.container.rows.dumped
+    def _dump_rows(self, rows: list[Any]) -> list[Pair] | None:
+        """Dump many rows; None if they are not all pairs of the usual types."""
+        if not (_ROWS.issuperset(map(type, rows)) and _TWO.issuperset(map(len, rows))):
+            return None
+        values = list(map(_VALUE, rows))
+        dump = self._dump_scalar if SCALARS.issuperset(map(type, values)) else self._dump
+        return list(zip(map(self._dump_key, map(_KEY, rows)), map(dump, values), strict=True))
+
+    def _dump_row(self, row: Any, number: int) -> Pair:
         try:
-            for number, row in enumerate(rows, 1):
-                try:
-                    key, value = row
-                except (TypeError, ValueError):
-                    _bad_pair(row, number - 1)
-                try:
-                    data = (dump_scalar if value.__class__ in scalars else dump)(value)
-                except Exception as error:
-                    raise self._unserializable(value, error) from error
-                yield dump_key(key), data
-                row = no_row
-        except Exception as error:
-            blame(error, number, row)
-            raise
+            key, value = row
+        except (TypeError, ValueError):
+            _bad_pair(row, number)
+        data = self._dump_value(value)
+        return self._dump_key(key), data
 
     # New dicts
 
@@ -701,7 +726,7 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
         return made
 
     def _new_set(
-        self, elements: Iterable[Any], change: Callable[[PersistentSet[Any]], object] | None
+        self, elements: Iterable[Any], change: Callable[[PersistentSet[Any]], object] | None, key_serdes: str
     ) -> PersistentSet[Any]:
         """Return an anonymous set of what a view yields, then changed."""
 
@@ -710,7 +735,7 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
             if change is not None:
                 change(made)
 
-        made: PersistentSet[Any] = self._derived(None, fill, PersistentSet, serdes="marshal", key_serdes="marshal")
+        made: PersistentSet[Any] = self._derived(None, fill, PersistentSet, serdes="marshal", key_serdes=key_serdes)
         return made
 
     def __or__(self, other: Any) -> PersistentDict[Any, Any]:
@@ -769,8 +794,14 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
         if dicts.alike(self, other):
             return all(stretch.is_equal for stretch in dicts.stretches(self, other))
         missing: Any = object()
-        for key, value in self._items():
-            there = other.get(key, missing)
+        rows: Iterable[Any] = self._items()
+        looked_up: Any = other
+        if self._codec.digest is not None:
+            if isinstance(other, PersistentDict):
+                check_keys(self, other)
+            rows, looked_up = other.items(), self
+        for key, value in rows:
+            there = looked_up.get(key, missing)
             if there is missing or not dicts.same_value(self, value, there):
                 return False
         return True

@@ -17,7 +17,7 @@ class PersistentDict(_PersistentDict[K, V]):
     >>> with PersistentDict(tmp / "ages") as ages:
     ...     ages["ann"] = 31
     ...     ages.get("ann"), ages
-    (31, <PersistentDict '...', lmdb, 16 shards>)
+    (31, <PersistentDict '...', lmdb, 16 shards, 1 entry>)
     """
 
     _default_engine = "lmdb"

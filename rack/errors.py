@@ -6,6 +6,7 @@ catch. A missing key is a plain ``KeyError`` and an unhashable one a plain ``Typ
 
 from __future__ import annotations
 
+import io
 import os
 from typing import Self
 
@@ -128,8 +129,41 @@ class UnorderedKeysError(RackError, TypeError):
     """
 
 
+class DigestKeysError(RackError, TypeError):
+    """The operation needs keys that are whole, and there are only digests of them. Nothing was written.
+
+    A key cannot be had back from its digest. So no store with whole keys can be made of one with the key serdes
+    "digest", nor one with digests of another kind.
+    """
+
+
 class TooLargeError(RackError, OverflowError):
     """A key or value is larger than the engine can hold. It was not written."""
+
+
+class UnsupportedOperation(RackError, io.UnsupportedOperation):
+    """The store's engine, or its layout, cannot do this. The message says what to do instead. Nothing was changed.
+
+    A store on a server keeps no earlier states, so it has no ``snapshot()``; ``scan`` there needs the ordered layout.
+    """
+
+
+class MissingLibraryError(RackError, ModuleNotFoundError):
+    """The store's engine needs a library that is not installed. The message says how to install it."""
+
+
+class ServerError(RackError, ConnectionError):
+    """The server of a store cannot be reached, or does not let this user do that.
+
+    Of a write it is not known whether it has happened, if the connection was lost in the middle of it.
+    """
+
+
+class ServerTimeoutError(RackError, TimeoutError):
+    """The servers of a store did not answer within ``timeout=`` seconds, or 30 if none were given.
+
+    A write may have happened, or still happen when a server that hangs goes on.
+    """
 
 
 class LockTimeoutError(RackError, TimeoutError):
@@ -140,6 +174,14 @@ class LockTimeoutError(RackError, TimeoutError):
 
     #: Who has the lock, and which one it is, where that is known: "process 4711, which has the lock of data/seen.rack".
     waited_for: str | None = None
+
+
+class LeaseLostError(RackError, TimeoutError):
+    """The lease of a job has ended, and the job was taken back: it waits again, or somebody else has claimed it.
+
+    What the caller did for it may be done once more. A longer ``lease=``, or ``extend()`` in time, avoids that. It is
+    raised as well for a job that is over: done, released or failed, and for one that :meth:`clear` has removed.
+    """
 
 
 class WorkerError(RackError, RuntimeError):

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, MutableSet, Set
-from itertools import compress, repeat
+from itertools import compress
 from typing import Any, Generic, Self, TypeVar
 
 from rack.algebra import joins, sets
 from rack.algebra.operand import alike, container_of
-from rack.container.base import CHUNK, Container
+from rack.container.base import Container
 from rack.container.batch import SetBatch
 from rack.container.copying import copied
 from rack.container.maker import Name
-from rack.container.rows import blame, dumped, flattened, pieces
+from rack.container.rows import blame, dumped_blocks, gathered, stored_blocks
+from rack.container.same import check_keys
 from rack.container.scan import Scannable
 from rack.errors import SerializationError
 from rack.shard.spans import BACKWARD, Span
 from rack.views.shards import SetShard
 
 T = TypeVar("T")
-
-_LIST_CHUNK = 16 * CHUNK  # what is there already is taken in more at a time: fewer transactions
 
 
 class PersistentSet(Container, Scannable[T], MutableSet[T], Generic[T]):
@@ -47,7 +47,8 @@ class PersistentSet(Container, Scannable[T], MutableSet[T], Generic[T]):
     ReadOnlyError (``flag="r"``), StoreFullError (no space), TooLargeError and ReentrantWriteError. All of these derive
     from :exc:`rack.RackError`.
 
-    :param name: the path prefix of the files, a str or a path: ``"data/seen"``. The directory must exist.
+    :param name: the path prefix of the files, a str or a path: ``"data/seen"``. The directory must exist. Or the URL of
+        a store on a server: ``"redis://host:6379/0?name=seen"``.
     :param hash: a function from bytes to bytes, at most 255 of them: the digest of elements of more than 511 bytes on
         LMDB. Default SHA-256. Equal digests are told apart.
     :param serdes: how elements become bytes: a preset ("marshal", "pickle", "json", "str", "bytes", "ordered"), an
@@ -59,7 +60,10 @@ class PersistentSet(Container, Scannable[T], MutableSet[T], Generic[T]):
         - "lmdb" (default): five to ten times as fast for single operations. Files are mapped into memory.
         - "sqlite3": files of about two thirds of the size, which the ``sqlite3`` shell can read. They open after a
           power failure with any durability.
-    :param key_serdes: as ``serdes``, and wins over it.
+        - "redis": a server, or a cluster of them: what a URL means.
+    :param key_serdes: as ``serdes``, and wins over it. "digest": the set has 16 bytes for each element, a digest of it,
+        and gives :class:`rack.Digest` objects in place of elements. "digest:sha256", "digest:sha256:20" (bytes, 16 to
+        32) and so on are those of cryptographic functions.
     :param durability: what a power failure may cost. The death of a process costs no write that has returned, with any
         of them. None (default): that with which the store was used last; "everysec" for a new one.
 
@@ -74,7 +78,7 @@ class PersistentSet(Container, Scannable[T], MutableSet[T], Generic[T]):
         as it takes. With it each operation is slower, as another thread does the waiting. Without it, LMDB waits in C:
         Ctrl-C and other signals are noticed when the lock is free.
     :param memory: bytes that a bulk write (``update``, ``add_many``, ``copy``, ...) may hold, at least 1 MiB. Default
-        96 MiB. More is faster for a store that is larger than the memory of the machine.
+        96 MiB. What a new set is given beyond that waits on the disk, beside the set, until all has come.
     :raises TypeError: an argument is of a wrong type.
     :raises ValueError: an argument has a value that is not allowed. The message says which ones are.
 
@@ -141,6 +145,9 @@ class PersistentSet(Container, Scannable[T], MutableSet[T], Generic[T]):
             if key is None:
                 return False
         return self._route(key).delete(key)
+
+    def _lookup_memory(self) -> int:
+        return self._store.memory
 
     def _key_or_none(self, key: object, error: TypeError) -> bytes | None:
         if isinstance(key, set | PersistentSet):  # looked up as the frozenset that is equal to it, as in `set`
@@ -261,16 +268,18 @@ class PersistentSet(Container, Scannable[T], MutableSet[T], Generic[T]):
         ...     seen.add_many(["a", "b"]), seen.add_many(["b", "c", "c"])
         (2, 1)
         """
-        return self._store.add_all(self._pairs(elements))
+        return self._store.add_all(self._key_blocks(elements), values=False)
 
     def filter_new(self, elements: Iterable[T]) -> Iterator[T]:
         """Add the elements, and yield those that are new, in their order. O(k log n).
 
-        Streams: takes in about a thousand elements (of a list or tuple: 16 thousand) at a time, adds them, and then
-        yields the new ones. Nothing is added before the first one is asked for.
+        Streams: takes in about a thousand elements at a time, adds them, and then yields the new ones. Of elements that
+        are at hand, in a collection (all that has a length) or an open file on a disk, it takes in as many at a time as
+        ``memory`` holds, about 200 thousand URLs. Nothing is added before the first one is asked for.
 
         Not atomic as a whole; atomic for each block of a shard. Each element is yielded by exactly one of all calls in
-        all processes. A caller that stops early may have added up to as many elements more.
+        all processes. A caller that stops early may have added up to as many elements more as it takes in at a time:
+        give it an iterator (``iter(elements)``) if that is to be few.
 
         :param elements: any iterable of elements.
         :yields: each element that this call added, after it is committed.
@@ -285,25 +294,26 @@ class PersistentSet(Container, Scannable[T], MutableSet[T], Generic[T]):
         ['c', 'd']
         """
         taken = 0
-        for chunk, failure in pieces(elements, _LIST_CHUNK if isinstance(elements, list | tuple) else CHUNK):
-            if failure is not None:
-                blame(failure, taken + len(chunk))
-            add_each, dump = self._store.add_each, self._dump_key
-            pairs: list[tuple[bytes, bytes]] = []
+        for block, keys, failure in gathered(elements, self._dump_key, self._store.memory):
+            taken += len(keys)
+            if failure is not None and len(keys) < len(block):
+                blame(failure, taken + 1, block[len(keys)])
+            elif failure is not None:
+                blame(failure, taken)
+            by_key = dict(zip(keys, block, strict=False))
+            if len(by_key) < len(keys):  # of those that are equal, the first one is new
+                by_key = {}
+                deque(map(by_key.setdefault, keys, block), 0)
+            new: set[bytes] = set()
             try:
-                pairs.extend((dump(element), b"") for element in chunk)
-            except Exception as error:
-                blame(error, taken + len(pairs) + 1, chunk[len(pairs)])
-                failure = error
-            added = [False] * len(pairs)
-            try:
-                add_each(pairs, added)
+                for added in self._store.add_new(by_key):
+                    new.update(added)
             except Exception as error:
                 failure = error  # what was added until then is this call's to yield
-            yield from compress(chunk, added)
+            del block, keys
+            yield from list(compress(by_key.values(), map(new.__contains__, by_key)))
             if failure is not None:
                 raise failure
-            taken += len(chunk)
 
     def discard_many(self, elements: Iterable[object]) -> int:
         """Remove the elements that are there, and count them. O(k log n).
@@ -346,7 +356,7 @@ class PersistentSet(Container, Scannable[T], MutableSet[T], Generic[T]):
 
     def _put(self, elements: Iterable[T]) -> None:
         """As ``update``, whatever a subclass makes of that."""
-        self._store.put_all(self._pairs(elements))
+        self._store.put_all(self._key_blocks(elements), values=False)
 
     def __ior__(self, other: Set[T]) -> Self:  # type: ignore[override,misc]
         """Add the elements of another set: as :meth:`update`. O(m log n)."""
@@ -355,10 +365,14 @@ class PersistentSet(Container, Scannable[T], MutableSet[T], Generic[T]):
         self.update(other)
         return self
 
-    def _pairs(self, elements: Iterable[T]) -> Iterator[tuple[bytes, bytes]]:
-        if isinstance(elements, PersistentSet) and elements._codec is self._codec:
-            return zip(flattened(elements._store.all_keys()), repeat(b""))
-        return zip(dumped(elements, self._dump_key), repeat(b""))
+    def _key_blocks(self, elements: Iterable[T]) -> Iterator[list[bytes]]:
+        container = container_of(elements)
+        if container is not None:
+            if container._codec is self._codec:
+                return stored_blocks(container._store.all_keys())
+            check_keys(self, container)
+        dump = self._dump_key
+        return dumped_blocks(elements, lambda rows: list(map(dump, rows)), lambda row, _: dump(row))
 
     # New sets
 
@@ -627,7 +641,7 @@ class PersistentSet(Container, Scannable[T], MutableSet[T], Generic[T]):
         """
         if alike(self, other):
             return sets.is_empty(self, joins.intersection, other)
-        return not any(self.contains_many(other))
+        return not any(self.contains_many(sets.elements_of(self, other)))
 
     def issubset(self, other: Iterable[Any]) -> bool:
         """Return whether every element is in the other. O(n + m).
@@ -661,7 +675,7 @@ class PersistentSet(Container, Scannable[T], MutableSet[T], Generic[T]):
         ...     seen.issuperset(["a"]), seen.issuperset(["a", "c"])
         (True, False)
         """
-        if alike(self, other):
+        if alike(self, other) or sets.has_digests(other):
             return sets.is_empty(container_of(other), joins.difference, self)
         return all(self.contains_many(other))
 

@@ -15,7 +15,7 @@ class PersistentSet(_PersistentSet[T]):
     >>> from rack.set_lmdb import PersistentSet
     >>> with PersistentSet(tmp / "seen") as seen:
     ...     seen.add("a"), seen
-    (True, <PersistentSet '...', lmdb, 16 shards>)
+    (True, <PersistentSet '...', lmdb, 16 shards, 1 entry>)
     """
 
     _default_engine = "lmdb"

@@ -1,31 +1,93 @@
-"""What all tests share: options, and a doctest namespace. For processes: :mod:`tests.support.processes`."""
+"""What all tests share: options, and less work. For processes: :mod:`tests.support.processes`."""
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import signal
-from pathlib import Path
+import sys
+import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from rack.care import guess
 
-def pytest_configure() -> None:
+
+def pytest_configure(config: pytest.Config) -> None:
+    _let_signals_end()
+    guess.MAX_SHARDS = 300  # where a manifest is lost, files of so many are looked for: for 10,000 it takes 70 ms
+    if sys.dont_write_bytecode:
+        _keep_bytecode_aside(config)
+
+
+def _keep_bytecode_aside(config: pytest.Config) -> None:
+    """Where PYTHONDONTWRITEBYTECODE is set: have bytecode in a directory of its own, for the time of the tests.
+
+    Else each of the thousands of processes that they start would compile Rack again, which takes as long as the rest.
+    """
+    directory = tempfile.TemporaryDirectory(prefix="rack-bytecode-")
+    config.add_cleanup(directory.cleanup)
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = directory.name
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # it may be the option -B
+    sys.dont_write_bytecode = False
+
+
+def pytest_collection_finish() -> None:
+    """Leave the tests themselves, 200,000 objects, out of garbage collection.
+
+    Else each collection takes a tenth of a second; and one in a forked process copies all of their memory.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def _let_signals_end() -> None:
     """Have the signals that end a process end the tests, and what they start: it inherits what is ignored or blocked.
 
-    A shell's ``&`` and some CI systems start programs with SIGINT ignored. SIGHUP stays as it is, for ``nohup``.
+    A shell's ``&`` and some CI systems start programs with SIGINT ignored, and ``nohup`` with SIGHUP ignored: that
+    does not end the tests, but what they start does not inherit it.
     """
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGTERM) == signal.SIG_IGN:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda signum, frame: None)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the long form of the stress tests")
     parser.addoption("--seed", type=int, default=None, help="seed of the random choices of stress tests")
+
+
+#: Beginnings of reasons to skip a test that root on Linux, with a C compiler, does not have. See RACK_NO_SKIPS.
+NEEDLESS_SKIPS = (
+    "there is no mount command",
+    "mounting a small file system is not permitted",
+    "mounting a file system is not permitted",
+    "needs root",
+    "only root can",
+    "power failures are simulated",
+    "this system has no flock command",
+    "needs /dev/full",
+    "there is no redis-server here",
+)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    """With RACK_NO_SKIPS in the environment: fail a test that is skipped for a reason that must not be here."""
+    outcome: Any = yield
+    report = outcome.get_result()
+    if report.skipped and os.environ.get("RACK_NO_SKIPS") and isinstance(report.longrepr, tuple):
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        if reason.startswith(NEEDLESS_SKIPS):
+            report.outcome = "failed"
+            report.longrepr = f"skipped, and must not be here (RACK_NO_SKIPS): {reason}"
 
 
 @pytest.fixture(scope="session")
@@ -41,11 +103,6 @@ def seed(request: pytest.FixtureRequest) -> int:
     chosen: int = random.randrange(2**32) if given is None else given
     print(f"--seed={chosen}")
     return chosen
-
-
-@pytest.fixture(autouse=True)
-def _doctest_tmp(doctest_namespace: dict[str, Any], tmp_path: Path) -> None:
-    doctest_namespace["tmp"] = tmp_path
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,3 +44,9 @@ def test_it_says_what_to_do_about_every_error() -> None:
     howto = (DOCS / "howto.rst").read_text()
     errors = {name for name in rack.__all__ if name.endswith("Error") and name != "RackError"}
     assert not {name for name in errors if f":exc:`rack.{name}`" not in howto}
+
+
+def test_what_the_readme_has_recorded_is_what_is_printed() -> None:
+    pytest.importorskip("rich")
+    done = subprocess.run([sys.executable, DOCS / "record.py", "--check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout

@@ -16,17 +16,20 @@ from typing import Any
 import pytest
 
 import rack
-from rack.care import outcome, verify
+from rack.care import outcome, stat, verify
 from rack.container.batch import DictBatch, SetBatch
+from rack.jobs.batch import QueueBatch
+from rack.jobs.job import Counts, FailedJob, Job
 from rack.views.dicts import PersistentItems, PersistentKeys, PersistentValues
 from rack.views.shards import DictShard, SetShard
 
 #: Classes whose methods a user calls.
 CLASSES = [
-    *(rack.PersistentDict, rack.PersistentSet, DictBatch, SetBatch),
+    *(rack.PersistentDict, rack.PersistentSet, rack.PersistentQueue, Job, QueueBatch, DictBatch, SetBatch),
     *(PersistentKeys, PersistentValues, PersistentItems, DictShard, SetShard),
 ]
 REPORTS = [verify.Report, verify.Finding, outcome.Report, outcome.ShardReport]
+REPORTS += [stat.Stat, stat.ShardStat, stat.User, stat.OldestSnapshot, Counts, FailedJob]
 PUBLIC = [getattr(rack, name) for name in rack.__all__]  # which is imported only when it is asked for
 ERRORS = [each for each in PUBLIC if isinstance(each, type) and issubclass(each, Exception)]
 FUNCTIONS = [each for each in PUBLIC if inspect.isfunction(each)]
@@ -139,7 +142,7 @@ def test_a_class_says_what_it_is(cls: type) -> None:
         assert ">>> " in text, "no example"
 
 
-@pytest.mark.parametrize("cls", [rack.PersistentDict, rack.PersistentSet])
+@pytest.mark.parametrize("cls", [rack.PersistentDict, rack.PersistentSet, rack.PersistentQueue])
 def test_a_constructor_explains_every_parameter(cls: type) -> None:
     text = cls.__doc__ or ""
     names = [name for name in inspect.signature(cls.__init__).parameters if name != "self"]

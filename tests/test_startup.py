@@ -33,16 +33,19 @@ RACK = """
     rack rack.dict rack.errors rack.set
     rack.views rack.views.dicts rack.views.shards
     rack.algebra rack.algebra.dicts rack.algebra.joins rack.algebra.operand rack.algebra.sets
-    rack.container rack.container.base rack.container.batch rack.container.copying rack.container.handle
+    rack.container rack.container.base rack.container.batch rack.container.copying rack.container.described
+    rack.container.handle
     rack.container.maker rack.container.notopen rack.container.rows rack.container.scan rack.container.snapshot
     rack.container.same
     rack.store rack.store.admission rack.store.bulk rack.store.files rack.store.gate rack.store.guard rack.store.keeper
     rack.store.lock rack.store.manifest rack.store.record rack.store.writing
     rack.store.merge rack.store.opening rack.store.openstore rack.store.registry rack.store.rotation
-    rack.store.router rack.store.sharded
-    rack.shard rack.shard.base rack.shard.holding rack.shard.problem rack.shard.proxy rack.shard.spans
-    rack.codec rack.codec.canonical rack.codec.failure rack.codec.forms rack.codec.keys rack.codec.named
-    rack.codec.ordered rack.codec.plain rack.codec.presets rack.codec.serdes
+    rack.store.router rack.store.scratch rack.store.sharded rack.store.site rack.store.spill rack.store.taking
+    rack.store.where
+    rack.shard rack.shard.address rack.shard.base rack.shard.holding rack.shard.problem rack.shard.proxy
+    rack.shard.spans
+    rack.codec rack.codec.canonical rack.codec.digest rack.codec.failure rack.codec.forms rack.codec.keys
+    rack.codec.named rack.codec.ordered rack.codec.plain rack.codec.presets rack.codec.serdes
     rack.system rack.system.boot rack.system.descriptor rack.system.disk rack.system.fanout rack.system.flock
     rack.system.imports rack.system.place
 """
@@ -52,20 +55,23 @@ TO_USE = {
     "lmdb": (
         "heapq json mmap lmdb._envid",
         """
-        rack.shard.lmdb rack.shard.lmdb.datafile rack.shard.lmdb.environment rack.shard.lmdb.journal
+        rack.shard.descriptors rack.shard.image
+        rack.shard.lmdb rack.shard.lmdb.datafile rack.shard.lmdb.environment rack.shard.lmdb.growth
+        rack.shard.lmdb.journal rack.shard.lmdb.mutex
         rack.shard.lmdb.journaled rack.shard.lmdb.journalfiles rack.shard.lmdb.longkeys rack.shard.lmdb.opening
         rack.shard.lmdb.operations rack.shard.lmdb.pages rack.shard.lmdb.plain rack.shard.lmdb.reader
         rack.shard.lmdb.recorded rack.shard.lmdb.sealed rack.shard.lmdb.shard
-        rack.shard.lmdb.transactions rack.shard.place rack.shard.snapshot
+        rack.shard.lmdb.transactions rack.shard.place rack.shard.room rack.shard.snapshot
         """,
     ),
     "sqlite3": (
         "json sqlite3 urllib.parse",
         """
-        rack.shard.place rack.shard.snapshot rack.shard.sqlite3 rack.shard.sqlite3.connection
+        rack.shard.descriptors rack.shard.image
+        rack.shard.place rack.shard.room rack.shard.snapshot rack.shard.sqlite3 rack.shard.sqlite3.connection
         rack.shard.sqlite3.database
         rack.shard.sqlite3.failure rack.shard.sqlite3.header
-        rack.shard.sqlite3.operations rack.shard.sqlite3.reader rack.shard.sqlite3.shard
+        rack.shard.sqlite3.operations rack.shard.sqlite3.reader rack.shard.sqlite3.room rack.shard.sqlite3.shard
         rack.shard.sqlite3.transactions
         """,
     ),

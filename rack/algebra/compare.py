@@ -11,6 +11,7 @@ from rack.algebra.joins import aligned
 from rack.algebra.operand import Stored, keys_of
 from rack.algebra.sets import each_shard
 from rack.container.rows import chunks
+from rack.container.same import check_keys
 
 Report = Callable[[int], object]
 
@@ -49,6 +50,11 @@ def compare(mine: Any, other: Any, workers: int = 1, progress: Callable[[int], o
         for part in each_shard(function, (mine, other), mine, workers, progress):
             counts.add(part)
         return counts
+    if mine._codec.digest is not None:
+        if other._codec.digest is None:  # whose keys can be looked up here, and not ours there
+            turned = compare(other, mine, workers, progress)
+            return Counts(turned.only_theirs, turned.only_mine, turned.both, turned.different)
+        check_keys(mine, other)
     for chunk in chunks(mine.items() if is_dict else mine, _CHUNK):
         if is_dict:
             found = other.get_many(key for key, _ in chunk)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 from rack.algebra import operand
@@ -139,7 +139,7 @@ def _merge_distinct(mine: Any, pairs: dict[bytes, bytes], resolve: Callable[[Any
     """Merge pairs that come after ``taken`` others. Where ``resolve`` raises, those before it are merged."""
     store = mine._store
     load_key, load, dump = mine._load_key, mine._load_value, mine._dump_value
-    present = dict(zip(pairs, store.get_many(list(pairs)), strict=True))
+    present = store.get_many(pairs)
     resolved: dict[bytes, bytes] = {}
     failure = None
     for at, (key, data) in enumerate(present.items()):
@@ -152,10 +152,8 @@ def _merge_distinct(mine: Any, pairs: dict[bytes, bytes], resolve: Callable[[Any
             failure = error
             pairs = dict(islice(pairs.items(), at))
             break
-    absent = [(key, theirs) for key, theirs in pairs.items() if present[key] is None]
-    added = [False] * len(absent)
-    store.add_each(absent, added)
-    new = {key for (key, _), mine_only in zip(absent, added, strict=True) if mine_only}
+    absent = {key: theirs for key, theirs in pairs.items() if present[key] is None}
+    new = set(chain.from_iterable(store.add_new(absent, absent.__getitem__)))
     for key, theirs in pairs.items():
         if key in new:
             continue

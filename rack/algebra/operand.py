@@ -1,7 +1,8 @@
 """The operands of set algebra: whatever they are, as keys in the bytes and the shards of the container they meet.
 
 A store of the same shape (as many shards, the same key codec; the engine may be another) is read as it is. Another
-store is looked up in where that will do. All else is gathered: in memory, and in an anonymous store if there is more.
+store is looked up in where that will do: not one of whole keys for digests. All else is gathered: in memory, and in an
+anonymous store if there is more.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from typing import Any
 
 from rack.algebra.joins import Block, Blocks, Keys
 from rack.container.base import Container
-from rack.container.same import same_codec
+from rack.container.same import check_keys, same_codec
 from rack.shard.base import BLOCK_ITEMS, Shard, is_last
 from rack.store.router import router
+from rack.store.taking import items_in_blocks
 
 Report = Callable[[int], object]
 
@@ -66,8 +68,8 @@ class _StoredKeys(Keys):
         return self._shard.count()
 
     def blocks(self) -> Blocks:
-        start, limit = b"", self._block_items
-        while block := self._shard.scan(start, None, False, False, limit):
+        start, limit, scan = b"", self._block_items, self._shard.scanning()
+        while block := scan(start, None, False, False, limit):
             start = block[-1] + b"\0"
             last = is_last(block, limit, False)
             self._report(len(block))
@@ -133,9 +135,8 @@ class _ForeignKeys(Keys):
 
     def among(self, keys: Block) -> Block:
         if same_codec(self._mine, self._other):
-            found: Iterable[bool] = (value is not None for value in self._other._store.get_many(keys))
-        else:
-            found = self._other.contains_many(map(self._mine._load_key, keys))
+            return [key for key, value in self._other._store.get_many(keys).items() if value is not None]
+        found = self._other.contains_many(list(map(self._mine._load_key, keys)))
         return [key for key, there in zip(keys, found, strict=True) if there]
 
 
@@ -184,11 +185,12 @@ def _operand(mine: Container, other: Iterable[Any], whole: bool, stack: ExitStac
     if container is None:
         if whole:
             return _gathered(mine, map(mine._dump_key, other), stack)
-        return _gathered(mine, (key for key in mine._dump_keys(other) if key is not None), stack)
+        return _gathered(mine, (key for key in map(mine._dump_known, other) if key is not None), stack)
     if alike(mine, other):
         return Stored(container)
-    if not whole:
+    if not whole and (mine._codec.digest is None or same_codec(mine, container)):
         return Foreign(mine, container)
+    check_keys(mine, container)
     if same_codec(mine, container):
         return _gathered(mine, (key for block in container._store.all_keys() for key in block), stack)
     return _gathered(mine, map(mine._dump_key, container._keys()), stack)
@@ -208,5 +210,4 @@ def _gathered(mine: Container, keys: Iterable[bytes], stack: ExitStack) -> Opera
 
 
 def _spilled(mine: Container, keys: Iterable[bytes]) -> Any:
-    pairs = ((key, b"") for key in keys)
-    return mine._make_set(None, lambda made: made._store.put_all(pairs))
+    return mine._make_set(None, lambda made: made._store.put_all(items_in_blocks(keys), values=False))

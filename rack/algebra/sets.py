@@ -15,6 +15,7 @@ from rack.algebra.joins import Blocks, Joined, Keys
 from rack.algebra.operand import Operand, Report, Stored, alike, container_of, keys_of, operands
 from rack.container.base import Container
 from rack.container.maker import Name
+from rack.container.same import check_keys
 from rack.shard.base import Shard
 from rack.system.fanout import check_workers, fan_out
 
@@ -89,7 +90,27 @@ def difference_update(mine: Container, others: Sequence[Iterable[Any]], workers:
                 _change(mine, _remove_from, others, workers)
         else:
             for other in group:
-                mine._delete_each(other)
+                mine._delete_each(elements_of(mine, other))
+
+
+def elements_of(mine: Container, other: Iterable[Any]) -> Iterable[Any]:
+    """Return what yields the elements of ``other``; if that has only digests, those of them that ``mine`` has.
+
+    :raises DigestKeysError: both have digests, of different kinds.
+    """
+    if not has_digests(other):
+        return other
+    container = container_of(other)
+    if mine._codec.digest is None:
+        return (key for key, value in container._lookup(mine._keys()) if value is not None)
+    check_keys(mine, container)
+    return other
+
+
+def has_digests(other: object) -> bool:
+    """Whether ``other`` is a store that has only digests of its elements."""
+    container = container_of(other)
+    return container is not None and container._codec.digest is not None
 
 
 def intersection_update(mine: Container, others: Sequence[Iterable[Any]], workers: int) -> None:

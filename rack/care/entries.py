@@ -7,15 +7,17 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Self
 
+from rack.care.jobs import job_problems
+from rack.codec import digest
 from rack.codec.canonical import is_read
 from rack.codec.failure import is_damage
 from rack.codec.keys import BLIND, CANONICAL, KeyCodec, resolve_codec
-from rack.codec.serdes import PRESETS
+from rack.codec.serdes import MARSHAL, PRESETS
 from rack.errors import DeserializationError, RackError, told
 from rack.shard.base import Pair, unknown_hash
 from rack.shard.problem import Problem, corrupt
 from rack.store.manifest import Manifest, Request, digest_of, manifest_path, sha256
-from rack.store.router import router
+from rack.store.router import digest_of_kind, router
 from rack.system.imports import importing
 
 
@@ -52,7 +54,7 @@ class Knowledge:
                 from rack.codec import blind
 
             load = blind.loads
-        if load is None and manifest.kind == "dict":
+        if load is None and manifest.kind != "set":
             lack("whether values can be read", "serdes", manifest.serdes)
 
         kind, _, custom = manifest.key_serdes.partition("+")
@@ -63,8 +65,8 @@ class Knowledge:
             codec = BLIND if request.serdes is None else CANONICAL
             if custom and request.serdes is not None:
                 codec = resolve_codec(None, request.serdes, manifest.kind == "set")
-        elif kind in PRESETS:
-            codec = resolve_codec(kind, PRESETS[kind])
+        elif kind in PRESETS or digest.is_normal(kind):
+            codec = resolve_codec(kind, MARSHAL)
         else:
             codec = None
             lack("whether keys can be read", "key serdes", manifest.key_serdes)
@@ -110,8 +112,8 @@ class Entries:
     def __init__(self, kind: str, shards: int, knowledge: Knowledge) -> None:
         self._codec = knowledge.codec
         self._load = knowledge.load
-        self._is_set = kind == "set"
-        self._shard_of = router(range(shards))
+        self._is_set, self._is_queue = kind == "set", kind == "queue"
+        self._shard_of = router(range(shards), digest_of_kind(kind))
         self.seen = 0
         self.left_out = 0
 
@@ -121,6 +123,9 @@ class Entries:
         for key, value in block:
             if shard_of(key) != number:
                 yield Problem("shard", f"has the key {key[:60]!r}, which belongs to shard {shard_of(key)}")
+            if self._is_queue:
+                yield from job_problems(key, value, codec, load)
+                continue
             if codec is not None:
                 try:
                     found = codec.loads(key)

@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from rack.codec import digest
 from rack.codec.failure import is_damage
 from rack.codec.keys import BLIND, CANONICAL, KeyCodec, resolve_codec
 from rack.codec.serdes import PRESETS
 from rack.errors import ManifestError
+from rack.jobs.records import NO_KEY, Job, problem_of
 from rack.shard import ENGINES, shard_class
 from rack.shard.base import Pair, ShardSpec, unknown_hash
 from rack.store.manifest import MAX_SHARDS, Manifest, Request, shard_path
-from rack.store.router import router
+from rack.store.router import Digest, digest_of_kind, router
 from rack.system.imports import importing
 
 _SAMPLE = 500  # entries of each shard that are looked at
@@ -64,12 +66,14 @@ def shard_files(path: str) -> list[tuple[str, int, str]]:
     return sorted(found)
 
 
-def guess_manifest(path: str, kind: str | None, serdes: str | None, key_serdes: str | None) -> Manifest:
+def guess_manifest(path: str, kind: str | None, serdes: str | None, key_serdes: str | None) -> tuple[Manifest, bool]:
     """Return a manifest for the shards at ``path``; ``None`` is guessed from what the shards hold.
+
+    Digests look like any other bytes: return also whether what is taken for bytes may be digests.
 
     :raises ManifestError: there is too little to go by.
     """
-    for argument in (serdes, key_serdes):
+    for argument in (serdes, None if digest.is_normal(key_serdes) else key_serdes):
         if argument is not None and argument not in PRESETS:
             raise ManifestError(
                 f"serdes {argument!r} is no preset: without its manifest the store cannot be read with it"
@@ -93,22 +97,31 @@ def guess_manifest(path: str, kind: str | None, serdes: str | None, key_serdes: 
             spec = ShardSpec(shard_path(path, number, suffix), store_id, number, layout, unknown_hash, "process", True)
             samples[number] = _sample(engine, spec)
     pairs = [pair for sample in samples.values() for pair in sample]
+    jobs = [problem_of(*pair) for pair in pairs]
+    if kind is None and pairs and not any(isinstance(job, str) for job in jobs):
+        kind = "queue"
     if kind is None:
         if not pairs:
             raise ManifestError(f"the shards at {path} hold nothing that tells a dict from a set: give the kind")
         kind = "dict" if any(value for _, value in pairs) else "set"
     keys = [key for key, _ in pairs]
+    values = [value for _, value in pairs]
+    if kind == "queue":
+        keys = [job.key for job in jobs if isinstance(job, Job) and job.memory != NO_KEY]
+        values = [job.item for job in jobs if isinstance(job, Job)]
     if serdes is not None and key_serdes is None and _all_read(resolve_codec(None, PRESETS[serdes]), keys):
         key_serdes = serdes  # what it is where only the serdes was given when the store was made
     is_serdes_given = serdes is not None
-    serdes = serdes or _guess_serdes([value if kind == "dict" else key for key, value in pairs], kind)
+    serdes = serdes or _guess_serdes(keys if kind == "set" else values, kind)
     key_serdes = key_serdes or _guess_key_serdes(keys, serdes)
     if kind == "set" and not is_serdes_given and key_serdes in ("str", "bytes", "ordered"):
         serdes = key_serdes  # as it is made: PersistentSet(name, serdes="bytes")
-    values = PRESETS[serdes]
-    request = Request(kind, engine, _guess_shards(samples), values, resolve_codec(key_serdes, values), None, layout)
+    preset = PRESETS[serdes]
+    codec = resolve_codec(key_serdes, preset)
+    shards = _guess_shards(samples, digest_of_kind(kind))
+    request = Request(kind, engine, shards, preset, codec, None, layout)
     manifest = Manifest.new(request)
-    return manifest._replace(id=store_id)
+    return manifest._replace(id=store_id), key_serdes == "bytes" and _may_be_digests(keys)
 
 
 def _sample(engine: str, spec: ShardSpec) -> list[Pair]:
@@ -121,10 +134,10 @@ def _sample(engine: str, spec: ShardSpec) -> list[Pair]:
     return sample[:_SAMPLE]
 
 
-def _guess_shards(samples: dict[int, list[Pair]]) -> int:
+def _guess_shards(samples: dict[int, list[Pair]], key_digest: Digest) -> int:
     """Return with how many shards every key is where it is."""
     for count in range(max(samples) + 1, MAX_SHARDS + 1):
-        shard_of = router(range(count))
+        shard_of = router(range(count), key_digest)
         if all(shard_of(key) == number for number, sample in samples.items() for key, _ in sample):
             return count
     raise ManifestError("the keys are in no order of shards that there could be")
@@ -132,7 +145,7 @@ def _guess_shards(samples: dict[int, list[Pair]]) -> int:
 
 def _guess_serdes(stored: list[bytes], kind: str) -> str:
     readers: dict[str, Callable[[bytes], Any]] = {"pickle": _whole_pickle, "marshal": _whole_marshal}
-    if kind == "dict":
+    if kind != "set":
         readers |= {"json": PRESETS["json"].loads, "str": PRESETS["str"].loads}
     for name, read in readers.items():
         if stored and all(_reads(read, data) for data in stored):
@@ -148,6 +161,11 @@ def _guess_key_serdes(keys: list[bytes], serdes: str) -> str:
         if name not in ("str", "bytes") and _all_read(codec, keys):
             return name
     return "str" if all(_reads(PRESETS["str"].loads, key) for key in keys) else "bytes"
+
+
+def _may_be_digests(keys: list[bytes]) -> bool:
+    sizes = set(map(len, keys))
+    return len(sizes) == 1 and digest.SIZE <= sizes.pop() <= digest.MOST
 
 
 def _all_read(codec: KeyCodec, keys: list[bytes]) -> bool:

@@ -9,9 +9,11 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from itertools import groupby
 
+from rack.care.alone import finish_move
 from rack.care.entries import Entries, Knowledge
 from rack.care.guess import guess_manifest, read_identity, shard_files
 from rack.care.outcome import Report, ShardReport
+from rack.care.served import file_path
 from rack.codec.keys import resolve_codec
 from rack.codec.serdes import MARSHAL, SerdesArgument, resolve
 from rack.errors import ManifestError, RackError, StoreFullError, StoreNotFoundError, told
@@ -21,9 +23,9 @@ from rack.shard.problem import Problem
 from rack.store import files, registry
 from rack.store.lock import StoreLock
 from rack.store.manifest import (
+    KINDS,
     Manifest,
     Request,
-    absolute_path,
     digest_of,
     manifest_path,
     new_id,
@@ -33,6 +35,7 @@ from rack.store.manifest import (
 )
 from rack.store.openstore import OpenStore
 from rack.store.record import Record, copy_problem
+from rack.store.taking import items_in_blocks
 from rack.system.disk import path_error
 
 _CHUNK = 1000
@@ -71,7 +74,7 @@ def repair(
     :param serdes: what the store was made with, if it is not a preset. If the manifest is lost, also the name of a
         preset; it is guessed from the shards if it is not given.
     :param key_serdes: as ``serdes``, for keys.
-    :param kind: "set" or "dict": what the store is, if the manifest is lost. It is guessed if it is not given.
+    :param kind: "dict", "set" or "queue": what the store is, if the manifest is lost. It is guessed if it is not given.
     :param stray: whether to keep entries that may be old or wrong.
     :param progress: called now and then as ``progress(kept, expected)``: how many entries are kept so far, and about
         how many there are.
@@ -91,11 +94,12 @@ def repair(
     >>> report.sound, report.kept, len(report.shards)
     (False, 100, 2)
     """
-    if kind not in (None, "set", "dict"):
-        raise ValueError(f"kind={kind!r}: must be 'set', 'dict' or None")
-    path = absolute_path(name)
+    if kind not in (None, *KINDS):
+        raise ValueError(f"kind={kind!r}: must be 'dict', 'set', 'queue' or None")
+    path = file_path(name, "its server keeps it whole")
+    finish_move(path)
     to = os.fspath(stem(os.fspath(name)) + "-repaired" if to is None else to)
-    target = absolute_path(to)
+    target = file_path(to, "repair to a file, and copy that there with `rack copy`")
     files.check_absent(target)
     report = Report(os.fspath(name), to)
     manifest = _manifest(path, kind, serdes, key_serdes, report)
@@ -163,12 +167,18 @@ def _manifest(path: str, kind: str | None, serdes: object, key_serdes: object, r
         if error.newer:
             raise
         report.problems.append(str(error))
-    names = [None if argument is None else resolve(argument).name for argument in (serdes, key_serdes)]
-    manifest = guess_manifest(path, kind, *names)
+    values = None if serdes is None else resolve(serdes).name
+    codec = None if key_serdes is None else resolve_codec(key_serdes, MARSHAL)
+    keys = None if codec is None else codec.preset or codec.name
+    manifest, may_be_digests = guess_manifest(path, kind, values, keys)
     report.problems.append(
         f"so it is taken for a {manifest.kind} of {manifest.shards} shards, with the serdes {manifest.serdes} and the"
         f" key serdes {manifest.key_serdes}"
     )
+    if may_be_digests:
+        report.problems.append(
+            "all its keys are of one size, as digests are: if it had these, repair it with their key serdes"
+        )
     return manifest
 
 
@@ -299,9 +309,9 @@ class _Repair:
             for sure, blocks in groupby(self._good(shard, items), key=lambda found: found[0]):
                 pairs = (pair for _, block in blocks for pair in block)
                 if sure == IN_PLACE:
-                    self._new.put_all(self._counting(shard, pairs))
+                    self._new.put_all(items_in_blocks(self._counting(shard, pairs)))
                 elif sure != STRAY or self._stray:
-                    added = self._new.add_all(pairs)
+                    added = self._new.add_all(items_in_blocks(pairs))
                     shard.kept += added
                     if sure == STRAY:
                         shard.strays += added

@@ -12,13 +12,21 @@ import click
 
 from rack.algebra import joins
 from rack.algebra.sets import Join, Progress, made, streamed
-from rack.cli.arguments import durability_option, store_name, store_names, timeout_option, workers_option
+from rack.cli.arguments import (
+    complete_store,
+    durability_option,
+    store_name,
+    store_names,
+    timeout_option,
+    workers_option,
+)
 from rack.cli.display import Counter, Wish, with_wish
 from rack.cli.failure import Command, Failure, counted, tell
-from rack.cli.lines import write_lines, writer
+from rack.cli.lines import write_lines
 from rack.cli.output import check_open
 from rack.cli.patience import PatientSet
-from rack.cli.stores import existing
+from rack.cli.stores import are_lines, existing
+from rack.cli.values import key_writer
 
 
 def _shared(command: Callable[..., None]) -> Callable[..., None]:
@@ -35,9 +43,11 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-_first = click.argument("a", metavar="A", callback=store_name)
-_second = click.argument("b", metavar="B", callback=store_name)
-_others = click.argument("others", metavar="B...", nargs=-1, required=True, callback=store_names)
+_first = click.argument("a", metavar="A", callback=store_name, shell_complete=complete_store)
+_second = click.argument("b", metavar="B", callback=store_name, shell_complete=complete_store)
+_others = click.argument(
+    "others", metavar="B...", nargs=-1, required=True, callback=store_names, shell_complete=complete_store
+)
 
 
 @click.command(cls=Command)
@@ -51,8 +61,13 @@ def union(a: str, others: tuple[str, ...], **options: Any) -> None:
     makes) as they are, others as Python literals. With -o they become a new store OUT, of the shape of A: it is there
     when the command has ended well, and not before. An existing OUT is an error.
 
+    Sets of serdes "str" and sets of serdes "bytes" go together: an element is the same if the line is, and OUT is of
+    serdes "bytes".
+
     Stores that have as many shards as A and its serdes are read side by side in one pass; others are looked up in, or
     gathered on the disk beside A first. Other processes may use the sets meanwhile.
+
+    Example: rack union yesterday today -o both
     """
     _run(joins.union, a, others, **options)
 
@@ -65,6 +80,8 @@ def intersect(a: str, others: tuple[str, ...], **options: Any) -> None:
     """Write the elements of the set A that are in all of B... as well.
 
     As lines, or with -o as a new store OUT; see "rack union --help".
+
+    Example: rack intersect yesterday today
     """
     _run(joins.intersection, a, others, **options)
 
@@ -77,6 +94,8 @@ def diff(a: str, others: tuple[str, ...], **options: Any) -> None:
     """Write the elements of the set A that are in none of B...
 
     As lines, or with -o as a new store OUT; see "rack union --help".
+
+    Example: rack diff today yesterday
     """
     _run(joins.difference, a, others, **options)
 
@@ -89,6 +108,8 @@ def symdiff(a: str, b: str, **options: Any) -> None:
     """Write the elements that are in exactly one of the sets A and B.
 
     As lines, or with -o as a new store OUT; see "rack union --help".
+
+    Example: rack symdiff yesterday today
     """
     _run(joins.symmetric_difference, a, (b,), **options)
 
@@ -111,6 +132,7 @@ def _run(
         check_open()
     with ExitStack() as stack:
         mine, *theirs = [stack.enter_context(_existing_set(name)) for name in (first, *others)]
+        options = {"serdes": "bytes"} if are_lines([mine, *theirs]) else {}
         total = len(mine) + sum(len(other) for other in theirs)
         # The bar and the lines are not to be mixed on one terminal.
         bar = output is not None or not sys.stdout.isatty()
@@ -121,7 +143,7 @@ def _run(
                 lines = _lines(mine, streamed(mine, join, theirs, progress))
                 count = write_lines(lines, b"\0" if null else b"\n")
             else:
-                with made(mine, join, theirs, output, workers, progress, durability=durability) as result:
+                with made(mine, join, theirs, output, workers, progress, durability=durability, **options) as result:
                     count = len(result)
     if not wish.quiet:
         tell(counted(count, "element") + (f" in {output}" if output is not None else ""))
@@ -135,11 +157,7 @@ def _existing_set(name: str) -> PatientSet:
 
 
 def _lines(store: PatientSet, blocks: Iterator[list[bytes]]) -> Iterator[bytes]:
-    keys = chain.from_iterable(blocks)
-    if store._key_codec.name in ("str", "bytes"):
-        return keys  # they are the lines
-    write = writer(store._key_codec.name)
-    return (write(store._load_key(key)) for key in keys)
+    return map(key_writer(store._key_codec.name, store._load_stored_key), chain.from_iterable(blocks))
 
 
 def summed(show: Callable[[int, int], None], total: int) -> Progress:

@@ -10,16 +10,12 @@ import click
 
 from rack import StoreNotFoundError
 from rack.care import legacy
-from rack.cli.arguments import durability_option, store_name, timeout_option, workers_option
+from rack.cli.arguments import complete_store, shape_options, store_name, timeout_option, workers_option
 from rack.cli.display import Counter, Wish, with_wish
 from rack.cli.failure import Command, counted, remember, tell
-from rack.cli.stores import CLASSES, existing
-from rack.codec.serdes import PRESETS
+from rack.cli.patience import PatientQueue
+from rack.cli.stores import CLASSES, whatever
 from rack.container.copying import copied
-from rack.shard import ENGINES
-from rack.store.manifest import MAX_SHARDS
-
-_presets = click.Choice(sorted(PRESETS))
 
 
 def _source_name(context: click.Context, parameter: click.Parameter, value: str) -> str | None:
@@ -31,18 +27,10 @@ def _source_name(context: click.Context, parameter: click.Parameter, value: str)
 
 
 @click.command(cls=Command)
-@click.argument("source", metavar="SRC", callback=_source_name)
-@click.argument("target", metavar="DST", callback=store_name)
-@click.option("--engine", type=click.Choice(sorted(ENGINES)), help="Engine of DST (default: that of SRC).")
-@click.option("--shards", type=click.IntRange(1, MAX_SHARDS), metavar="N", help="Shards of DST (default: as SRC).")
-@click.option("--serdes", type=_presets, help="Serdes of DST (default: that of SRC).")
-@click.option(
-    "--key-serdes",
-    type=_presets,
-    help="Serdes of the keys of DST (default: that of SRC, but what goes with --serdes if SRC has no separate one).",
-)
+@click.argument("source", metavar="SRC", callback=_source_name, shell_complete=complete_store)
+@click.argument("target", metavar="DST", callback=store_name, shell_complete=complete_store)
+@shape_options("DST", "that of SRC", "that of SRC, but what goes with --serdes if SRC has no separate one")
 @workers_option("Copy with N processes.")
-@durability_option("DST")
 @timeout_option
 @with_wish("No progress bar and no summary on standard error.")
 def copy(source: str, target: str, workers: int, wish: Wish, **given: Any) -> None:
@@ -51,14 +39,20 @@ def copy(source: str, target: str, workers: int, wish: Wish, **given: Any) -> No
     This is how a store gets another engine, another number of shards or another serdes. DST is there when the command
     has ended well, and not before: a copy that is interrupted leaves no store. An existing DST is an error.
 
+    With --key-serdes digest DST has 16 bytes for each key, a digest of it, from which the key cannot be had back.
+    digest:sha256, or digest:sha256:20 (bytes, 16 to 32) and so on are those of cryptographic functions: sha256, sha512,
+    sha3_256, blake2b, blake2s.
+
     SRC may be a store of Rack 0.1 (SRC.lmdb or SRC.sqlite3, made with the default serdes).
 
     Other processes may use SRC meanwhile; what they write after the copy has passed is not in DST.
+
+    Example: rack copy data/seen data/smaller --engine sqlite3
     """
     options = {name: value for name, value in given.items() if value is not None}
     with Counter(wish, "entry", "copied", f"{target} was not made") as show:
         try:
-            store = existing(source)
+            store = whatever(source)
         except StoreNotFoundError:
             made = _copied_legacy(source, target, options, show)
         else:
@@ -70,11 +64,22 @@ def copy(source: str, target: str, workers: int, wish: Wish, **given: Any) -> No
                     done += more
                     show(done, count)
 
-                made = copied(store, target, workers, options, advance)
+                if isinstance(store, PatientQueue):
+                    made = _copied_queue(store, target, options)
+                else:
+                    made = copied(store, target, workers, options, advance)
     with made:
         copied_entries = len(made)
     if not wish.quiet:
-        tell(f"{counted(copied_entries, 'entry')} copied to {target}")
+        tell(f"{counted(copied_entries, 'job' if made._kind == 'queue' else 'entry')} copied to {target}")
+
+
+def _copied_queue(jobs: PatientQueue, target: str, options: dict[str, Any]) -> Any:
+    """Return a copy of a queue, as it is at one instant, opened."""
+    for name in ("serdes", "key_serdes"):
+        if name in options:
+            raise click.UsageError(f"--{name.replace('_', '-')} is not for a queue: its copy has the one it has")
+    return jobs.copy(target, **options)
 
 
 def _copied_legacy(source: str, target: str, options: dict[str, Any], show: Callable[[int, int], None]) -> Any:

@@ -75,13 +75,21 @@ class Crew(Generic[Task, Report]):
     def run(self, tasks: Iterable[Task], tick: Callable[[], None]) -> None:
         """Hand out ``tasks``, which may come slowly, and wait until they are done. ``tick`` is called now and then."""
         for task in tasks:
-            while not self._ready:
-                self.poll(0.2)
-                tick()
-            self._send(self._ready.pop(), ("task", task))
+            self.submit(task, tick)
+        self.finish(tick)
+
+    def finish(self, tick: Callable[[], None]) -> None:
+        """Wait until all tasks are done."""
         while len(self._ready) < len(self._workers):
             self.poll(0.2)
             tick()
+
+    def submit(self, task: Task, tick: Callable[[], None]) -> None:
+        """Hand out a task, as soon as there is a worker for it."""
+        while not self._ready:
+            self.poll(0.2)
+            tick()
+        self._send(self._ready.pop(), ("task", task))
 
     def poll(self, seconds: float = 0) -> None:
         """Take in what the workers say; wait for it for at most ``seconds``."""

@@ -55,10 +55,14 @@ def with_wish(quiet_help: str) -> Callable[[Callable[..., None]], Callable[..., 
 
 
 class Display(ABC):
-    """Shows how far a command is while it is entered. ``bar``: whether a bar can be shown on a terminal."""
+    """Shows how far a command is while it is entered.
 
-    def __init__(self, wish: Wish, bar: bool = True) -> None:
+    ``bar``: whether a bar can be shown on a terminal. ``left``: what is left when the command is interrupted.
+    """
+
+    def __init__(self, wish: Wish, bar: bool = True, left: str = "") -> None:
         self._wish = wish
+        self._left = left
         self._began = time.monotonic()
         self._next = self._began + (wish.every or 0)
         wants_bar = bar and not wish.quiet and wish.every is None and sys.stderr is not None and sys.stderr.isatty()
@@ -113,6 +117,7 @@ class Display(ABC):
 
     def __enter__(self) -> Self:
         guard.shown = self
+        guard.is_making = bool(self._left)
         return self
 
     def __exit__(self, exc_type: object, exc: BaseException | None, traceback: object) -> None:
@@ -120,19 +125,23 @@ class Display(ABC):
         self.hide()
         told = (signal.SIGINT, signal.SIGTERM)
         if isinstance(exc, Stopped) and exc.signum in told and self.seconds >= LONG and not self._wish.quiet:
-            tell(f"interrupted: {self.so_far()}")
+            tell(f"interrupted: {self.so_far()}" + (f"; {self._left}" if self._left else ""))
 
 
 class Counter(Display):
-    """Counts entries, or other things, that are dealt with. ``left``: what is left when the command is interrupted."""
+    """Counts entries, or other things, that are dealt with."""
 
     def __init__(self, wish: Wish, noun: str, participle: str, left: str = "", bar: bool = True) -> None:
         self._noun = noun
         self._participle = participle
-        self._left = left
         self._done: float = 0
         self._total = 0
-        super().__init__(wish, bar)
+        super().__init__(wish, bar, left)
+
+    @property
+    def done(self) -> int:
+        """How much is done."""
+        return int(self._done)
 
     def __call__(self, done: float, total: int) -> None:
         """So much is done, of so much."""
@@ -154,16 +163,9 @@ class Counter(Display):
         return self._done, self._total, ""
 
     def so_far(self) -> str:
+        if not self._total:  # it has not begun: it waits for others, or counts first
+            return f"{counted(0, self._noun)} {self._participle}"
         return f"{int(self._done):,} of {counted(self._total, self._noun)} {self._participle}"
-
-    def __enter__(self) -> Self:
-        guard.is_making = bool(self._left)
-        return super().__enter__()
-
-    def __exit__(self, exc_type: object, exc: BaseException | None, traceback: object) -> None:
-        if isinstance(exc, Stopped) and self._left:
-            self._participle += f"; {self._left}"
-        super().__exit__(exc_type, exc, traceback)
 
 
 def _bar(columns: list[ProgressColumn]) -> Progress:

@@ -39,7 +39,7 @@ def tell(message: str, command: str | None = None) -> None:
 def counted(number: int, noun: str) -> str:
     """A number of things for people: "1 entry", "2,345 entries"."""
     if number != 1:
-        noun = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+        noun = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}es" if noun.endswith("s") else f"{noun}s"
     return f"{number:,} {noun}"
 
 

@@ -13,6 +13,7 @@ import io
 import lzma
 import os
 import sys
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,11 +21,17 @@ from typing import Any, Protocol, Self
 
 from rack.cli.ready import is_readable
 
-#: How many bytes are read before the records among them are handled.
+#: How many bytes are read before the records among them are handled, if nothing else is said.
 BLOCK = 1 << 20
 
-#: How long a block read from a pipe waits for more after its first bytes, in seconds.
+#: How many records of a block are handled at once, at most: as objects they take far more than their bytes.
+RECORDS = 1 << 18
+
+#: How long a block read from a pipe waits for more after its last bytes, and after its first ones, in seconds.
 LINGER = 0.05
+LONGEST = 0.25
+
+_PIECE = 1 << 20  # bytes that are asked for at once; a pipe holds less
 
 #: How often ``idle`` is called while a pipe has nothing to read, in seconds.
 IDLE = 0.2
@@ -119,13 +126,15 @@ class Stream(Input):
     def read(self, size: int) -> bytes:
         pieces: list[bytes] = []
         total = 0
+        end = 0.0
         while total < size and not self._ended:
             if not pieces:
                 while not self._ready(IDLE):
                     self._idle()
-            elif not self._ready(LINGER):
+                end = time.monotonic() + LONGEST
+            elif not self._ready(min(LINGER, end - time.monotonic())):
                 break
-            piece = self._file.read(size - total)
+            piece = self._file.read(min(size - total, _PIECE))
             if piece is None:  # in non-blocking mode, and another process was faster
                 continue
             self._ended = not piece  # remembered: after Ctrl-D, a terminal could be read on
@@ -226,11 +235,29 @@ def blocks(source: Input, separator: bytes, size: int = BLOCK) -> Iterator[bytes
             pieces.append(chunk)
             continue
         pieces.append(chunk[:cut])
-        block = b"".join(pieces)
-        pieces = [chunk[cut + 1 :]]  # a long record is not kept twice
-        yield block
-    if last := b"".join(pieces):
+        rest = chunk[cut + 1 :]
+        del chunk  # neither that nor the block is kept longer than needed
+        yield _joined(pieces)
+        pieces.append(rest)
+    if last := _joined(pieces):
         yield last
+
+
+def _joined(pieces: list[bytes]) -> bytes:
+    joined = b"".join(pieces)
+    pieces.clear()
+    return joined
+
+
+def portions(block: bytes, separator: bytes) -> Iterator[list[bytes]]:
+    """Yield the records of a block in lists of at most RECORDS."""
+    while True:
+        records = block.split(separator, RECORDS)
+        if len(records) <= RECORDS:
+            yield records
+            return
+        block = records.pop()
+        yield records
 
 
 @contextmanager

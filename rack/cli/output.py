@@ -9,7 +9,6 @@ import select
 import signal
 import stat
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -71,7 +70,9 @@ class Output:
         except BlockingIOError:
             pass  # it is another writer's turn
         except OSError:
-            with tempfile.TemporaryFile() as file:
+            from tempfile import TemporaryFile  # which takes a while to import
+
+            with TemporaryFile() as file:
                 self._lock = os.dup(file.fileno())
 
     def check(self) -> None:

@@ -11,13 +11,16 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, Self, TypeVar
 
-from rack import PersistentDict, PersistentSet
+from rack import PersistentDict, PersistentQueue, PersistentSet
 from rack.cli.failure import tell
 from rack.cli.signals import guard
 from rack.container.handle import Handle
 from rack.errors import LockTimeoutError
+from rack.shard import served_by
+from rack.shard.address import Address
 from rack.shard.base import Shard
 from rack.shard.proxy import Result, ShardProxy
+from rack.store import admission
 from rack.store.opening import Mode
 from rack.store.sharded import Store
 from rack.store.stillness import still
@@ -32,6 +35,7 @@ _TELL_AFTER = 1.0
 _AT_THE_END = 0.1
 
 guard.still = still
+admission.tell = tell
 
 
 class Patience:
@@ -127,7 +131,9 @@ class _Patient(Handle):
     _is_hasty = False
 
     def __init__(self, name: Any, *args: Any, **options: Any) -> None:
-        super().__init__(name, *args, **{"timeout": MOMENT, **options})
+        # Servers are waited for as long as the command is patient: no process is in the way there.
+        timeout = MOMENT if served_by(name) is None else patience.limit or None
+        super().__init__(name, *args, **{"timeout": timeout, **options})
 
     def open(self) -> Self:
         return patience.call(super().open)
@@ -146,12 +152,12 @@ class _Patient(Handle):
         super().__exit__(exc_type, exc, traceback)
 
     def _use(self, store: Store) -> None:
-        if self._mode.timeout is None:  # nobody else has it
+        if self._mode.timeout is None or isinstance(self._path, Address):  # nobody else has it, or is in the way
             super()._use(store)
         elif self._mode.flag == "r":  # reads wait for nobody
             super()._use(self._open_store().store(Mode("r", None, None, self._mode.memory)))
         else:
-            super()._use(Store([PatientShard(shard) for shard in store.shards], store.memory))
+            super()._use(Store([PatientShard(shard) for shard in store.shards], store.memory, store.digest))
 
 
 class PatientSet(_Patient, PersistentSet[Any]):
@@ -160,6 +166,16 @@ class PatientSet(_Patient, PersistentSet[Any]):
 
 class PatientDict(_Patient, PersistentDict[Any, Any]):
     pass
+
+
+class PatientQueue(_Patient, PersistentQueue[Any]):
+    pass
+
+
+class PatientRecords(PatientDict):
+    """A queue as the records that it has: bytes that have bytes as their keys."""
+
+    _kind = "queue"
 
 
 #: That of the command that runs.

@@ -9,7 +9,7 @@ import click
 
 from rack.care.outcome import Report
 from rack.care.repair import repair as repair_store
-from rack.cli.arguments import store_argument, store_name
+from rack.cli.arguments import KeySerdes, store_argument, store_name
 from rack.cli.display import Counter, Wish, with_wish
 from rack.cli.failure import Verdict, counted
 from rack.cli.output import say
@@ -30,9 +30,9 @@ _presets = click.Choice(sorted(PRESETS))
     "--to", metavar="NEW", callback=store_name, help='Name of the new store (default: that of STORE and "-repaired").'
 )
 @click.option("--stray", is_flag=True, help="Also keep entries that may be old, deleted or wrong.")
-@click.option("--kind", type=click.Choice(["dict", "set"]), help="What a store is whose manifest is lost.")
+@click.option("--kind", type=click.Choice(["dict", "queue", "set"]), help="What a store is whose manifest is lost.")
 @click.option("--serdes", type=_presets, help="Serdes of a store whose manifest is lost.")
-@click.option("--key-serdes", type=_presets, help="Serdes of the keys of a store whose manifest is lost.")
+@click.option("--key-serdes", type=KeySerdes(), help="Serdes of the keys of a store whose manifest is lost.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @with_wish("Print nothing; the exit code tells.")
 @click.pass_context
@@ -65,6 +65,8 @@ def repair(
     many entries the shard says it has, or null), "kept", "lost" (or null), "refused" (read, and not what the store can
     have stored), "strays" (may be old), "strays_kept", "found" (how many things are wrong) and "problems" (the first 20
     of them).
+
+    Example: rack repair data/seen --to data/saved
     """
     with Counter(wish, "entry", "kept", "no store was made") as progress:
         report = repair_store(

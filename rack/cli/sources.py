@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from rack.cli.inputs import Input, InputError, PlainFile, Stream, blocks, is_compressed, named, open_compressed
+from rack.cli.inputs import BLOCK, Input, InputError, PlainFile, Stream, blocks, is_compressed, named, open_compressed
 
 #: A plain file is cut into parts of at least and at most so many bytes.
 PART = (4 << 20, 64 << 20)
@@ -25,13 +25,13 @@ class Part:
     start: int = 0
     end: int | None = None
 
-    def blocks(self, separator: bytes) -> Iterator[Block]:
+    def blocks(self, separator: bytes, size: int = BLOCK) -> Iterator[Block]:
         """:raises InputError: the file cannot be read."""
         with named(self.path):
             if is_compressed(self.path):
-                yield from _blocks(open_compressed(self.path), separator)
+                yield from _blocks(open_compressed(self.path), separator, size)
             else:
-                yield from _blocks(PlainFile(self.path, separator, self.start, self.end), separator)
+                yield from _blocks(PlainFile(self.path, separator, self.start, self.end), separator, size)
 
 
 @dataclass(frozen=True)
@@ -63,16 +63,16 @@ class Source:
     def is_packed(self) -> bool:
         return is_compressed(self.path)
 
-    def blocks(self, separator: bytes, idle: Callable[[], None]) -> Iterator[Block]:
-        """Read it here. ``idle`` is called now and then while a pipe has nothing to read.
+    def blocks(self, separator: bytes, idle: Callable[[], None], size: int = BLOCK) -> Iterator[Block]:
+        """Read it here, ``size`` bytes at a time. ``idle`` is called now and then while a pipe has nothing to read.
 
         :raises InputError: it cannot be read.
         """
         if is_compressed(self.path):
-            yield from Part(self.path).blocks(separator)
+            yield from Part(self.path).blocks(separator, size)
         else:
             with named(self.path):
-                yield from _blocks(Stream(0 if self.path == "-" else self.path, idle), separator)
+                yield from _blocks(Stream(0 if self.path == "-" else self.path, idle), separator, size)
 
     def parts(self, workers: int) -> Iterator[Part]:
         """Cut it into more parts than there are ``workers``, so that all of them are busy until near the end."""
@@ -86,9 +86,10 @@ class Source:
             yield Part(self.path, start, None if start == starts[-1] else start + step)
 
 
-def _blocks(source: Input, separator: bytes) -> Iterator[Block]:
+def _blocks(source: Input, separator: bytes, size: int) -> Iterator[Block]:
     used = 0
     with source:
-        for block in blocks(source, separator):
+        for block in blocks(source, separator, size):
             yield block, source.consumed - used
+            del block  # it is not kept while the next one is read
             used = source.consumed

@@ -43,6 +43,8 @@ def verify(context: click.Context, store: str, workers: int, as_json: bool, wish
     examined). Kinds are manifest, missing, foreign, swapped, structure, count, order, record, checksum, shard, key,
     value, copied (a copy that was made while the store was in use) and power (in use when the system stopped). What is
     in a store of the last two kinds may be of different moments.
+
+    Example: rack verify data/seen --workers 2
     """
     with Counter(wish, "shard", "verified") as progress:
         report = verify_store(store, workers=workers, progress=progress)

@@ -113,6 +113,9 @@ class Unread:
     def __hash__(self) -> int:
         return hash(self.form)
 
+    def __repr__(self) -> str:
+        return f"<{' '.join(map(str, self.form))}>"
+
 
 def is_read(key: Any) -> bool:
     """Whether no part of a key is Unread."""

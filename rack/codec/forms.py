@@ -11,6 +11,7 @@ from collections.abc import Callable
 from math import isfinite
 from typing import Any
 
+from rack.codec.digest import Digest
 from rack.codec.failure import RefusedError
 from rack.system.imports import importing
 
@@ -195,6 +196,7 @@ def _load_ip(function: str) -> Callable[[str], Any]:
 
 
 _OF: dict[tuple[str, str], Callable[[Any], Form]] = {
+    ("rack", "Digest"): lambda key: ("digest", bytes(key)),  # as a part of a key
     # not str(key) and so on, which a subclass may have changed
     ("builtins", "str"): lambda key: ("", str.__str__(key)),
     ("builtins", "bytes"): lambda key: ("", b"".join((key,))),
@@ -223,6 +225,7 @@ _OF: dict[tuple[str, str], Callable[[Any], Form]] = {
 
 #: What makes the object of the parts of a form, by its tag.
 LOAD: dict[str, Callable[..., Any]] = {
+    "digest": Digest,
     "fraction": _load_fraction,
     "date": _load_date,
     "datetime": _load_datetime,

@@ -11,7 +11,7 @@ import marshal
 from collections.abc import Callable
 from typing import Any
 
-from rack.codec import ordered
+from rack.codec import digest, ordered
 from rack.codec.canonical import NotPlainError, pack, plain, unpack
 from rack.codec.failure import RefusedError, is_failure, unserializable
 from rack.codec.presets import dump_str, load_str
@@ -27,10 +27,10 @@ class KeyCodec:
     """``dumps`` raises TypeError for an unhashable key, SerializationError for one it cannot hold.
 
     ``load_plain`` is faster than ``loads``, and fails for some keys. ``ordered`` tells whether the order of the bytes
-    is the order of the keys.
+    is the order of the keys. ``digest``: what makes the digests, if it is these that are stored; ``loads`` gives them.
     """
 
-    __slots__ = ("dumps", "load_plain", "loads", "name", "ordered", "probe")
+    __slots__ = ("digest", "dumps", "load_plain", "loads", "name", "ordered", "probe")
 
     def __init__(
         self,
@@ -40,6 +40,7 @@ class KeyCodec:
         ordered: bool = False,
         probe: Probe | None = None,
         load_plain: Callable[[bytes], Any] | None = None,
+        digest: digest.Digester | None = None,
     ) -> None:
         self.name = name
         self.dumps = dumps
@@ -47,10 +48,13 @@ class KeyCodec:
         self.ordered = ordered
         self.probe = probe
         self.load_plain = load_plain or loads
+        self.digest = digest
 
     @property
     def preset(self) -> str | None:
         """The name of the preset that stands for this codec."""
+        if self.digest is not None:
+            return self.name
         return next((name for name, codec in _PRESETS.items() if codec is self), None)
 
 
@@ -64,6 +68,8 @@ def resolve_codec(key_serdes: SerdesArgument, serdes: Serdes, elements: bool = F
         if elements and serdes.name.startswith("custom:"):
             return _canonical_codec(f"{CANONICAL.name}+{serdes.name}", serdes)
         return _PRESETS.get(serdes.name, CANONICAL)
+    if digest.is_named(key_serdes):
+        return _digest_codec(digest.normalized(key_serdes))
     chosen = resolve(key_serdes, "key_serdes")
     return _PRESETS.get(chosen.name) or _custom_codec(chosen)
 
@@ -71,6 +77,7 @@ def resolve_codec(key_serdes: SerdesArgument, serdes: Serdes, elements: bool = F
 def _canonical_codec(name: str, other: Serdes | None = None, blind: bool = False) -> KeyCodec:
     def dumps(key: Any) -> bytes:
         hash(key)  # an unhashable key is the TypeError that dict raises
+        digest.check_no_digest(key)
         try:
             return record(key)
         except Exception as error:
@@ -104,6 +111,7 @@ def _custom_codec(serdes: Serdes) -> KeyCodec:
             form = key
         else:
             hash(key)
+            digest.check_no_digest(key)
             form = _plain_or_itself(key)
         try:
             try:
@@ -138,6 +146,7 @@ def _typed_codec(name: str, dumps: Callable[[Any], bytes], loads: Callable[[byte
             if not is_failure(error):
                 raise
         hash(key)
+        digest.check_no_digest(key)
         try:
             return dump_plain(key)
         except Exception as error:
@@ -171,6 +180,35 @@ def _dump_canonical(key: Any) -> bytes:
         return _marshal(key, _VERSION)
     return _any.dumps(key)
 
+
+def _digest_codec(name: str) -> KeyCodec:
+    """The codec whose bytes are digests. There is one of each name: stores that have it have the same keys."""
+    if name in _digest_codecs:
+        return _digest_codecs[name]
+    make, size = digest.digester(name)
+    text = digest.TEXT
+
+    def dumps(key: Any) -> bytes:
+        kind = type(key)
+        if kind is str:
+            try:
+                return make(key.encode(), text)
+            except UnicodeEncodeError:
+                return make(dump_str(key), text)
+        if kind is bytes:
+            return make(key)
+        if kind is digest.Digest:
+            return digest.stored(key, size, name)
+        data = _dump_canonical(key)
+        tag = _TAGS.get(data[:1])  # of what equals bytes or str, and is of another type
+        return make(data, digest.OTHER) if tag is None else make(data[_HEAD:], tag)
+
+    return _digest_codecs.setdefault(name, KeyCodec(name, dumps, digest.Digest, digest=make))
+
+
+_digest_codecs: dict[str, KeyCodec] = {}
+_TAGS = {b"s": digest.BYTES, b"u": digest.TEXT}  # of marshalled bytes and str: the code, the length, what they hold
+_HEAD = 5
 
 CANONICAL = KeyCodec("canonical", _dump_canonical, _any.loads, load_plain=_unmarshal)
 #: Reads and verifies keys without the classes of the program: for these stands ``canonical.Unread``.

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from rack.codec import presets
+from rack.codec import digest, presets
 from rack.codec.failure import RefusedError, is_failure
 from rack.errors import MismatchError, SerializationError
 from rack.system.imports import importing
@@ -104,7 +104,8 @@ def resolve(argument: SerdesArgument, what: str = "serdes") -> Serdes:
         return argument
     if isinstance(argument, str):
         if argument not in PRESETS:
-            raise ValueError(f"{what}={argument!r} is not a preset; there are {', '.join(map(repr, PRESETS))}")
+            known = (*PRESETS, digest.NAME) if what == "key_serdes" else PRESETS
+            raise ValueError(f"{what}={argument!r} is not a preset; there are {', '.join(map(repr, known))}")
         return PRESETS[argument]
     name = getattr(argument, "__name__", None)
     if isinstance(argument, ModuleType) and name in _MODULES:

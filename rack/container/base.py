@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
 from typing import Any, TypeVar
 
 from rack.codec.failure import is_failure, unserializable
-from rack.container.handle import Handle
+from rack.container.described import Described
 from rack.container.maker import Name
-from rack.container.rows import dumped
+from rack.container.rows import dumped, gathered, parts
 from rack.errors import DeserializationError, SerializationError, told
 from rack.shard.spans import ALL, Span
 from rack.store.sharded import Store
@@ -18,10 +17,8 @@ from rack.system.imports import importing
 
 T = TypeVar("T")
 
-CHUNK = 1024  # how many elements a streaming operation takes in at a time
 
-
-class Container(Handle):
+class Container(Described):
     """Base of both containers: what is done to keys and values of either."""
 
     # Serialization
@@ -62,11 +59,12 @@ class Container(Handle):
         """Yield, for each key in order, whether it is there.
 
         Streams; O(log n) a key. Not atomic as a whole: keys are looked up 1024 at a time, those of a shard in one
-        transaction. Each answer is of a moment during the loop.
+        transaction. (A set takes as many of a collection, or of an open file, as ``memory`` holds.) Each answer is of a
+        moment during the loop.
 
         :param keys: hashable ones; any iterable. Those that the store could not hold are not there.
         :yields: whether the key is there.
-        :raises TypeError: a key is unhashable. Its block, at most 1024 keys, has no answers.
+        :raises TypeError: a key is unhashable. Its block has no answers.
         :raises Exception: what the iterable raises.
 
         >>> from rack import PersistentDict
@@ -75,21 +73,20 @@ class Container(Handle):
         ...     list(ages.contains_many(["bob", "eve", "ann"]))
         [True, False, True]
         """
-        for _, value in self._lookup(keys):
+        for _, value in self._lookup(keys, self._lookup_memory()):
             yield value is not None
 
-    def _lookup(self, keys: Iterable[T]) -> Iterator[tuple[T, bytes | None]]:
-        """Yield each key with its stored value, or None; a transaction a shard for each chunk of keys."""
-        iterator = iter(keys)
-        while chunk := list(islice(iterator, CHUNK)):
-            dumped = list(self._dump_keys(chunk))
-            values: Iterable[bytes | None]
-            if None in dumped:
-                found = iter(self._store.get_many([key for key in dumped if key is not None]))
-                values = [None if key is None else next(found) for key in dumped]
-            else:
-                values = self._store.get_many(dumped)  # type: ignore[arg-type]
-            yield from zip(chunk, values, strict=True)
+    def _lookup_memory(self) -> int:
+        """Return how many bytes the keys may take that are looked up at a time."""
+        return 0  # of keys that have values, as few as there may be
+
+    def _lookup(self, keys: Iterable[T], memory: int = 0) -> Iterator[tuple[T, bytes | None]]:
+        """Yield each key with its stored value, or None; a transaction a shard for each block of keys."""
+        for block, known, failure in gathered(keys, self._dump_known, memory):
+            if failure is not None:
+                raise failure
+            found = self._store.get_many(key for key in known if key is not None)
+            yield from zip(block, map(found.get, known), strict=True)  # type: ignore[arg-type]
 
     def _delete_each(self, keys: Iterable[object]) -> int:
         dump: Callable[[object], bytes | None] = self._dump_key
@@ -102,14 +99,6 @@ class Container(Handle):
         except TypeError as error:
             return self._key_or_none(key, error)
 
-    def _dump_keys(self, keys: Iterable[object]) -> Iterator[bytes | None]:
-        dump = self._dump_key
-        for key in keys:
-            try:
-                yield dump(key)
-            except TypeError as error:
-                yield self._key_or_none(key, error)
-
     def _key_or_none(self, key: object, error: TypeError) -> bytes | None:
         """Return None for a key that the store cannot hold, and so does not hold; raise ``error`` for an unhashable."""
         if isinstance(error, SerializationError):
@@ -119,13 +108,16 @@ class Container(Handle):
     def _keys(self, span: Span = ALL, store: Store | None = None) -> Iterator[Any]:
         load = self._codec.load_plain
         for block in (store or self._store).all_keys(span):
-            try:
-                keys = list(map(load, block))
-            except Exception as error:
-                if not is_failure(error):
-                    raise
-                keys = list(map(self._load_stored_key, block))
-            yield from keys
+            for part in parts(block):
+                keys: Iterable[Any]
+                try:
+                    keys = list(map(load, part))
+                except Exception as error:
+                    if not is_failure(error):
+                        raise
+                    keys = map(self._load_stored_key, part)
+                # Not in the try: what an exception meets there when this is closed nobody would be told.
+                yield from keys
 
     def _pop_first(self) -> tuple[Any, bytes]:
         """Remove some entry and return its key and the bytes of its value; KeyError without one if there is none."""

@@ -14,7 +14,8 @@ from rack.container.maker import Extra, Maker
 from rack.container.notopen import NOT_OPEN, NotOpen
 from rack.container.snapshot import Snapshotting
 from rack.errors import LockTimeoutError
-from rack.shard import DEFAULT_ENGINE, ENGINES, shard_class
+from rack.shard import DEFAULT_ENGINE, ENGINES, SERVED, served_by, shard_class
+from rack.shard.address import Address
 from rack.shard.base import Shard
 from rack.shard.holding import is_under_way, reentrant
 from rack.shard.problem import note_exit
@@ -67,7 +68,7 @@ class Handle(Maker, Snapshotting):
         memory: int | None = None,
     ) -> None:
         self._path = absolute_path(name)
-        self.name = os.fspath(name)
+        self.name = self._path if isinstance(self._path, Address) else os.fspath(name)
         self._arguments: dict[str, Any] = {
             "hash": hash,
             "serdes": serdes,
@@ -101,8 +102,15 @@ class Handle(Maker, Snapshotting):
             if not 1 <= shards <= MAX_SHARDS:
                 raise ValueError(f"shards={shards}: must be 1 to {MAX_SHARDS}")
         engine = engine or self._default_engine
-        if engine is not None and engine not in ENGINES:
-            raise ValueError(f"engine={engine!r}: must be one of {', '.join(map(repr, ENGINES))}")
+        if engine is not None and engine not in ENGINES and engine not in SERVED:
+            raise ValueError(f"engine={engine!r}: must be one of {', '.join(map(repr, (*ENGINES, *SERVED)))}")
+        served = served_by(self._path)
+        if engine is not None and engine != served and (served is not None or engine in SERVED):
+            raise ValueError(
+                f"engine={engine!r} was given, but the name is that of a store of the engine {served!r}"
+                if served is not None
+                else f"engine={engine!r}: the name must be a URL, like '{engine}://localhost:6379/0?name=seen'"
+            )
         layout = self._default_layout
         if layout is not None and layout not in shard_class(engine or DEFAULT_ENGINE).layouts:
             raise ValueError(f"engine={engine!r} does not have the layout of rack.set_{layout}; use rack.set_{engine}")
@@ -286,13 +294,6 @@ class Handle(Maker, Snapshotting):
     def _key_codec(self) -> KeyCodec:
         return self._codec
 
-    def __repr__(self) -> str:
-        if self._hold is None:
-            return f"<{type(self).__name__} {self.name!r}, closed>"
-        manifest = self._manifest
-        what = ", snapshot" if self._is_snapshot else ""
-        return f"<{type(self).__name__} {self.name!r}, {manifest.engine}, {manifest.shards} shards{what}>"
-
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         """Return an anonymous copy, opened. O(n). Not atomic, as ``copy()``."""
         with importing():
@@ -350,6 +351,8 @@ class Handle(Maker, Snapshotting):
         if state["open"]:
             try:
                 self.open()
+                if (hold := self._hold) is not None:
+                    hold.is_passing = True
             except Exception as error:
                 # What raises while a task's arguments are unpickled ends a worker of multiprocessing.Pool, which then
                 # waits for the task for ever. So the first use tells.

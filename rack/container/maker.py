@@ -9,11 +9,13 @@ from typing import Any, ClassVar, Self
 
 from rack.codec.keys import KeyCodec, resolve_codec
 from rack.codec.serdes import Serdes
-from rack.store import files, registry
+from rack.store import registry
 from rack.store.manifest import Manifest, Request, absolute_path
 from rack.store.opening import Mode
 from rack.store.openstore import Hold
 from rack.store.record import DEFAULT_DURABILITY
+from rack.store.site import FILES
+from rack.store.where import site_of
 
 Name = str | os.PathLike[str] | None
 Extra = tuple[dict[str, Any], dict[str, Any]]  # what subclasses have put into a container: attributes, slots
@@ -53,10 +55,13 @@ class Maker:
         if arguments["serdes"] is None:
             arguments["serdes"] = self._serdes.name
         # Another serdes brings its own for keys, unless the keys had one that did not come with the values'.
-        went = self._kind == "set" or self._codec.name == resolve_codec(None, self._serdes).name
+        # (No others can be made of digests.)
+        came = self._kind == "set" or self._codec.name == resolve_codec(None, self._serdes).name
+        went = came and self._codec.digest is None
         if (new := "serdes" in options and went) or arguments["key_serdes"] is None:
             arguments["key_serdes"] = None if new else self._codec.preset
-        arguments |= {"shards": self._manifest.shards, "engine": self._manifest.engine, **options}
+        site = FILES if name is None else site_of(absolute_path(name))
+        arguments |= {**site.shape(self._manifest), **options}
         if like is not None:
             return like._produce(name, self._path, arguments, fill)
         return self._produce(name, self._path, arguments, fill, self._extra())
@@ -75,15 +80,16 @@ class Maker:
         One with a name is anonymous until it is full, so that nobody ever finds half of it.
         """
         target = None if name is None else absolute_path(name)
+        home = site_of(target or beside)
         if target is not None:
-            files.check_absent(target)
-        made = cls._bare(files.anonymous_path(target or beside, anywhere=target is None), extra, flag="n", **arguments)
+            home.check_absent(target)
+        made = cls._bare(home.anonymous(target, beside), extra, flag="n", **arguments)
         # Nobody misses it after a power failure until it has its name.
         made._mode = Mode("n", "process", None, made._mode.memory)
         try:
             made._attach(registry.acquire(made._path, made._request, made._mode), anonymous=True)
         except BaseException:
-            files.discard(Manifest.new(made._request), made._path)
+            site_of(made._path).discard(Manifest.new(made._request), made._path)
             raise
         made._openings.append(None)
         made._entered_by_maker = True

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from rack.errors import DigestKeysError
+
 
 def same_codec(mine: Any, other: Any) -> bool:
     """Whether equal keys have equal bytes in both."""
@@ -13,6 +15,15 @@ def same_codec(mine: Any, other: Any) -> bool:
     # A serializer of the user's own: the same if both containers were given the same.
     given = _given_for_keys(mine)
     return bool(one.name == two.name and given is not None and given == _given_for_keys(other))
+
+
+def check_keys(mine: Any, other: Any) -> None:
+    """:raises DigestKeysError: ``other`` has digests of its keys, and ``mine`` needs something else."""
+    if other._codec.digest is not None and other._codec is not mine._codec:
+        raise DigestKeysError(
+            f"{other.name} has only digests of its keys (key serdes {other._codec.name}), of which no keys of the key"
+            f" serdes {mine._codec.name} can be made"
+        )
 
 
 def same_serdes(mine: Any, other: Any) -> bool:

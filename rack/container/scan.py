@@ -49,7 +49,7 @@ class Scannable(Generic[E]):
         :param limit: at most so many; with ``reverse`` the last ones.
         :yields: the entries.
         :raises UnorderedKeysError: the keys' bytes have no order that means anything: a TypeError. The store has to
-            be made with ``key_serdes`` (or ``serdes``) "str", "bytes" or "ordered".
+            be made with ``key_serdes`` (or ``serdes``) "str", "bytes" or "ordered". Digests of keys have no order.
         :raises SerializationError: a bound that cannot be a key of the store, or a prefix of one: a TypeError.
         :raises TypeError: ``limit`` is no whole number, or a bound is unhashable.
         :raises ValueError: ``limit`` is negative.
@@ -70,6 +70,8 @@ class Scannable(Generic[E]):
 
 def span_of(codec: KeyCodec, start: Any, stop: Any, prefix: Any, reverse: bool, limit: int | None) -> Span:
     """Return the bytes that the arguments of ``scan`` mean; raises as that does."""
+    if codec.digest is not None:
+        raise UnorderedKeysError(f"the store has digests of its keys (key serdes {codec.name}), which have no order")
     if not codec.ordered:
         raise UnorderedKeysError(
             "scan() needs keys whose bytes are in order, and this store's are not: make it with serdes (or, of a dict,"
@@ -89,7 +91,7 @@ def span_of(codec: KeyCodec, start: Any, stop: Any, prefix: Any, reverse: bool, 
         low, high = _prefix_range(codec, prefix)
         first = max(first, low)
         end = high if end is None else end if high is None else min(end, high)
-    return Span(first, end, bool(reverse), limit)
+    return Span(first, end, bool(reverse), limit, True)
 
 
 def _bound(codec: KeyCodec, what: str, key: Any) -> bytes:

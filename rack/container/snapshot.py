@@ -7,12 +7,14 @@ from collections.abc import Callable
 from typing import Any, Self
 
 from rack.errors import NotOpenError
+from rack.shard.address import Address
 from rack.shard.base import Shard
-from rack.store import files, registry
+from rack.store import registry
 from rack.store.manifest import Request, absolute_path
 from rack.store.opening import Mode
 from rack.store.openstore import Hold
 from rack.store.sharded import Store
+from rack.store.where import site_of
 from rack.system.imports import importing
 
 
@@ -30,6 +32,7 @@ class Snapshotting:
     _is_snapshot = False
     _open_store: Callable[[], Any]
     open: Callable[[], Self]
+    copy: Callable[..., Any]
     _attach: Callable[[Hold], None]
     _bare: Callable[..., Self]
     _extra: Callable[[], Any]
@@ -48,6 +51,7 @@ class Snapshotting:
 
         :returns: a container of the same class, to be closed. Of a snapshot: the snapshot itself.
         :raises NotOpenError: the container is not open.
+        :raises UnsupportedOperation: the store is on a server.
         :raises LockTimeoutError: with ``timeout=``; or after a minute, if a busy store was opened with flag "r".
         :raises SnapshotLostError: it was opened without the permission to write, and it was written to, or there is no
             space.
@@ -77,7 +81,8 @@ class Snapshotting:
         """Make a store at another path that has all shards at one instant, while writers go on.
 
         It is made like this one (serdes, shards, engine). O(n). Atomic: all shards are of one instant, and the backup
-        is there as a whole, on the disk, or not at all.
+        is there as a whole, on the disk, or not at all. A store on a server keeps no instants: of that it is a copy, in
+        which each entry is of a moment of its own.
 
         :param path: where the files of the backup will be: a path prefix, like ``name``. The directory must exist.
         :raises NotOpenError: the container is not open.
@@ -100,10 +105,13 @@ class Snapshotting:
             from rack.store.instant import OpenSnapshot
 
         target = absolute_path(path)
+        if isinstance(self._path, Address):
+            with self.copy(path):
+                return
         if self._is_snapshot:
             write_backup(self._open_store(), target)
             return
-        files.check_absent(target)
+        site_of(target).check_absent(target)
         snapshot = OpenSnapshot(self._open_store(), self._store, self._mode.timeout)
         hold = Hold(snapshot)
         try:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
+from rack.shard.holding import operation, settle
 from rack.shard.problem import Problem, corrupt
+
+if TYPE_CHECKING:
+    from rack.shard.figures import Access, Figures
 
 Pair = tuple[bytes, bytes]
 
@@ -57,16 +61,33 @@ class Home(Protocol):
     """What an open shard needs of the store that it belongs to."""
 
     def rejoin(self) -> None:
-        """Called in a forked child, before a shard is opened again."""
+        """Called before a shard is opened at its first use: in a forked child it comes into the store anew then."""
 
-    def begin_writing(self) -> None:
-        """Called, with the shard's lock held, before the first write of this process, and after each ``rest``."""
+    def begin_writing(self) -> bool:
+        """Called, with the shard's lock held, before the first write of this process, and after each ``rest``.
+
+        Return whether another process is known to write, too.
+        """
+
+    def give_room(self) -> bool:
+        """Give up some of the room that is kept for removing entries when the disk is full; False: there is none."""
 
     def at_home(self, body: Callable[[], object]) -> None:
         """Call ``body``, which does something to files by their paths, while nobody replaces the store.
 
         :raises StoreDeletedError: the store is not there any more.
         """
+
+
+class View(NamedTuple):
+    """What a function sees that runs inside a write transaction of a shard (``Shard.transact``)."""
+
+    get: Callable[[bytes], bytes | None]
+    put: Callable[[bytes, bytes], object]
+    #: ``delete(key)``: whether the key was there.
+    delete: Callable[[bytes], bool]
+    #: ``first(start, stop, limit)``: the first pairs of a range, as ``Shard.scan`` has them; quicker for a few.
+    first: Callable[[bytes, bytes | None, int], list[Pair]]
 
 
 class Shard(ABC):
@@ -86,6 +107,8 @@ class Shard(ABC):
     longest_path: ClassVar[int] = 4095
     #: How many descriptors an open shard has.
     descriptors: ClassVar[int] = 4
+    #: How many bytes of the disk a store keeps for each shard, for removing entries when the disk is full.
+    room: ClassVar[int] = 0
     #: Whether it is read without protection from writers, which takes the permission to write some of its files.
     unprotected = False
     #: Whether that may come to be so: it is read by somebody who may not write.
@@ -93,9 +116,13 @@ class Shard(ABC):
     #: Whether its stamp may be taken, and tells something, while this process has it open.
     stamped_when_open: ClassVar[bool] = True
     #: Whether ``scan`` is in order of the keys' bytes.
-    ordered: ClassVar[bool]
+    ordered: bool
     #: An RLock that is held around each use of the file.
     _lock: Any
+    # See rack.shard.holding.
+    _busy: bool
+    _held: Any
+    _at_fork: bool
 
     @classmethod
     def opened(cls, spec: ShardSpec, home: Home, among: list[Shard] | None = None) -> Shard:
@@ -135,7 +162,20 @@ class Shard(ABC):
         ``change`` may be called again when the transaction has to be repeated, and must not use the store.
         """
 
+    @abstractmethod
+    def transact(self, body: Callable[..., Any], *args: Any) -> Any:
+        """Return ``body(view, *args)``, run inside one write transaction; ``view`` is a :class:`View` of the shard.
+
+        If it raises, nothing of what it did has happened. It may be called again when the transaction has to be
+        repeated, and must not use the store. ``view`` is of no use afterwards.
+        """
+
     # Many keys, one transaction
+
+    @property
+    def transaction(self) -> int:
+        """How many entries a bulk write is to put in a transaction."""
+        return 20_000
 
     @abstractmethod
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]: ...
@@ -168,8 +208,28 @@ class Shard(ABC):
         they have BLOCK_BYTES, as :func:`is_last` tells.
         """
 
+    def scanning(self) -> Callable[..., list[Any]]:
+        """Return what does as ``scan`` does, for one pass over a range, block by block.
+
+        It is in order also where ``scan`` is not there, as the shard has no order: then O(n) of memory is taken.
+        """
+        return self.scan
+
     @abstractmethod
     def count(self) -> int: ...
+
+    @operation
+    def count_at_once(self) -> int | None:
+        """Return how many entries there are; None if that had to wait, or is asked in the middle of an operation."""
+        try:
+            if self._lock._is_owned() or not self._lock.acquire(blocking=False):
+                return None
+            count = self.count()
+            self._lock.release()
+            return count
+        except BaseException:
+            settle(self)
+            raise
 
     @abstractmethod
     def clear(self) -> None: ...
@@ -210,6 +270,14 @@ class Shard(ABC):
         """
         return None
 
+    @classmethod
+    def figures(cls, spec: ShardSpec, access: Access) -> Figures:
+        """Look at a shard from outside, whoever has it open: O(1). Changes no file, and waits for no writer.
+
+        :raises CorruptShardError: it is missing, is not what its spec says, or is damaged where it is looked at.
+        """
+        raise NotImplementedError
+
     def check(self) -> None:
         """Raise CorruptShardError if the shard is not what its spec says or contradicts itself."""
         for found in self.examine():
@@ -228,6 +296,15 @@ class Shard(ABC):
         """Have every commit so far on the disk."""
 
     # Power failure. The files of a shard that is open nowhere; an engine that it cannot damage has nothing to do.
+
+    @classmethod  # noqa: B027
+    def shrink(cls, path: str) -> None:
+        """Cut off what is not in use at the end of the file of a shard that is open nowhere."""
+
+    @classmethod
+    def mark(cls, path: str) -> str | None:
+        """Return what is another text after every commit to the shard, whoever has it open; None: that is not known."""
+        return None
 
     @classmethod
     def stamp(cls, path: str) -> int:
@@ -266,14 +343,21 @@ class Shard(ABC):
         """
 
     @abstractmethod
-    def keep(self) -> None:
-        """Called every second with durability "everysec": have everything written so far on the disk."""
+    def keep(self, has_company: bool = True) -> None:
+        """Called every second with durability "everysec": have everything written so far on the disk.
+
+        ``has_company``: other processes may have written to it, too.
+        """
 
     def shorten(self) -> None:  # noqa: B027
         """Called every second with durability "everysec": see that the log does not become too long."""
 
     def rest(self) -> None:  # noqa: B027
         """Have ``begin_writing`` called before the next write."""
+
+    def put_away(self) -> bool:
+        """Close the file until it is used again, unless it is in use just now; return whether it is closed."""
+        return False
 
     # Snapshots
 
@@ -338,11 +422,14 @@ class Shard(ABC):
     @classmethod
     @abstractmethod
     def create(cls, spec: ShardSpec) -> None:
-        """Make the shard's files, which are not there. The caller holds the store's lock exclusively."""
+        """Make the shard's files, which are not there. The caller holds the store's lock exclusively.
+
+        They are not on the disk then.
+        """
 
     @abstractmethod
     def __init__(self, spec: ShardSpec, rejoin: Callable[[], None], among: list[Any] | None = None) -> None:
-        """Open the shard. ``rejoin`` is called before it is reopened in a forked child.
+        """Look whether it is there, and have it opened when it is used for the first time.
 
         It adds itself to ``among`` before it opens anything: whoever is cut off meanwhile can close it.
         """

@@ -125,6 +125,11 @@ def note_exit() -> None:
     _is_exiting = True
 
 
+def is_exiting() -> bool:
+    """Return whether the interpreter exits."""
+    return _is_exiting
+
+
 def closed() -> NotOpenError:
     if _is_exiting:
         return NotOpenError(

@@ -17,7 +17,6 @@ class ShardProxy(Shard):
 
     suffix = ""
     companions = ()
-    ordered = True
 
     @classmethod
     def create(cls, spec: ShardSpec) -> None:
@@ -25,6 +24,7 @@ class ShardProxy(Shard):
 
     def __init__(self, inner: Shard) -> None:
         self._inner = inner
+        self.ordered = inner.ordered
 
     def _forward(self, method: Callable[..., Result], *args: Any) -> Result:
         return method(*args)
@@ -53,6 +53,14 @@ class ShardProxy(Shard):
     def modify(self, key: bytes, change: Callable[[bytes | None], bytes | None]) -> None:
         self._forward(self._inner.modify, key, change)
 
+    def transact(self, body: Callable[..., Result], *args: Any) -> Result:
+        result: Result = self._forward(self._inner.transact, body, *args)
+        return result
+
+    @property
+    def transaction(self) -> int:
+        return self._inner.transaction
+
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         return self._forward(self._inner.get_many, keys)
 
@@ -73,8 +81,14 @@ class ShardProxy(Shard):
     ) -> list[Any]:
         return self._forward(self._inner.scan, start, stop, reverse, values, limit)
 
+    def scanning(self) -> Callable[..., list[Any]]:
+        return self.scan if self.ordered else self._inner.scanning()
+
     def count(self) -> int:
         return self._forward(self._inner.count)
+
+    def count_at_once(self) -> int | None:
+        return self._inner.count_at_once()
 
     def clear(self) -> None:
         self._forward(self._inner.clear)
@@ -126,8 +140,8 @@ class ShardProxy(Shard):
     def resume(self) -> None:
         self._inner.resume()
 
-    def keep(self) -> None:
-        self._inner.keep()
+    def keep(self, has_company: bool = True) -> None:
+        self._inner.keep(has_company)
 
     def shorten(self) -> None:
         self._inner.shorten()
@@ -159,7 +173,7 @@ class ReadOnlyShard(Shard):
     def _refuse(self, *args: Any) -> Any:
         raise ReadOnlyError(errno.EACCES, self._refusal)
 
-    put = add = delete = pop = pop_first = modify = _refuse  # type: ignore[assignment]
+    put = add = delete = pop = pop_first = modify = transact = _refuse  # type: ignore[assignment]
     put_many = add_many = delete_many = change_many = clear = _refuse  # type: ignore[assignment]
 
 
@@ -175,6 +189,9 @@ class GuardedShard(ShardProxy):
     def __init__(self, inner: Shard, check: Callable[[], None]) -> None:
         super().__init__(inner)
         self._check = check
+
+    def count_at_once(self) -> int | None:
+        return None if self._inner.unprotected else self._inner.count_at_once()
 
     def _forward(self, method: Callable[..., Result], *args: Any) -> Result:
         self._inner.refresh()

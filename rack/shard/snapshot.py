@@ -45,6 +45,11 @@ class SnapshotShard(ReadOnlyShard, Snapshot):
     def _new_lock(self) -> None:
         self._lock = RLock()
 
+    @property
+    def is_attached(self) -> bool:
+        """Whether it reads through the live shard's database."""
+        return self._end is None and not self._detached
+
     @abstractmethod
     def _move_to(self, path: str) -> None:
         """Read through a copy from now on, a new file ``path`` that is removed as soon as it is open."""
@@ -105,7 +110,7 @@ class SnapshotShard(ReadOnlyShard, Snapshot):
     def sync(self) -> None:
         pass  # there is no write
 
-    def keep(self) -> None:
+    def keep(self, has_company: bool = True) -> None:
         pass
 
     def on_write(self, check: Callable[[bool], None] | None) -> None:
@@ -164,6 +169,10 @@ class Snapshots:
     def __init__(self) -> None:
         self._alive: WeakSet[SnapshotShard] = WeakSet()
         self._at_fork: list[SnapshotShard] = []
+
+    def __bool__(self) -> bool:
+        """Return whether one of them reads through the live shard's database."""
+        return any(snapshot.is_attached for snapshot in list(self._alive))
 
     def add(self, snapshot: SnapshotShard) -> None:
         self._alive.add(snapshot)

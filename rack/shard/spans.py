@@ -12,12 +12,16 @@ _GROWTH = 4
 
 
 class Span(NamedTuple):
-    """The keys from ``start`` up to but not ``stop`` (None: to the end), forward or from the end; at most ``limit``."""
+    """The keys from ``start`` up to but not ``stop`` (None: to the end), forward or from the end; at most ``limit``.
+
+    ``in_order``: the order matters, and is not only one that is there anyway.
+    """
 
     start: bytes = b""
     stop: bytes | None = None
     reverse: bool = False
     limit: int | None = None
+    in_order: bool = False
 
 
 ALL = Span()
@@ -34,18 +38,18 @@ class Reader:
     def __init__(
         self, shard: Shard, span: Span, values: bool, first: int = FIRST_ITEMS, most: int = BLOCK_ITEMS
     ) -> None:
-        self._scan = shard.scan
+        self._scan = shard.scanning()
         self._start, self._stop = span.start, span.stop
         self._reverse = span.reverse
         self._values = values
         self._left = span.limit
-        self._size = first
+        self.size = first  # how many items the next block has at most
         self._most = most
         self.more = span.limit != 0  # whether there may be another block
 
     def read(self) -> list[Any]:
         """Return the next block; it may be the last one, and may be empty."""
-        limit = self._size if self._left is None else min(self._size, self._left)
+        limit = self.size if self._left is None else min(self.size, self._left)
         block = self._scan(self._start, self._stop, self._reverse, self._values, limit)
         if is_last(block, limit, self._values):
             self.more = False
@@ -58,7 +62,7 @@ class Reader:
         if self._left is not None:
             self._left -= len(block)
             self.more = self._left > 0
-        self._size = min(self._size * _GROWTH, self._most)
+        self.size = min(self.size * _GROWTH, self._most)
         return block
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 from rack.errors import CorruptShardError, MismatchError, RackError
 from rack.shard import shard_class
@@ -16,6 +17,16 @@ from rack.system.disk import sync_paths
 from rack.system.flock import holders
 from rack.system.imports import importing
 from rack.system.place import may_write
+
+#: Seconds between two lines about how far a recovery is.
+TOLD_EVERY = 1.0
+
+#: What is told of a recovery that takes long, and of what it may have cost. None: it is logged, as "rack".
+tell: Callable[[str], object] | None = None
+
+
+class DurabilityInUseError(MismatchError):
+    """Others have the store open with another durability; it may be that they are just giving it back."""
 
 
 def admit(path: str, manifest: Manifest, request: Request, asked: str | None, readonly: bool, lock: StoreLock) -> str:
@@ -40,7 +51,7 @@ def admit(path: str, manifest: Manifest, request: Request, asked: str | None, re
     if wanted != record.durability and "everysec" in (wanted, record.durability):
         if not is_alone(lock):
             who = f"{holders(lock.path)} has {manifest_path(path)} open with"
-            raise MismatchError(
+            raise DurabilityInUseError(
                 f"durability={wanted!r} was given, but {who} {record.durability!r}: close it there first"
             ).in_words(
                 f"{who} the durability {record.durability}, and not {wanted}: while it is so, others can only have the"
@@ -48,6 +59,16 @@ def admit(path: str, manifest: Manifest, request: Request, asked: str | None, re
             )
         _change(path, manifest, specs, record, wanted)
     return wanted
+
+
+def _tell(level: str, message: str) -> None:
+    if tell is not None:
+        tell(message)
+        return
+    with importing():
+        import logging
+
+    getattr(logging.getLogger("rack"), level)(message)
 
 
 def is_alone(lock: StoreLock) -> bool:
@@ -67,15 +88,18 @@ def _recovered(path: str, manifest: Manifest, specs: Sequence[ShardSpec], record
         # Who may not make the files anew has to be content with what looks sound.
         is_owner = os.geteuid() in (0, os.stat(manifest_path(path)).st_uid)
         durability = "everysec" if is_owner and any(cls.has_journal(spec.path) for spec in specs) else None
-    for spec in specs:
+    name = manifest_path(path)
+    last = time.monotonic()
+    for done, spec in enumerate(specs, 1):
         cls.recover(spec, durability)
+        if time.monotonic() - last >= TOLD_EVERY:
+            last = time.monotonic()
+            _tell("info", f"{name}: {done} of {len(specs)} shards are recovered, as the system had stopped")
     if record.is_known and durability == "everysec":
-        with importing():
-            from logging import getLogger
-
-        getLogger("rack").warning(
-            "%s was in use when the system stopped: what was written in about the last second before that may be lost",
-            manifest_path(path),
+        _tell(
+            "warning",
+            f"{name} was in use when the system stopped: what was written in about the last second before that may be"
+            " lost",
         )
     record = Record("", record.durability, present_stamps(path, manifest))
     with contextlib.suppress(RackError):  # who may not write leaves it as it is

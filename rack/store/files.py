@@ -8,14 +8,24 @@ import os
 import resource
 from io import FileIO
 
-from rack.errors import CorruptShardError, RackError, StoreExistsError, StorePathError
+from rack.errors import CorruptShardError, RackError, ReadOnlyError, StoreExistsError, StorePathError
 from rack.shard import shard_class
 from rack.store.lock import StoreLock
-from rack.store.manifest import Manifest, Request, manifest_path, record_path, shard_path, unfinished_path
+from rack.store.manifest import (
+    Manifest,
+    Request,
+    backup_path,
+    is_half_moved,
+    manifest_path,
+    record_path,
+    shard_path,
+    unfinished_path,
+)
 from rack.store.record import Record, present_stamps
-from rack.system.disk import path_error
+from rack.system.disk import path_error, sync_paths
 from rack.system.place import scratch_path, take_after
 
+_FOR_A_SHARD = 3  # with fewer, shards would be put away and opened again all the time
 _SPARE_DESCRIPTORS = 16  # for what an operation opens for a moment
 
 
@@ -44,10 +54,26 @@ def check_makeable(path: str, manifest: Manifest) -> None:
             )
 
 
+def check_own(path: str, manifest: Manifest) -> None:
+    """Raise ReadOnlyError for a backup that shares files with others: writing to it would change those."""
+    if not os.path.lexists(backup_path(path)):
+        return
+    suffix = shard_class(manifest.engine).suffix
+    for number in range(manifest.shards):
+        with contextlib.suppress(FileNotFoundError):
+            if os.stat(shard_path(path, number, suffix)).st_nlink > 1:
+                raise ReadOnlyError(
+                    errno.EROFS,
+                    "this is a backup that shares files with others: open it to read, or make a store of it with"
+                    f" `rack restore {path} NEW`",
+                    manifest_path(path),
+                )
+
+
 def check_descriptors(manifest: Manifest) -> None:
     """Raise StorePathError if this process may not have as many descriptors as the store takes when it is open."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    need = manifest.shards * shard_class(manifest.engine).descriptors + _SPARE_DESCRIPTORS
+    need = manifest.shards * _FOR_A_SHARD + _SPARE_DESCRIPTORS
     if limit == resource.RLIM_INFINITY or 2 * need < limit:
         return
     used = limit
@@ -56,7 +82,7 @@ def check_descriptors(manifest: Manifest) -> None:
     if used + need > limit:
         raise StorePathError(
             errno.EMFILE,
-            f"a store of {manifest.shards} shards takes up to {need} descriptors, and this process may have {limit}, of"
+            f"a store of {manifest.shards} shards takes {need} descriptors, and this process may have {limit}, of"
             f" which {used} are in use: raise the limit (`ulimit -n {_round(used + need)}`, or resource.setrlimit), or"
             " make a store with fewer shards",
         )
@@ -78,7 +104,8 @@ def create(path: str, manifest: Manifest, request: Request, durability: str) -> 
         manifest.begin(path)
         for number in range(manifest.shards):
             cls.create(manifest.spec(path, number, request, "process", False))
-        Record("", durability, present_stamps(path, manifest)).write(path)
+        Record("", durability, present_stamps(path, manifest)).write(path)  # it tells the durability
+        sync_paths([record_path(path), *(shard_path(path, number, cls.suffix) for number in range(manifest.shards))])
         if replaced is not None:
             _give(manifest.files(path), replaced)
         manifest.finish(path)
@@ -112,7 +139,7 @@ def clear(path: str, manifest: Manifest) -> None:
     """
     unfinished = Manifest.read_unfinished(path)
     if unfinished is not None:
-        unlink(unfinished.shard_files(path))
+        unlink(unfinished.content_files(path))
     unlink([record_path(path), unfinished_path(path)])  # if it is not whole, there are no shards yet
     cls = shard_class(manifest.engine)
     for number in range(manifest.shards):
@@ -138,7 +165,9 @@ def publish(manifest: Manifest, source: str, target: str, durability: str) -> No
         suffix = shard_class(manifest.engine).suffix
         for number in range(manifest.shards):
             os.rename(shard_path(source, number, suffix), shard_path(target, number, suffix))
-        Record("", durability, present_stamps(target, manifest)).write(target)
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(backup_path(source), backup_path(target))
+        Record("", durability, present_stamps(target, manifest)).write(target, sync=True)
         manifest.finish(target)
     except BaseException:
         if not os.path.lexists(manifest_path(target)):
@@ -153,7 +182,7 @@ def publish(manifest: Manifest, source: str, target: str, durability: str) -> No
 
 def check_absent(path: str) -> None:
     """Raise StoreExistsError if there is a store at ``path``."""
-    if os.path.lexists(manifest_path(path)):
+    if os.path.lexists(manifest_path(path)) or is_half_moved(path):
         raise StoreExistsError(
             errno.EEXIST, "an operation that makes a store does not replace one", manifest_path(path)
         )

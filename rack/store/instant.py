@@ -104,10 +104,20 @@ class OpenSnapshot(OpenStore):
         try:
             self._source = Hold(source)
             self.shards += take(store.shards, timeout)
-            self._store = Store(self.shards)
+            self._store = Store(self.shards, None, self.manifest.digest)
         except BaseException:
             self.shut()
             raise
+
+    def is_current(self) -> bool:
+        assert self._source is not None
+        source = self._source.opened
+        is_current = source.is_current()
+        self.path = source.path
+        return is_current
+
+    def can_rest(self) -> bool:
+        return False
 
     def sync(self, store: Store) -> None:
         """Nothing: a snapshot has no writes of its own."""

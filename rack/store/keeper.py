@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from _thread import start_new_thread
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
@@ -10,6 +9,7 @@ from typing import Any
 from weakref import ref
 
 from rack.errors import LockTimeoutError, RackError
+from rack.system.imports import importing
 
 _INTERVAL = 1.0  # seconds
 
@@ -41,6 +41,13 @@ class Keeper:
         self._ended.put(None)
 
 
+def _log() -> None:
+    with importing():
+        import logging
+
+    logging.getLogger("rack").exception("looking after a shard failed; it is tried again every second")
+
+
 def _keep(work: Sequence[Work], stop: SimpleQueue[Any], ended: SimpleQueue[None], keeper: ref[Keeper]) -> None:
     try:
         while True:
@@ -50,7 +57,11 @@ def _keep(work: Sequence[Work], stop: SimpleQueue[Any], ended: SimpleQueue[None]
             except Empty:
                 pass
             for do in work:
-                with contextlib.suppress(OSError, RackError):  # a full disk: again in a second. Whoever writes is told
+                try:
                     do()
+                except (OSError, RackError):  # a full disk: again in a second. Whoever writes is told
+                    pass
+                except Exception:  # a fault of Rack's own must not end what keeps its promise
+                    _log()
     finally:
         ended.put(None)

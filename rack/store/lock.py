@@ -16,19 +16,24 @@ import time
 from rack.errors import StoreInUseError
 from rack.store.manifest import manifest_path
 from rack.system.descriptor import Descriptor
-from rack.system.disk import path_error
+from rack.system.disk import keep_room, path_error
 from rack.system.flock import attempt, flock_within, holders, pause
 from rack.system.place import file_id, open_beside, path_of
 
 _SUFFIX = ".rack-lock"
+ROOM_STEP = 16 << 10  # bytes, of which a shard needs one or two to be emptied
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+def lock_path(path: str) -> str:
+    return path + _SUFFIX
 
 
 class StoreLock:
     """The lock of the store at ``path``. Not thread-safe: the registry's lock is held around its use."""
 
     def __init__(self, path: str, readonly: bool = False) -> None:
-        self.path = path + _SUFFIX
+        self.path = lock_path(path)
         self._readonly = readonly
         self._file: io.FileIO | None = None  # closed with it, if an exception keeps it from being closed
         self._folder = Descriptor()  # while the file is not open in a forked child
@@ -59,7 +64,28 @@ class StoreLock:
 
     def claim(self) -> bool:
         """Hold the lock exclusively if no other process holds it."""
-        return self._attempt(fcntl.LOCK_EX)
+        claimed = self._attempt(fcntl.LOCK_EX)
+        if claimed and self._fd is not None and not self._readonly:
+            with contextlib.suppress(OSError):
+                os.utime(self._fd)  # so that one who rests finds out; see left_at()
+        return claimed
+
+    def rest(self) -> None:
+        """Hold the lock no more, and keep the file open."""
+        if self._fd is not None:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def left_at(self) -> tuple[int, int] | None:
+        """Return what changes whenever somebody has had the lock exclusively, as all have who change the files."""
+        try:
+            status = os.stat(self.path)
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns
+
+    def share_again(self) -> bool:
+        """Hold the lock shared, after :meth:`rest`, if nobody has it exclusively."""
+        return self._fd is not None and attempt(self._fd, fcntl.LOCK_SH) and self.is_current()
 
     def claim_or_raise(self, purpose: str) -> None:
         """Hold the lock exclusively, or raise StoreInUseError with the processes in the way."""
@@ -117,6 +143,21 @@ class StoreLock:
     def identity(self) -> tuple[int, int] | None:
         """Return (device, inode) of the file, None if there is none to hold."""
         return None if self._fd is None else file_id(os.fstat(self._fd))
+
+    # The file holds room on the disk, for removing entries when the disk is full.
+
+    def keep_room(self, size: int) -> None:
+        """Have the file so long, if there is room; the caller may write to the store."""
+        assert self._fd is not None
+        keep_room(self._fd, size)
+
+    def give_room(self) -> bool:
+        """Give up some of the room; return False if there is none. Others may take it, but it is too little to put."""
+        size = 0 if self._fd is None else os.fstat(self._fd).st_size
+        if size:
+            assert self._fd is not None
+            os.ftruncate(self._fd, max(0, size - ROOM_STEP))
+        return size > 0
 
     def leave_to_parent(self) -> None:
         """In a forked child: let go of the parent's lock, and keep track of where the store is."""

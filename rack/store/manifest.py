@@ -12,15 +12,20 @@ import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from rack.codec import digest
 from rack.codec.keys import CANONICAL, KeyCodec, resolve_codec
 from rack.codec.serdes import MARSHAL, PRESETS, Serdes
 from rack.errors import ManifestError, MismatchError, told
-from rack.shard import DEFAULT_ENGINE, ENGINES, shard_class
+from rack.shard import DEFAULT_ENGINE, ENGINES, SERVED, address_of, served_by, shard_class
+from rack.shard.address import Address
 from rack.shard.base import ShardSpec
+from rack.store.router import Digest, digest_of_kind
 from rack.system.disk import path_error, sync_directory
 from rack.system.imports import importing
 
 FORMAT = 1
+#: The kinds of stores, and the classes that open them.
+KINDS = {"dict": "PersistentDict", "set": "PersistentSet", "queue": "PersistentQueue"}
 DEFAULT_SHARDS = 16
 MAX_SHARDS = 9999
 _HASH_PROBE = b"rack"
@@ -94,21 +99,19 @@ class Manifest(NamedTuple):
         :raises ManifestError: it is damaged, or of a newer Rack.
         :raises StorePathError: it cannot be read.
         """
-        return cls._read_file(manifest_path(path))
+        return cls.read_file(manifest_path(path))
 
     @classmethod
     def read_unfinished(cls, path: str) -> Manifest | None:
         """Read the manifest of the store that is, or was, being made at ``path``; None if there is no (whole) one."""
         try:
-            return cls._read_file(unfinished_path(path))
+            return cls.read_file(unfinished_path(path))
         except ManifestError:
             return None
 
     @classmethod
-    def _read_file(cls, file: str) -> Manifest | None:
-        with importing():
-            import json
-
+    def read_file(cls, file: str) -> Manifest | None:
+        """As :meth:`read`, whatever the file's name is."""
         try:
             with open(file, "rb") as stream:
                 data = stream.read(1 << 20)
@@ -116,6 +119,14 @@ class Manifest(NamedTuple):
             return None
         except OSError as error:
             raise path_error(error, file) from error
+        return cls.parse(data, file)
+
+    @classmethod
+    def parse(cls, data: bytes, file: str) -> Manifest:
+        """Return the manifest that some bytes are; ``file`` tells where they come from."""
+        with importing():
+            import json
+
         try:
             content = json.loads(data)
             newer = content["format"] > FORMAT
@@ -163,17 +174,16 @@ class Manifest(NamedTuple):
         """Raise MismatchError if the request contradicts the manifest."""
         where = manifest_path(path)
         if request.kind != self.kind:
-            class_name = {"dict": "PersistentDict", "set": "PersistentSet"}
-            raise MismatchError(
-                f"{where} is a {self.kind}: open it as {class_name.get(self.kind, self.kind)}"
-            ).in_words(f"{where} is a {self.kind}, and not a {request.kind}")
+            raise MismatchError(f"{where} is a {self.kind}: open it as {KINDS[self.kind]}").in_words(
+                f"{where} is a {self.kind}, and not a {request.kind}"
+            )
         for name in ("engine", "shards", "layout"):
             asked = getattr(request, name)
             if asked is None or asked == getattr(self, name):
                 continue
             mine = getattr(self, name)
             if name == "layout":
-                hint = "rack.set_small and rack.set differ in this"
+                hint = "rack.set_small and rack.set differ in this, and on a server the URL's `layout=`"
             else:
                 hint = f"`rack copy {_quoted(path)} NEW --{name} {asked}` makes a copy with it"
             raise MismatchError(f"{name}={asked!r} was given, but {where} has {name}={mine!r}; {hint}").in_words(
@@ -183,6 +193,9 @@ class Manifest(NamedTuple):
             return
         for name, given in (("serdes", request.serdes), ("key_serdes", request.key_serdes)):
             self.reconcile_serdes(name, given, where)
+        self.reconcile_hash(request, where)
+
+    def reconcile_hash(self, request: Request, where: str) -> None:
         if request.hash is not None or self.hash != "sha256":
             digest = digest_of(request.hash or sha256).hex()
             if digest != self.probes["hash"][1]:
@@ -216,7 +229,7 @@ class Manifest(NamedTuple):
             return request.key_serdes, serdes
         if self.key_serdes == CANONICAL.name:
             return CANONICAL, serdes
-        preset = self.key_serdes if self.key_serdes in PRESETS else None
+        preset = self.key_serdes if self.key_serdes in PRESETS or digest.is_normal(self.key_serdes) else None
         return resolve_codec(preset, serdes, self.kind == "set"), serdes
 
     def spec(
@@ -243,6 +256,11 @@ class Manifest(NamedTuple):
             find=None if where is None else lambda: shard_path(where(), number, suffix),
         )
 
+    @property
+    def digest(self) -> Digest:
+        """What hashes the store's keys, so that they are routed to its shards."""
+        return digest_of_kind(self.kind)
+
     def shard_files(self, path: str) -> list[str]:
         """Return every file of every shard."""
         cls = shard_class(self.engine)
@@ -251,14 +269,23 @@ class Manifest(NamedTuple):
 
     def files(self, path: str) -> list[str]:
         """Return every file of the store, its mark in the file system first."""
-        return [manifest_path(path), unfinished_path(path), record_path(path), *self.shard_files(path)]
+        return [manifest_path(path), unfinished_path(path), *self.content_files(path)]
+
+    def content_files(self, path: str) -> list[str]:
+        """Return every file of the store but its mark, and its lock."""
+        return [record_path(path), backup_path(path), *self.shard_files(path)]
 
 
 def absolute_path(name: str | os.PathLike[str]) -> str:
-    """Return where the store of that name is. The name of its manifest means it too."""
+    """Return where the store of that name is: a path, or the address of one on a server.
+
+    The name of its manifest means it too.
+    """
     path = os.fspath(name)
     if not isinstance(path, str):
         raise TypeError(f"name={name!r}: must be str or a path of str")
+    if served_by(path) is not None:
+        return address_of(path)
     problem = name_problem(path)
     if problem is not None:
         raise ValueError(f"name={path!r}: {problem}")
@@ -304,15 +331,35 @@ def _quoted(path: str) -> str:
 
 
 def manifest_path(path: str) -> str:
-    return path + ".rack"
+    return path if isinstance(path, Address) else path + ".rack"
 
 
 def unfinished_path(path: str) -> str:
     return path + ".rack-new"
 
 
+def moved_path(path: str) -> str:
+    """Return where the manifest is of a store that is being moved to ``path`` (:mod:`rack.store.moving`)."""
+    return path + ".rack-moved"
+
+
+def old_path(path: str) -> str:
+    """Return where the manifest is of the store that another one is to replace."""
+    return path + ".rack-old"
+
+
+def is_half_moved(path: str) -> bool:
+    """Return whether a process that moved a store to ``path`` was killed, where there is no manifest."""
+    return os.path.lexists(moved_path(path)) or os.path.lexists(old_path(path))
+
+
 def record_path(path: str) -> str:
     return path + ".rack-boot"
+
+
+def backup_path(path: str) -> str:
+    """Return the file that says of what a backup is one (:mod:`rack.care.increments`)."""
+    return path + ".rack-backup"
 
 
 def shard_path(path: str, number: int, suffix: str) -> str:
@@ -331,16 +378,18 @@ def digest_of(hash: Callable[[bytes], bytes]) -> bytes:
 
 
 def _is_codec(name: object) -> bool:
-    return isinstance(name, str) and (name == CANONICAL.name or name in PRESETS or "custom:" in name)
+    if not isinstance(name, str):
+        return False
+    return name == CANONICAL.name or name in PRESETS or "custom:" in name or digest.is_normal(name)
 
 
 _FIELDS: dict[str, Callable[[Any], bool]] = {
     "format": lambda value: value == FORMAT,
     "id": lambda value: isinstance(value, str) and len(value) == 32,
-    "kind": lambda value: value in ("dict", "set"),
-    "engine": lambda value: isinstance(value, str) and value in ENGINES,
+    "kind": lambda value: value in KINDS,
+    "engine": lambda value: isinstance(value, str) and (value in ENGINES or value in SERVED),
     "shards": lambda value: type(value) is int and 1 <= value <= MAX_SHARDS,
-    "layout": lambda value: value in ("direct", "small"),
+    "layout": lambda value: value in ("direct", "small", "ordered"),
     "serdes": lambda value: isinstance(value, str) and (value in PRESETS or value.startswith("custom:")),
     "key_serdes": _is_codec,
     "hash": lambda value: isinstance(value, str),

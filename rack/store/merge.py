@@ -24,6 +24,9 @@ def merged(shards: Sequence[Shard], span: Span, values: bool) -> Iterator[list[A
     if len(shards) == 1:
         yield from blocks(shards[0], span, values)
         return
+    if not shards[0].ordered:
+        yield from _one_by_one(shards, span, values)
+        return
     left, first = span.limit, FIRST_ITEMS
     if left is not None:
         first = min(first, 2 * left // len(shards) + 8)  # a shard has about its share of them
@@ -35,9 +38,10 @@ def merged(shards: Sequence[Shard], span: Span, values: bool) -> Iterator[list[A
     ends: list[Any] = [None] * len(readers)  # the last key read
     while left is None or left > 0:
         for number, reader in enumerate(readers):
-            if reader.more and not pending[number] and (block := reader.read()):
+            # Where little is left, the nearest end would soon be there: a stretch would be short, and cost as much.
+            if reader.more and len(pending[number]) <= reader.size // 2 and (block := reader.read()):
                 ends[number] = block[-1][0] if values else block[-1]
-                pending[number] = block[::-1] if span.reverse else block
+                pending[number] = block[::-1] + pending[number] if span.reverse else pending[number] + block
         bounds = [end for reader, end in zip(readers, ends, strict=True) if reader.more]
         block = []
         if not bounds:
@@ -63,3 +67,15 @@ def merged(shards: Sequence[Shard], span: Span, values: bool) -> Iterator[list[A
             block = block[:left]
             left -= len(block)
         yield block
+
+
+def _one_by_one(shards: Sequence[Shard], span: Span, values: bool) -> Iterator[list[Any]]:
+    """Yield what shards without an order have: each in order, one after another."""
+    if span.in_order:
+        shards[0].scan(b"", None, False, False)  # which says why it cannot be
+    left = span.limit
+    for shard in reversed(shards) if span.reverse else shards:
+        for block in blocks(shard, span._replace(limit=left), values):
+            yield block
+            if left is not None:
+                left -= len(block)

@@ -9,13 +9,14 @@ from typing import NamedTuple
 
 from rack.errors import LockTimeoutError, RackError, StoreInUseError, StoreNotFoundError, StorePathError
 from rack.store import files
-from rack.store.admission import admit
+from rack.store.admission import DurabilityInUseError, admit
 from rack.store.bulk import LEAST_MEMORY
 from rack.store.gate import gate, is_at
 from rack.store.lock import StoreLock
-from rack.store.manifest import Manifest, Request, manifest_path
+from rack.store.manifest import Manifest, Request, is_half_moved, manifest_path
 from rack.store.record import DEFAULT_DURABILITY, DURABILITIES
 from rack.system.flock import lock_timeout, pause, while_open
+from rack.system.imports import importing
 
 
 class Mode:
@@ -54,6 +55,7 @@ def open_or_create(path: str, request: Request, mode: Mode) -> Entry:
         if mode.flag == "n":
             files.check_makeable(path, Manifest.new(request))
             lock.claim_or_raise("replace the store")
+            _settle(path)
             if (replaced := Manifest.read(path)) is not None:
                 replaced.take_back(path)
         return _join(path, request, mode, lock)
@@ -82,6 +84,15 @@ def _join(path: str, request: Request, mode: Mode, lock: StoreLock) -> Entry:
             if time.monotonic() > deadline:
                 raise _replaced_too_often(path, mode.timeout)
             continue
+        if is_half_moved(path):
+            if lock.claim() and lock.is_current():
+                _settle(path)
+                continue
+            lock.close()
+            if time.monotonic() > deadline:
+                raise _replaced_too_often(path, mode.timeout)
+            pause()
+            continue
         if mode.flag in "rw":
             raise StoreNotFoundError(
                 errno.ENOENT, 'there is no such store; flag="c" makes one', manifest_path(path)
@@ -102,6 +113,14 @@ def _join(path: str, request: Request, mode: Mode, lock: StoreLock) -> Entry:
         else:
             pause()
         lock.close()
+
+
+def _settle(path: str) -> None:
+    """Finish a move to ``path`` whose process was killed; the caller has the lock exclusively."""
+    if is_half_moved(path) and not os.path.lexists(manifest_path(path)):
+        with importing():
+            from rack.store.moving import settle
+        settle(path)
 
 
 def _replaced_too_often(path: str, timeout: float | None) -> RackError:
@@ -130,7 +149,14 @@ def enter(
         admitted = admit(path, manifest, request, durability, mode.flag == "r", lock)
         return Entry(manifest, lock, admitted) if lock.is_current() else None
 
-    return while_open(lambda: gate(path, mode.timeout), inside)
+    deadline = time.monotonic() + 0.15  # as in StoreLock.claim_or_raise
+    while True:
+        try:
+            return while_open(lambda: gate(path, mode.timeout), inside)
+        except DurabilityInUseError:
+            if time.monotonic() > deadline:
+                raise
+        pause()  # outside of the gate: who gives the store back needs that
 
 
 def _made(

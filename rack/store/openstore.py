@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 from collections.abc import Callable
+from functools import partial
 from threading import Lock
 from typing import Any
 from weakref import WeakSet
@@ -12,8 +14,9 @@ from weakref import WeakSet
 from rack.errors import CorruptShardError, LockTimeoutError, ManifestError, RackError, ReadOnlyError, StoreDeletedError
 from rack.shard import shard_class
 from rack.shard.base import Shard, ShardSpec
+from rack.shard.holding import is_under_way, reentrant
 from rack.shard.proxy import FrozenShard, GuardedShard
-from rack.store import files, opening
+from rack.store import files, opening, scratch
 from rack.store.gate import in_gate
 from rack.store.guard import guarded
 from rack.store.keeper import Keeper
@@ -34,6 +37,11 @@ class OpenStore:
     _lock: Any = None  # a StoreLock
     _writing: Any = None  # a Writing
     _is_new = False
+    _has_company = False  # as far as the shards know
+    _manifest_state: object = None  # of its file, when it was found to be this store's
+    is_at_rest = False
+    _left_at: object = None  # when it was put to rest
+    _lock_is_inherited = False
     is_open = False
 
     def __init__(self, path: str, request: Request, mode: Mode) -> None:
@@ -43,7 +51,6 @@ class OpenStore:
         self.shards: list[Shard] = []
         self._request = request
         self._keepers: list[Keeper] = []
-        self._lock_is_inherited = False
         self._rejoining = Lock()
 
     def open(self, enter: Callable[[], Entry]) -> None:
@@ -52,12 +59,15 @@ class OpenStore:
         self._writing = Writing(
             self.manifest, self.durability, self.mode.timeout, self._lock.where, self._specs, self._start_keepers
         )
-        if self.mode.flag != "r":
-            self._writing.join()
         cls = shard_class(self.manifest.engine)
+        if self.mode.flag != "r":
+            files.check_own(self.path, self.manifest)
+            scratch.discard(self.path)
+            if cls.room:
+                self._lock.keep_room(cls.room * self.manifest.shards)
         for spec in self._specs():
             cls.opened(spec, self, self.shards)
-        self._store = Store(self.shards)
+        self._store = Store(self.shards, None, self.manifest.digest)
         self.is_open = True
 
     def abandon(self) -> None:
@@ -87,7 +97,7 @@ class OpenStore:
     def store(self, mode: Mode) -> Store:
         """Return the store as a container that opened it with ``mode`` uses it."""
         shards: list[Shard] = self.shards
-        if any(shard.unprotected or shard.mere_reader for shard in shards):
+        if self.mode.flag == "r" and any(shard.unprotected or shard.mere_reader for shard in shards):
             shards = [GuardedShard(shard, self._check_quiet) for shard in shards]
         if mode.flag == "r" != self.mode.flag:
             shards = [FrozenShard(shard) for shard in shards]
@@ -96,7 +106,11 @@ class OpenStore:
                 from rack.shard.timed import TimedShard
 
             shards = [TimedShard(shard, mode.timeout) for shard in shards]
-        return self._store if shards is self.shards and mode.memory is None else Store(shards, mode.memory)
+        return (
+            self._store
+            if shards is self.shards and mode.memory is None
+            else Store(shards, mode.memory, self.manifest.digest)
+        )
 
     def _check_quiet(self) -> None:
         """Raise ReadOnlyError if somebody may be writing to the store.
@@ -134,14 +148,26 @@ class OpenStore:
     def _put_down_as_clean(self, synced: tuple[int, ...]) -> None:
         self._writing.end(synced=synced)
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether it is open in this very process: a forked child has to come into the store first."""
+        return self.is_open and not self._lock_is_inherited
+
     def is_current(self) -> bool:
         """Return whether the store's files are still there, wherever its folder is now."""
+        self.path = self._lock.where()
         try:
-            self.path = self._lock.where()
+            status = os.stat(manifest_path(self.path))
+            state = status.st_dev, status.st_ino, status.st_ctime_ns
+            if state == self._manifest_state:  # else it is read: it may only have another owner
+                return True
             found = Manifest.read(self.path)
-            return found is not None and found.id == self.manifest.id
-        except ManifestError:
+        except (FileNotFoundError, ManifestError):
             return False
+        if found is None or found.id != self.manifest.id:
+            return False
+        self._manifest_state = state
+        return True
 
     def rejoin(self) -> None:
         """In a forked child: take a lock of its own before a shard is opened again.
@@ -149,6 +175,13 @@ class OpenStore:
         Called with that shard's lock held, so the registry's lock must not be taken here (a fork takes them in the
         other order).
         """
+        if not self._lock_is_inherited:
+            return
+        if is_under_way(_REJOINING, "self", lambda other: other is self):
+            raise reentrant(manifest_path(self.path), "opening the store")
+        self._rejoin()
+
+    def _rejoin(self) -> None:
         with self._rejoining:
             if not self._lock_is_inherited:
                 return
@@ -157,20 +190,34 @@ class OpenStore:
             if entry is None:
                 self._lock.close()
                 raise StoreDeletedError(f"{manifest_path(self.path)} was removed or replaced since the fork")
-            if self.mode.flag != "r":
-                self._writing.join()
             self._lock_is_inherited = False
 
-    def begin_writing(self) -> None:
+    def give_room(self) -> bool:
+        return bool(self._lock.give_room())
+
+    def begin_writing(self) -> bool:
         self._writing.begin()
+        return bool(self._writing.has_company())
 
     def _start_keepers(self) -> None:
         """Start the threads of "everysec", or those that are missing. Called by one thread at a time."""
         if self.durability == "everysec":
             # Two threads: making a base may take long, and every shard is synced every second meanwhile.
-            work = [shard.keep for shard in self.shards], [shard.shorten for shard in self.shards]
+            keep: list[Callable[[], None]] = [self._look_around]
+            keep += [partial(self._keep, shard) for shard in self.shards]
+            work = keep, [shard.shorten for shard in self.shards]
             while len(self._keepers) < len(work):
                 self._keepers.append(Keeper(work[len(self._keepers)]))
+
+    def _look_around(self) -> None:
+        """Have the shards know when another process has begun to write."""
+        if not self._has_company and self._writing.has_company():
+            self._has_company = True
+            for shard in self.shards:
+                shard.rest()  # so that they ask again
+
+    def _keep(self, shard: Shard) -> None:
+        shard.keep(self._has_company)
 
     def at_home(self, body: Callable[[], object]) -> None:
         in_gate(self._lock.where(), self.manifest.id, None, body)
@@ -183,6 +230,34 @@ class OpenStore:
         self._writing.after_fork_in_child()
         for shard in self.shards:
             shard.after_fork_in_child()
+
+    def can_rest(self) -> bool:
+        """Whether it may be kept open a moment longer than it is used."""
+        return (
+            self.is_ready and self._lock.identity() is not None and shard_class(self.manifest.engine).stamped_when_open
+        )
+
+    def rest(self) -> None:
+        """Let go of the store as closing does, but leave the shards open: others may do with it what they want."""
+        self.is_at_rest = True
+        self._writing.check_outside()
+        for keeper in self._keepers:
+            keeper.stop(self.mode.timeout)
+        self._keepers = []
+        if self._writing.begun:
+            for shard in self.shards:
+                shard.rest()
+            self._writing.rest()
+            self._writing.end(self._lock)
+        self._writing.close()
+        self._lock.rest()
+        self._left_at = self._lock.left_at()
+
+    def wake(self) -> bool:
+        """Come into the store again, after :meth:`rest`; False: its files may be others, and it is to be closed."""
+        is_same = self._left_at is not None and self._lock.share_again() and self._lock.left_at() == self._left_at
+        self.is_at_rest = not is_same
+        return is_same
 
     def shut(self, keep: bool = True) -> None:
         """Close everything. ``keep``: what was written matters, and the last process has it on the disk.
@@ -213,11 +288,15 @@ class OpenStore:
             raise late
 
 
+_REJOINING = {OpenStore._rejoin.__code__}
+
+
 class Hold:
     """A user of an open store: as long as there is one, and it was not released, the store stays open."""
 
-    __slots__ = ("__weakref__", "opened")
+    __slots__ = ("__weakref__", "is_passing", "opened")
 
     def __init__(self, opened: OpenStore) -> None:
         self.opened = opened
+        self.is_passing = False  # whether it came with a task, say: soon there may be another one
         opened.users.add(self)

@@ -12,25 +12,37 @@ import contextlib
 import errno
 import os
 import sys
+import time
+from _thread import start_new_thread
 from collections import deque
 from collections.abc import Callable, Iterator
-from functools import wraps
+from functools import partial, wraps
 from threading import RLock
-from typing import Any
+from typing import Any, TypeVar
 
-from rack.errors import LockTimeoutError, MismatchError, StoreDeletedError, StoreInUseError
+from rack.errors import LockTimeoutError, MismatchError, RackError, StoreDeletedError, StoreInUseError
 from rack.shard.base import Shard
 from rack.shard.holding import is_under_way, reentrant, settle
-from rack.store import files, opening
+from rack.shard.problem import is_exiting
+from rack.store import opening
 from rack.store.guard import guard_lock, guarded
 from rack.store.manifest import Manifest, Request, manifest_path
 from rack.store.opening import Entry, Mode
 from rack.store.openstore import Hold, OpenStore
-from rack.system.place import file_id
+from rack.store.where import site_of
+
+Result = TypeVar("Result")
+
+_PATIENCE = 0.5  # seconds
+_GRACE = 1.0  # seconds that a store stays open which nobody uses any more
+_PASSING = 0.05  # ... and the first of them in which nothing is given up of one that came with a task
 
 _at_fork = False  # whether the guard's lock is held for a fork
 _orphans: deque[tuple[Hold, bool]] = deque()
+_ANY = Mode("w", None, None, None)
 _by_path: dict[object, OpenStore] = {}
+_resting: dict[OpenStore, float] = {}  # that nobody uses, and until when they stay open
+_is_watching: list[int] = []  # the thread that has those rest, and closes them
 _all: set[OpenStore] = set()  # also those whose files were removed, and are no longer found by path
 
 
@@ -38,17 +50,24 @@ _all: set[OpenStore] = set()  # also those whose files were removed, and are no 
 def acquire(path: str, request: Request, mode: Mode) -> Hold:
     """Return a hold on the store at ``path``, opening or making it as ``mode`` says. Pair with :func:`release`."""
     _release_orphans()
-    key = _key(path)
+    key = _key(path, mode)
     held = _by_path.get(key)
-    if is_under_way(_CHANGES, "held", lambda other: other is not None and _key(other.path) == key):
+    if held is not None and _resting.pop(held, None) is not None:
+        is_wanted = mode.flag != "n" and (mode.flag == "r") == (held.mode.flag == "r")
+        if not (is_wanted and mode.durability in (None, held.durability) and (not held.is_at_rest or held.wake())):
+            _end(held, keep=True)
+            held = None
+    if is_under_way(_CHANGES, "held", lambda other: other is not None and _key(other.path, other.mode) == key):
         raise reentrant(manifest_path(path), "opening or closing the same store")
+    if held is None and is_under_way(_LOOKS, "path", lambda other: _key(other, mode) == key):
+        raise reentrant(manifest_path(path), "looking at the same store")
     if held is not None and not held.is_current():
         del _by_path[key]  # its files were removed: its containers keep it, newcomers get what is there now
         held = None
     if held is not None:
         _check_shareable(held, request, mode)
         return Hold(held)
-    return _opened(OpenStore(path, request, mode), lambda: opening.open_or_create(path, request, mode))
+    return _opened(*site_of(path).store(path, request, mode))
 
 
 def _opened(held: OpenStore, enter: Callable[[], Entry]) -> Hold:
@@ -57,22 +76,16 @@ def _opened(held: OpenStore, enter: Callable[[], Entry]) -> Hold:
     try:
         _all.add(held)
         held.open(enter)
-        _by_path[_key(held.path)] = held
+        _by_path[_key(held.path, held.mode)] = held
         return hold
     except BaseException:
         _end(held, keep=True)
         raise
 
 
-def _key(path: str) -> object:
-    """Return what tells the store at ``path`` from others, also when its folder has been renamed.
-
-    Who has it open keeps the lock's file, so that its inode is nobody else's.
-    """
-    try:
-        return file_id(os.stat(path + ".rack-lock"))
-    except OSError:
-        return os.path.realpath(path)
+def _key(path: str, mode: Mode = _ANY) -> object:
+    """Return what tells the store at ``path``, as ``mode`` opens it, from others."""
+    return site_of(path).key(path, mode)
 
 
 def _check_shareable(held: OpenStore, request: Request, mode: Mode) -> None:
@@ -130,6 +143,7 @@ def _end(held: OpenStore, keep: bool) -> bool:
     held.shut(keep and not deleted)
     held.users.clear()
     _all.discard(held)
+    _resting.pop(held, None)
     for key, store in list(_by_path.items()):
         if store is held:
             del _by_path[key]
@@ -153,19 +167,40 @@ def borrowed(path: str) -> Iterator[OpenStore | None]:
 @guarded
 def _borrow(path: str) -> Hold | None:
     held = _by_path.get(_key(path))
-    return None if held is None or not held.is_current() else Hold(held)
+    return None if held is None or held in _resting or not held.is_current() else Hold(held)
+
+
+def undisturbed(path: str, body: Callable[[bool], Result]) -> Result:
+    """Call ``body`` while no thread opens or closes a store, nor forks; True: this process has that one not open.
+
+    It is False also where that cannot be known: in the middle of opening or closing, or when another thread has been
+    at it for a while, as it waits for another process.
+    """
+    lock = guard_lock._lock
+    try:
+        if lock._is_owned() or not lock.acquire(timeout=_PATIENCE):  # type: ignore[attr-defined]
+            return body(False)
+        result: Result = guard_lock.call(lambda: body(_key(path) not in _by_path), (), {})
+        lock.release()
+        return result
+    except BaseException:
+        settle(guard_lock)
+        raise
+
+
+_LOOKS = {undisturbed.__code__}
 
 
 @guarded
 def remove(hold: Hold) -> None:
-    """Close an anonymous store and delete its files. Done again it does nothing."""
+    """Close an anonymous store and delete what there is of it. Done again it does nothing."""
     held = hold.opened
-    paths = files.all_files(held.manifest, held.path)
+    discard = partial(site_of(held.path).discard, held.manifest, held.path)
     if hold in held.users:
         held.shut(keep=False)
-        files.unlink(paths)
+        discard()
         _end(held, keep=False)
-    files.unlink(paths)  # also if it was closed, and its name not given to it
+    discard()  # also if it was closed, and its name not given to it
 
 
 def orphan(hold: Hold, anonymous: bool) -> None:
@@ -191,7 +226,7 @@ def _release_orphans() -> None:
     for _ in range(len(_orphans)):
         hold, anonymous = _orphans[0]
         try:
-            remove(hold) if anonymous else release(hold)
+            remove(hold) if anonymous else _release_soon(hold)
         except StoreDeletedError:  # there is nobody left to tell
             pass
         except LockTimeoutError:  # an operation that gave up still waits in it
@@ -199,9 +234,61 @@ def _release_orphans() -> None:
             continue
         del hold
         _orphans.popleft()
-    for held in [held for held in _all if not held.users]:  # an exception came when it was being opened or closed
+    # An exception came when they were being opened or closed.
+    for held in [held for held in _all if not held.users and held not in _resting]:
         with contextlib.suppress(LockTimeoutError):
             _end(held, keep=True)
+
+
+# A container that was collected may be one of a pool's task, and the next task's is the same store. So what it used is
+# kept open a moment longer, with no lock on it. To give up the lock, to have all on the disk and to say so takes
+# milliseconds in its turn. So of what came with a task nothing is given up until no other task has come for a moment:
+# less than who needs the store for himself waits anyway (see StoreLock.claim_or_raise).
+
+
+def _release_soon(hold: Hold) -> None:
+    held = hold.opened
+    is_last = hold in held.users and len(held.users) == 1
+    may_stay = held.is_ready if hold.is_passing else held.can_rest()
+    if is_exiting() or not is_last or not may_stay or held not in _by_path.values():
+        release(hold)
+        return
+    if not hold.is_passing:
+        held.rest()
+    _resting[held] = time.monotonic() + _GRACE
+    held.users.discard(hold)
+    if not _is_watching:
+        try:
+            _is_watching.append(start_new_thread(_watch, ()))
+        except RuntimeError:  # there may be no more threads
+            _end(held, keep=True)
+
+
+def _watch() -> None:
+    while _is_watching:
+        time.sleep(min(_PASSING / 2, _GRACE / 2))
+        with contextlib.suppress(RackError):
+            _end_late()
+
+
+@guarded
+def _end_late() -> None:
+    if not _resting:
+        _is_watching.clear()
+    for held, until in list(_resting.items()):
+        now = time.monotonic()
+        is_passing = until - now > _GRACE - _PASSING
+        if until <= now or not (is_passing or held.can_rest()):
+            _end(held, keep=True)
+        elif not (is_passing or held.is_at_rest):
+            held.rest()
+
+
+@guarded
+def end_resting() -> None:
+    """Close the stores that nobody uses any more and that are open for the next one who does."""
+    for held in list(_resting):
+        _end(held, keep=True)
 
 
 def guard() -> Any:
@@ -224,7 +311,7 @@ def make(path: str, manifest: Manifest, request: Request, durability: str) -> Ho
 @guarded
 def publish(manifest: Manifest, source: str, target: str, durability: str) -> None:
     """Move a closed anonymous store to ``target``: it is there as a whole, or not at all."""
-    files.publish(manifest, source, target, durability)
+    site_of(target).publish(manifest, source, target, durability)
 
 
 # Fork. Locks are taken in one order (the registry's, then each shard's), so that no operation is under way in any
@@ -236,6 +323,8 @@ def _before_fork() -> None:
     if not (_at_fork and guard_lock._lock._is_owned()):  # type: ignore[attr-defined]
         guard_lock._lock.acquire()
         _at_fork = True
+    for held in list(_resting):
+        _end(held, keep=True)
     for held in _all:
         for shard in held.shards:
             shard.before_fork()
@@ -258,6 +347,7 @@ def _after_fork_in_child() -> None:
     global _at_fork
     guard_lock._lock = RLock()
     _at_fork = False
+    _is_watching.clear()
     for held in _all:
         held.after_fork_in_child()
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from itertools import compress, repeat
 from operator import itemgetter
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rack.shard.base import Pair, Shard
 from rack.shard.spans import ALL, Span
-from rack.store.bulk import MEMORY, Bulk
+from rack.store.bulk import KEY, MEMORY, Bulk
 from rack.store.merge import merged
 from rack.store.rotation import rotated
-from rack.store.router import router
+from rack.store.router import KEY_DIGEST, Digest, router
+from rack.store.spill import Spill
+from rack.store.taking import items_in_blocks
 
 Result = TypeVar("Result")
 Change = tuple[bytes, bytes | None]  # a key, and its new value; None: it is deleted
@@ -21,13 +25,17 @@ Change = tuple[bytes, bytes | None]  # a key, and its new value; None: it is del
 class Store:
     """``route(key)`` is the shard that ``key`` belongs to: operations on one key go straight to it.
 
-    ``memory``: how many bytes a bulk write may hold.
+    ``memory``: how many bytes a bulk write may hold. ``digest``: what hashes the keys.
     """
 
-    def __init__(self, shards: Sequence[Shard], memory: int | None = None) -> None:
+    #: Gives a clock, in nanoseconds, that several machines share; None: all who use the store are on one.
+    clock: Callable[[], Callable[[], int]] | None = None
+
+    def __init__(self, shards: Sequence[Shard], memory: int | None = None, digest: Digest = KEY_DIGEST) -> None:
         self.shards = tuple(shards)
         self.memory = memory or MEMORY
-        self.route: Callable[[bytes], Shard] = router(self.shards)
+        self.digest = digest
+        self.route: Callable[[bytes], Shard] = router(self.shards, digest)
 
     def count(self) -> int:
         """Return the number of entries: O(shards). Exact for each shard, at slightly different moments."""
@@ -56,43 +64,60 @@ class Store:
 
     # Many keys
 
-    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Return the values in the order of ``keys``, None where there is none."""
-        found: list[bytes | None] = [None] * len(keys)
-        for shard, positions in self._positions(keys):
-            for position, value in zip(positions, shard.get_many([keys[at] for at in positions]), strict=True):
-                found[position] = value
+    def get_many(self, keys: Iterable[bytes]) -> dict[bytes, bytes | None]:
+        """Return the keys, in their order, with their values, None where there is none; a transaction a shard."""
+        found: dict[bytes, bytes | None] = dict.fromkeys(keys)
+        for shard, part in self._parts(found):
+            found.update(zip(part, shard.get_many(part), strict=True))
         return found
 
-    def add_each(self, pairs: Sequence[Pair], added: list[bool]) -> None:
-        """Add the pairs, a transaction a shard; set ``added[i]`` if this call added pair ``i``.
+    def add_new(self, keys: Iterable[bytes], value_of: Callable[[bytes], bytes] | None = None) -> Iterator[list[bytes]]:
+        """Add the keys that are not there; yield those that this call added, a transaction at a time.
 
-        When it raises, ``added`` tells what was done until then.
+        :param keys: none is there twice.
+        :param value_of: gives the value of a key. None: it has none.
         """
-        for shard, positions in self._positions([key for key, _ in pairs]):
-            for position, new in zip(positions, shard.add_many([pairs[at] for at in positions]), strict=True):
-                added[position] = new
+        for shard, part in self._parts(keys):
+            for at in range(0, len(part), shard.transaction):
+                some = part[at : at + shard.transaction]
+                pairs = list(zip(some, repeat(b"") if value_of is None else map(value_of, some)))  # noqa: B905
+                yield list(compress(some, shard.add_many(pairs)))
 
-    def _positions(self, keys: Sequence[bytes]) -> list[tuple[Shard, list[int]]]:
+    def _parts(self, keys: Iterable[bytes]) -> Iterator[tuple[Shard, list[bytes]]]:
+        """Yield the keys of each shard in order: neighbours are looked for where the last one was found."""
         route = self.route
-        by_shard: defaultdict[Shard, list[int]] = defaultdict(list)
-        for position, key in enumerate(keys):
-            by_shard[route(key)].append(position)
-        return rotated(list(by_shard.items()))
+        by_shard: defaultdict[Shard, list[bytes]] = defaultdict(list)
+        for key in keys:
+            by_shard[route(key)].append(key)
+        for shard, part in rotated(list(by_shard.items())):
+            part.sort()
+            yield shard, part
 
-    def put_all(self, pairs: Iterable[Pair]) -> None:
-        """Put the pairs, which are streamed; a later pair wins over an earlier one with the same key."""
-        for _ in self._bulk(pairs, lambda shard, block: shard.put_many(block)):
-            pass
+    def put_all(self, blocks: Iterable[list[Any]], values: bool = True) -> None:
+        """Put pairs, which are streamed; a later one wins over an earlier one with the same key.
 
-    def add_all(self, pairs: Iterable[Pair]) -> int:
-        """Add the pairs whose keys are not there, streaming; return how many this call added."""
-        return sum(self._bulk(pairs, lambda shard, block: sum(shard.add_many(block))))
+        Without ``values`` the blocks are of keys, whose values are empty.
+        """
+
+        def write(shard: Shard, block: list[Any]) -> None:
+            shard.put_many(block if values else list(zip(block, repeat(b""))))
+
+        with closing(self._spill(values)) as spill:
+            for _ in self._bulk(blocks, write, values, spill):
+                pass
+
+    def add_all(self, blocks: Iterable[list[Any]], values: bool = True) -> int:
+        """Add the pairs, or keys, that are not there, streaming; return how many this call added."""
+
+        def write(shard: Shard, block: list[Any]) -> int:
+            return sum(shard.add_many(block if values else list(zip(block, repeat(b"")))))
+
+        with closing(self._spill(values)) as spill:
+            return sum(self._bulk(blocks, write, values, spill))
 
     def delete_all(self, keys: Iterable[bytes]) -> int:
         """Delete the keys, streaming; return how many were there."""
-        pairs = ((key, b"") for key in keys)
-        return sum(self._bulk(pairs, lambda shard, block: shard.delete_many([key for key, _ in block])))
+        return sum(self._bulk(items_in_blocks(keys), lambda shard, block: shard.delete_many(block), values=False))
 
     def change_each(self, changes: Iterable[Change]) -> Iterator[list[Change]]:
         """Put the pairs, and delete the keys whose value is None; a transaction a shard. No key is there twice.
@@ -109,10 +134,29 @@ class Store:
                 shard.change_many(pairs, [key for key, value in changed if value is None])
                 yield changed
 
-    def _bulk(self, pairs: Iterable[Pair], write: Callable[[Shard, list[Pair]], Result]) -> Iterator[Result]:
-        """Have ``write`` write the pairs, each shard's sorted and a good many at a time."""
+    def _bulk(
+        self,
+        blocks: Iterable[list[Any]],
+        write: Callable[[Shard, list[Any]], Result],
+        values: bool,
+        spill: Spill | None = None,
+    ) -> Iterator[Result]:
+        """Have ``write`` write what is in the blocks, each shard's sorted and a good many at a time."""
         shards = self.shards
-        return Bulk(len(shards), lambda number, block: write(shards[number], block), self.memory).run(pairs)
+
+        def write_to(number: int, block: list[Any]) -> Result:
+            return write(shards[number], block)
+
+        size = shards[0].transaction
+        return Bulk(len(shards), write_to, size, self.memory, spill, values, self.digest).run(blocks)
+
+    def _spill(self, values: bool) -> Spill:
+        return Spill(self.shards[0].path, len(self.shards), self._is_empty, KEY if values else None)
+
+    def _is_empty(self, number: int) -> bool:
+        """Return whether a shard has no entries; raise what keeps it from getting any."""
+        self.shards[number].put_many([])
+        return not self.shards[number].count()
 
     # In order
 

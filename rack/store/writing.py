@@ -3,10 +3,9 @@
 Who has a store open for writing holds a flock on the record, shared. So whoever gets that lock exclusively knows that
 nobody has.
 
-- *When it opens the store* the record says that it is open. Files that are copied from then on are known to be a copy
-  made in use.
-- *Before the first write* of a process the record says, on the disk, under which boot the store is written to. With
-  "everysec" every shard has a journal by then.
+- *Before the first write* of a process the record says that the store is open, so that files that are copied from then
+  on are known to be a copy made in use; and, on the disk, under which boot the store is written to. With "everysec"
+  every shard has a journal by then.
 - *When it closes the store*, or has called ``sync()``, it tries to have the lock exclusively. If it gets it, all that
   was written since the store was clean last is had on the disk, by whomever it was written, and the store is put down
   as clean, whoever else has it open to read. If it does not, others will do so; with "everysec" the logs are synced
@@ -19,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 from collections.abc import Callable, Sequence
 from io import FileIO
 from threading import RLock
@@ -67,6 +67,8 @@ class Writing:
         self._lock = RLock()
         self._file: FileIO | None = None  # the record's, locked
         self.begun = False
+        self._is_alone = True
+        self._marked_at = 0
 
     @property
     def path(self) -> str:
@@ -94,15 +96,11 @@ class Writing:
         """Raise ReentrantWriteError if this thread is in the middle of something here."""
         self._run(lambda: None)
 
-    def join(self) -> None:
-        """Put down that the store is open for writing.
-
-        :raises StoreDeletedError: the store was removed or replaced; and so with the following.
-        """
-        self._run(lambda: in_gate(self.path, self._manifest.id, self._timeout, self._join))
-
     def begin(self) -> None:
-        """Put down that this process writes, unless that is so. The caller has a shard's lock."""
+        """Put down that this process writes, unless that is so. The caller has a shard's lock.
+
+        :raises StoreDeletedError: the store was removed or replaced.
+        """
         self._run(self._begin)
 
     def _begin(self) -> None:
@@ -114,7 +112,8 @@ class Writing:
         try:
             if self._file is None:
                 self._file = open_beside(record_path(path), "r+", manifest_path(path))
-            fcntl.flock(self._file.fileno(), fcntl.LOCK_SH)  # who has it exclusively is in the gate
+            self._is_alone = attempt(self._file.fileno(), fcntl.LOCK_EX)  # nobody else is in the gate
+            fcntl.flock(self._file.fileno(), fcntl.LOCK_SH)
         except OSError as error:
             raise path_error(error, record_path(path)) from error
         record = Record.read(path)
@@ -135,8 +134,16 @@ class Writing:
                 raise error if isinstance(error, RackError) else path_error(error, error.filename or path) from error
         if (record.boot, record.durability) != (boot.boot_id(), least):
             Record(boot.boot_id(), least, record.stamps, now()).write(path, sync=True)
+        assert self._file is not None
+        os.utime(self._file.fileno())  # which tells others that there is one more
+        self._marked_at = os.fstat(self._file.fileno()).st_mtime_ns
         self._has_begun()
         self.begun = True  # last: an exception may cut this off
+
+    def has_company(self) -> bool:
+        """Return whether another process writes to the store, or has begun to since this one has."""
+        file = self._file
+        return not self._is_alone or (file is not None and os.fstat(file.fileno()).st_mtime_ns != self._marked_at)
 
     def rest(self) -> None:
         """Have it that this process writes no more; if it does, that begins anew."""
@@ -190,7 +197,12 @@ class Writing:
         """Have all that was written on the disk; return the stamps."""
         stamps = present_stamps(path, self._manifest)
         known, now = dict(enumerate(record.stamps)), dict(enumerate(synced))
-        changed = [number for number, stamp in enumerate(stamps) if stamp not in (known.get(number), now.get(number))]
+        changed = [
+            number
+            for number, stamp in enumerate(stamps)
+            # A log that was begun anew may be as long as the one before.
+            if not self._cls.stamped_when_open or stamp not in (known.get(number), now.get(number))
+        ]
         paths = [shard_path(path, number, self._cls.suffix) for number in changed]
         try:
             sync_paths([file for shard in paths for file in self._cls.unsynced_files(shard)])

@@ -96,6 +96,32 @@ def _wait_for(files: list[_Unsynced]) -> None:
         file.lock.acquire()
 
 
+def bytes_on_disk(path: str) -> int:
+    """Return how much of the disk a file takes: less than its size if it has holes; 0 if it is not there."""
+    try:
+        return os.stat(path).st_blocks * 512
+    except FileNotFoundError:
+        return 0
+
+
+def keep_room(fd: int, size: int) -> bool:
+    """Make a file at least so long, with all of it backed by the disk; return whether that is so."""
+    present = os.fstat(fd).st_size
+    try:
+        if present >= size:
+            return True
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(fd, present, size - present)
+        else:
+            while present < size:
+                present += os.pwrite(fd, bytes(size - present), present)
+        return True
+    except OSError as error:
+        with suppress(OSError):
+            os.ftruncate(fd, present)
+        return error.errno == errno.EFBIG  # files may not be so long, whatever room there is
+
+
 def sync_directory(path: str) -> None:
     """Return when what was made, renamed and removed in the directory is on the disk."""
     directory = Descriptor()

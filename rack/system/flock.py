@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
-import sys
 import time
 from collections.abc import Callable
 from io import FileIO
 from typing import TypeVar, overload
 
 from rack.errors import LockTimeoutError
+from rack.system.imports import importing
 
 Result = TypeVar("Result")
 
@@ -96,19 +96,11 @@ def named(pids: list[int]) -> str:
 
 
 def _other_lockers(path: str) -> list[int]:
-    pids = set()
-    if sys.platform == "linux":
-        try:
-            status = os.stat(path)
-            place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
-            with open("/proc/locks") as table:
-                for line in table:
-                    fields = line.split()
-                    if "FLOCK" in fields and "->" not in fields and fields[-3] == place:
-                        pids.add(int(fields[-4]))
-        except (OSError, ValueError, IndexError):
-            return []
-    return sorted(pids - {os.getpid()})
+    with importing():
+        from rack.system.locktable import LockTable
+
+    table = LockTable.read()
+    return sorted(table.flocks(path).keys() - {os.getpid()}) if table is not None else []
 
 
 def _is_stopped(pid: int) -> bool:

@@ -60,7 +60,7 @@ class _SetView(_View[T], Set[T]):
         raise NotImplementedError
 
     def _gather(self, elements: Iterable[Any], change: Callable[[Any], object] | None = None) -> Any:
-        return self._mapping._new_set(elements, change)
+        return self._mapping._new_set(elements, change, "marshal")
 
     def __and__(self, other: Iterable[Any]) -> Any:
         """Return an anonymous set of what is in both. O(n + m) beside a store of the same shape; else O(m log n)."""
@@ -162,8 +162,13 @@ class PersistentKeys(_SetView[K]):
         return key in self._mapping
 
     def _is_alike(self, other: object) -> bool:
+        """Whether the two can be joined. With digests, of which all else must be made first, whatever ``other`` is."""
         mine = operand.container_of(self)
-        return mine is not None and operand.alike(mine, other)
+        return mine is not None and (mine._codec.digest is not None or operand.alike(mine, other))
+
+    def _gather(self, elements: Iterable[Any], change: Callable[[Any], object] | None = None) -> Any:
+        codec = self._key_codec
+        return self._mapping._new_set(elements, change, "marshal" if codec.digest is None else codec.name)
 
     def _is_empty(self, join: str, other: Any) -> bool:
         return sets.is_empty(operand.container_of(self), getattr(joins, join), other)

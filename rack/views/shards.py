@@ -189,8 +189,8 @@ class DictShard(ShardView[K, tuple[K, V]], Generic[K, V]):
     def _items(self, span: Span = ALL) -> Iterator[tuple[K, V]]:
         return self.store._items(span, self._store)  # type: ignore[no-any-return]
 
-    def _new_set(self, elements: Iterable[Any], change: Callable[[Any], object] | None) -> Any:
-        return self.store._new_set(elements, change)
+    def _new_set(self, elements: Iterable[Any], change: Callable[[Any], object] | None, key_serdes: str) -> Any:
+        return self.store._new_set(elements, change, key_serdes)
 
 
 Mapping.register(DictShard)

@@ -244,6 +244,6 @@ def test_no_wrong_value_is_salvaged_whatever_is_damaged(path: Path, engine: str,
 def test_a_kind_that_is_none_is_refused_at_once(tmp_path: Path) -> None:
     with PersistentSet[int](tmp_path / "s", shards=1) as store:
         store.add(1)
-    with pytest.raises(ValueError, match="kind='bag': must be 'set', 'dict' or None"):
+    with pytest.raises(ValueError, match="kind='bag': must be 'dict', 'set', 'queue' or None"):
         rack.repair(tmp_path / "s", tmp_path / "t", kind="bag")
     assert not (tmp_path / "t.rack").exists()

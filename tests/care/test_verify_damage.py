@@ -56,6 +56,24 @@ def test_what_is_wrong_in_several_shards_is_all_reported(path: Path) -> None:
     assert {entry["file"] for entry in listed} >= {str(shard(path, number)) for number in (0, 2, 3)}
 
 
+@pytest.mark.parametrize("left", ["lmdb", "sqlite3"])
+def test_what_another_store_of_the_name_has_left_is_reported(left: str, path: Path, engine: str) -> None:
+    first = 4 if left == engine else 0
+    files = [Path(f"{path}-{number:04d}.{left}") for number in range(first, 300) if number % 60 in (0, 5)]
+    for file in files:  # some are lost
+        file.touch()
+    findings = verify(path).findings
+    assert [finding.message.partition(" ")[0] for finding in findings] == [str(file) for file in files]
+
+
+def test_a_sound_store_is_not_searched_for_long(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = []
+    there = os.path.lexists
+    monkeypatch.setattr(os.path, "lexists", lambda file: looks.append(file) or there(file))
+    assert verify(path).sound
+    assert len(looks) < 300
+
+
 def test_every_way_to_damage_a_shard_is_reported(path: Path, engine: str) -> None:
     file = shard(path, 1)
     good = file.read_bytes()

@@ -89,7 +89,7 @@ def _write(path: Path, seed: int, seconds: float) -> int:
 
 def test_no_false_alarm_while_four_processes_write(tmp_path: Path, engine: str, seed: int, long: bool) -> None:
     path = tmp_path / "store"
-    seconds = 60.0 if long else 5.0
+    seconds = 60.0 if long else 2.5
     with PersistentDict[str, Any](path, shards=2) as store:
         store.update(CONTENT)
     with Crew() as crew:
@@ -127,8 +127,8 @@ def test_no_false_alarm_while_processes_open_and_close_the_store(tmp_path: Path,
     with PersistentDict[str, Any](path, shards=2) as store:
         store.update(CONTENT)
     with Crew() as crew:
-        workers = [crew.start(_come_and_go, path, 3.0) for _ in range(2)]
-        deadline = time.monotonic() + 2.5
+        workers = [crew.start(_come_and_go, path, 2.0) for _ in range(2)]
+        deadline = time.monotonic() + 1.5
         for processes in itertools.cycle((1, 2)):
             if time.monotonic() > deadline:
                 break
@@ -151,8 +151,8 @@ def test_a_store_that_is_replaced_meanwhile_is_no_alarm(tmp_path: Path, engine: 
     with PersistentDict[str, Any](path, shards=3) as store:
         store.update(CONTENT)
     with Crew() as crew:
-        worker = crew.start(_replace, path, 3.0)
-        deadline = time.monotonic() + 2.5
+        worker = crew.start(_replace, path, 2.0)
+        deadline = time.monotonic() + 1.5
         while time.monotonic() < deadline:
             with contextlib.suppress(StoreNotFoundError):
                 report = verify(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 import pytest
 
-import rack
 from rack import PersistentDict, PersistentSet
 from tests.support.processes import assert_sound
 from tests.support.processes import end_sound as end_sound
@@ -18,7 +16,9 @@ from tests.support.processes import end_sound as end_sound
 pytest.importorskip("click")
 pytest.importorskip("rich")
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(rack.__file__).parent.parent), "PYTHONWARNINGS": "error"}
+from rack.cli import main
+from tests.support.commands import ENVIRONMENT
+
 A = {b"%d" % number for number in range(3000)} | {b"", b"long" * 500, b"\xff\xfe"}
 B = {b"%d" % number for number in range(1000, 4000)} | {b"long" * 500}
 C = {b"%d" % number for number in range(2000, 2100)}
@@ -131,3 +131,29 @@ def test_compare_tells_how_two_dicts_differ(tmp_path: Path, options: dict[str, A
         del b[5000]
     done = run(tmp_path, "compare", "a", "b", "--workers", "2")
     assert (done.returncode, done.stdout.decode().split("\t")[-1]) == (0, "0\n")
+
+
+@pytest.mark.parametrize(("shards", "workers"), [(4, "1"), (3, "2")])
+def test_sets_of_text_and_of_bytes_are_sets_of_lines(
+    directory: Path, shards: int, workers: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(directory)
+    texts = {"0", "1", "é", "new"}
+    with PersistentSet[str](directory / "t", serdes="str", shards=shards) as t:
+        t.update(texts)
+    lines = {text.encode() for text in texts}
+    for args, expected in (
+        (["union", "t", "a"], lines | A),
+        (["intersect", "a", "t"], lines & A),
+        (["diff", "t", "a", "b"], lines - A),
+        (["symdiff", "t", "a"], lines ^ A),
+        (["union", "t", "t"], lines),
+    ):
+        name = f"out-{args[0]}-{args[-1]}"
+        assert main([*args, "-o", name, "--workers", workers, "-q"]) == 0
+        with PersistentSet[Any](directory / name) as made:
+            elements = set(made)
+            assert made.check() == len(expected)
+        assert elements == (texts if args[-1] == "t" and args[1] == "t" else expected)
+    done = run(directory, "union", "t", "a", "-q")
+    assert (done.returncode, done.stdout) == (0, b"".join(line + b"\n" for line in sorted(lines | A)))

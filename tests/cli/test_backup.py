@@ -16,8 +16,9 @@ from rack import PersistentDict, PersistentSet
 from rack.cli import main
 from rack.cli.display import Counter, Wish
 from tests.cli.test_ends import running
-from tests.cli.test_help import ENVIRONMENT, RACK, on_terminal
+from tests.cli.test_help import on_terminal
 from tests.shard.test_growth import small_disk as small_disk
+from tests.support.commands import ENVIRONMENT, RACK
 from tests.support.processes import assert_sound, default_engine, run
 from tests.support.processes import engine as engine
 

@@ -66,7 +66,7 @@ def test_rack_copy_with_workers_ends_by_a_signal_and_leaves_nothing(
     tmp_path: Path, signum: signal.Signals, everybody: bool
 ) -> None:
     with PersistentDict(tmp_path / "a", shards=4) as a:
-        a.update((number, number) for number in range(100_000))
+        a.update((number, number) for number in range(50_000))
     before = {file.name for file in tmp_path.iterdir()}
     with running("copy", tmp_path / "a", tmp_path / "b", "--workers", 2, "--serdes", "json", "-q") as process:
         _wait_until_it_copies(tmp_path)
@@ -80,7 +80,7 @@ def test_rack_copy_with_workers_ends_by_a_signal_and_leaves_nothing(
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGHUP])
 def test_rack_copy_goes_on_where_a_signal_is_ignored(tmp_path: Path, signum: signal.Signals) -> None:
     with PersistentDict(tmp_path / "a", shards=4) as a:
-        a.update((number, number) for number in range(100_000))
+        a.update((number, number) for number in range(50_000))
     options: dict[str, Any] = {"preexec_fn": lambda: signal.signal(signum, signal.SIG_IGN)}
     with running("copy", tmp_path / "a", tmp_path / "b", "--workers", 2, "--serdes", "json", **options) as process:
         _wait_until_it_copies(tmp_path)
@@ -88,7 +88,7 @@ def test_rack_copy_goes_on_where_a_signal_is_ignored(tmp_path: Path, signum: sig
         process.communicate(timeout=60)
     assert process.returncode == 0
     with PersistentDict(tmp_path / "b") as b:
-        assert b.check() == 100_000
+        assert b.check() == 50_000
     assert_sound(b)
 
 

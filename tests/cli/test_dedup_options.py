@@ -121,3 +121,18 @@ def test_a_full_output_is_one_clear_error(tmp_path: Path, workers: int) -> None:
         _, errors = process.communicate(b"a\n", timeout=30)
     assert process.returncode == 1
     assert errors == b"rack dedup: cannot write to standard output: No space left on device\n"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_set_of_text_takes_lines_that_are_text(tmp_path: Path, workers: int) -> None:
+    with PersistentSet[str](tmp_path / "s", serdes="str", shards=2) as s:
+        s.update(["a", "\udc80"])
+    (tmp_path / "f").write_bytes("a\né\nb\n".encode() + b"\xed\xb2\x80\n")
+    out = dedup(tmp_path / "s", tmp_path / "f", "--workers", workers)
+    assert sorted(out.splitlines()) == [b"b", "é".encode()]
+    done = run("dedup", tmp_path / "s", "--workers", workers, input=b"c\n\xff\xfe\nd\n", expect=1)
+    assert done.stderr.endswith(b"holds text (serdes str), and a line is not UTF-8: b'\\xff\\xfe'\n")
+    assert done.stderr.count(b"\n") == 1
+    with s:
+        assert set(s) == {"a", "\udc80", "é", "b"}
+        assert s.check() == 4

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -19,9 +18,8 @@ pytest.importorskip("rich")
 
 from rack.cli import demo
 from rack.cli.failure import Failure
+from tests.support.commands import ENVIRONMENT
 from tests.support.processes import end_sound as end_sound
-
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(rack.__file__).parent.parent), "PYTHONWARNINGS": "error"}
 
 
 def run(*args: object, tmp: Path | None = None) -> str:
@@ -61,17 +59,22 @@ def test_it_is_kept_in_a_new_directory_whose_name_is_printed(tmp_path: Path) -> 
 
 
 def test_what_it_says_to_try_next_works(tmp_path: Path) -> None:
-    output = run("--dir", tmp_path / "with space & 'quote'")
+    place = tmp_path / "with space & 'quote'"
+    output = run("--dir", place)
+    with PersistentDict[str, int](place / "demo-words", flag="r") as counts:
+        count, selves = len(counts), counts["self"]
     commands = [line.strip() for line in output.split("To try next")[1].splitlines()[1:] if line.strip()]
-    assert [line.startswith("#") for line in commands] == [True, False] * 3
+    assert [line.startswith("#") for line in commands] == [True, False] * 6
     results = []
     for command in commands[1::2]:
         done = subprocess.run(command, shell=True, env=ENVIRONMENT, capture_output=True, timeout=30, check=True)
         results.append(done.stdout.decode())
     assert re.fullmatch(r"read\t(\d+)\nnew\t0\nseen\t\1\n", results[0])
     assert results[1] == "a line of my own\n"
-    with PersistentDict[str, int](tmp_path / "with space & 'quote'" / "demo-words") as counts:
-        assert results[2] == f"{len(counts)} {counts['self']}\n"
+    assert results[2] == f"{selves}\n"
+    assert f"{count:,}" in results[3]
+    assert results[4] == f"{count} {selves}\n"
+    assert not list(place.iterdir())
 
 
 def test_a_difference_from_python_is_an_error_that_says_what_is_wrong(tmp_path: Path) -> None:
@@ -102,3 +105,13 @@ def test_a_place_that_cannot_be_used_is_one_clear_error(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.count(b"\n") == 1
     assert b"file" in done.stderr
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_it_draws_how_fast_it_is_and_leaves_no_other_stores(suffix: str, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / f"picture.{suffix}"
+    output = run("--dir", tmp_path / "d", "--plot", picture, "--workers", "3")
+    assert f"is drawn in {picture}." in output
+    assert picture.read_bytes().startswith(b"\x89PNG" if suffix == "png" else b"<?xml")
+    assert [name.rpartition("/")[2] for name in rack.stores(tmp_path / "d")] == ["demo-lines", "demo-words"]

@@ -21,10 +21,8 @@ pytest.importorskip("rich")
 
 import click
 
-from rack.cli.app import app
-
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(rack.__file__).parent.parent), "PYTHONWARNINGS": "error"}
-RACK = [sys.executable, "-m", "rack"]
+from rack.cli.app import GROUPS, app
+from tests.support.commands import ENVIRONMENT, RACK
 
 
 def commands() -> Iterator[tuple[str, click.Command]]:
@@ -48,6 +46,44 @@ def test_every_command_and_option_has_a_help_text(name: str, command: click.Comm
             else:
                 assert isinstance(parameter, click.Argument)
                 assert parameter.human_readable_name.strip("[].").upper() in command.help, "say what it is"
+
+
+@pytest.mark.parametrize("name", app.commands)
+def test_every_command_has_an_example_that_names_it(name: str) -> None:
+    text = app.commands[name].help
+    assert text is not None
+    assert re.search(rf"Examples?: .*rack {name} ", text, re.DOTALL)
+
+
+def test_the_help_has_every_command_with_all_of_its_first_sentence() -> None:
+    shown = subprocess.run([*RACK, "--help"], env={**ENVIRONMENT, "COLUMNS": "80"}, capture_output=True, check=True)
+    text = " ".join(shown.stdout.decode().split())
+    for group, found in GROUPS.items():
+        assert f"{group}: " in text
+        for name, (_, sentence) in found.items():
+            assert f" {name} {sentence}" in text
+    assert "..." not in text.replace("B...", "").replace("STORE...", "").replace("[ARGS]...", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("rack comp", {"plain,compact", "plain,compare"}),
+        ("rack verify --js", {"plain,--json"}),
+        ("rack verify d/s", {"plain,d/seen", "plain,d/seen-2024"}),
+        ("rack mv d/seen- ", {"dir,"}),
+        ("rack mv x", {"dir,x"}),
+    ],
+)
+def test_a_shell_completes_commands_options_and_stores(words: str, found: set[str], tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    for name in ("seen", "seen-2024", "titles"):
+        (tmp_path / "d" / f"{name}.rack").touch()
+    typed = words.split(" ")
+    asked = {"_RACK_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(len(typed) - 1)}
+    command = [sys.executable, "-c", "import sys; from rack.cli import main; sys.exit(main())"]
+    done = subprocess.run(command, env={**ENVIRONMENT, **asked}, cwd=tmp_path, capture_output=True, check=True)
+    assert set(done.stdout.decode().split("\n")[:-1]) == found
 
 
 def test_version() -> None:
@@ -120,7 +156,7 @@ def on_terminal(*args: str, expect: bytes | None = None, stdout_too: bool = Fals
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_the_bar_is_shown_on_a_terminal(tmp_path: Path, workers: str) -> None:
     shown, output = on_terminal("dedup", str(tmp_path / "s"), "--workers", workers, expect=b"3 lines")
-    assert re.search(rb"21/\? bytes.* 3 lines, [\d,]+/s, 3 new", shown)
+    assert re.search(rb"/\? bytes.* 3 lines, [\d,]+/s, 3 new", shown)  # of bytes it may not be told yet
     assert sorted(output.splitlines()) == [b"line %d" % number for number in range(5)]
     last = shown.decode().rstrip().splitlines()[-1]
     assert "rack dedup: 5 lines read, 5 new, 0 seen before; 35 bytes in" in last

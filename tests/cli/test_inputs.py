@@ -10,6 +10,8 @@ import os
 import random
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,6 +67,37 @@ texts = st.lists(st.sampled_from([b"\n", b"\n\n", b"a", b"bc", b"\0", b"\r"]), m
 def test_blocks_hold_each_record_once_however_the_bytes_arrive(pieces: list[bytes], separator: bytes) -> None:
     with Pieces(pieces) as source:
         assert records([*blocks(source, separator)], separator) == expected(b"".join(pieces), separator)
+
+
+@given(texts, st.sampled_from([b"\n", b"\0"]), st.integers(1, 5))
+def test_portions_of_a_block_hold_each_record_once(data: bytes, separator: bytes, most: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inputs, "RECORDS", most)
+        found = [*inputs.portions(data, separator)]
+    assert [record for portion in found for record in portion] == data.split(separator)
+    assert all(len(portion) <= most for portion in found)
+
+
+def test_what_comes_through_a_pipe_without_a_pause_is_handed_on_soon() -> None:
+    for_reading, for_writing = os.pipe()
+    stop = threading.Event()
+
+    def write() -> None:
+        while not stop.wait(0.005):
+            os.write(for_writing, b"line\n")
+
+    writer = threading.Thread(target=write)
+    with Stream(for_reading, lambda: None) as source:
+        writer.start()
+        try:
+            began = time.monotonic()
+            assert set(source.read(1 << 20).split()) == {b"line"}
+            assert time.monotonic() < began + 5
+        finally:
+            stop.set()
+            writer.join()
+            os.close(for_writing)
+    os.close(for_reading)
 
 
 def test_a_failing_input_gives_its_whole_records_first_and_never_a_cut_one() -> None:

@@ -22,7 +22,12 @@ LONG = [
     (["union", "c", "c", "-o", "out"], "interrupted: ... of 3,000,000 elements read; out was not made"),
     (["compare", "c", "c"], "interrupted: ... of 3,000,000 entries compared"),
     (["verify", "c"], "interrupted: ... of 2 shards verified"),
-    (["repair", "c"], "interrupted: ... of ... entries kept; no store was made"),
+    (["repair", "c"], "interrupted: ... entries kept; no store was made"),  # of how many is told once it is known
+    (["dump", "c", "out.jsonl"], "interrupted: ... of 1,500,000 entries dumped; out.jsonl was not written"),
+    (
+        ["load", "out", "f", "--format", "tsv", "--no-header"],
+        "interrupted: ... lines read; ... of 42.7 MB; out was not made",
+    ),
 ]
 
 
@@ -70,13 +75,16 @@ def test_a_command_that_was_long_at_work_says_how_far_it_came(
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_what_it_says_is_what_it_has_stored(workers: int, large: Path, tmp_path: Path) -> None:
+def test_what_it_says_is_what_it_has_stored_and_written(workers: int, large: Path, tmp_path: Path) -> None:
     args = ["dedup", tmp_path / "s", "f", "--workers", workers, "--progress", "0.001"]
-    with running(*args, cwd=large, stdout=subprocess.DEVNULL) as process:
+    with open(tmp_path / "out", "wb") as out, running(*args, cwd=large, stdout=out) as process:
         interrupt_late(process, signal.SIGINT)
         line = pipe_of(process.stderr).read().decode().splitlines()[-1]
     new = int(line.split(" read, ")[1].split(" new")[0].replace(",", ""))
-    assert new == len(elements(tmp_path / "s")) > 0
+    written = (tmp_path / "out").read_bytes().splitlines()
+    assert new == len(written) > 0
+    assert sorted(written) == sorted(elements(tmp_path / "s"))
+    assert workers > 1 or written == sorted(written, key=lambda line: int(line.split()[0]))
 
 
 def test_quiet_and_short_ones_say_nothing(large: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import resource
@@ -62,10 +63,13 @@ def test_dedup_reads_a_pipe_by_name(tmp_path: Path) -> None:
     assert (output, errors, process.returncode) == (b"a\nb\nc\n", b"", 0)
 
 
-def test_readiness_of_any_descriptor(many: list[int]) -> None:
-    reader, writer = os.pipe()
+@pytest.mark.usefixtures("many")
+def test_readiness_of_any_descriptor() -> None:
+    ends = os.pipe()
+    reader, writer = (fcntl.fcntl(end, fcntl.F_DUPFD, 1025) for end in ends)
+    for end in ends:
+        os.close(end)
     try:
-        assert min(reader, writer) > 1024
         assert not is_readable(reader, 0)
         assert not is_readable(reader, 0.01)
         wait_writable(writer)

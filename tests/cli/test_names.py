@@ -140,6 +140,7 @@ def test_a_name_of_one_letter_is_replaced_where_it_is_a_path_alone(monkeypatch: 
 def test_numbers_are_written_for_people() -> None:
     assert [counted(number, "line") for number in (0, 1, 2, 2345)] == ["0 lines", "1 line", "2 lines", "2,345 lines"]
     assert [counted(number, "entry") for number in (1, 1000)] == ["1 entry", "1,000 entries"]
+    assert [counted(number, "process") for number in (1, 2)] == ["1 process", "2 processes"]
     assert ranges([3, 0, 1, 2, 7, 5, 6, 9]) == "0-3, 5-7, 9"
 
 

@@ -12,18 +12,19 @@ import pytest
 from rack import PersistentSet
 from rack.cli.display import Counter, Wish
 from rack.cli.progress import Meter
-from tests.cli.test_ends import ENVIRONMENT, RACK
+from tests.cli.test_ends import ENVIRONMENT
 from tests.cli.test_help import on_terminal
+from tests.support.commands import RACK
 from tests.support.processes import end_sound as end_sound
 
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("progress")
-    for name, numbers in (("a", range(200_000)), ("b", range(100_000, 300_000))):
+    for name, numbers in (("a", range(40_000)), ("b", range(20_000, 60_000))):
         with PersistentSet[bytes](directory / name, serdes="bytes", shards=3) as store:
             store.update(b"%d" % number for number in numbers)
-    (directory / "f").write_bytes(b"".join(b"%d %s\n" % (number, b"x" * 60) for number in range(100_000)))
+    (directory / "f").write_bytes(b"".join(b"%d %s\n" % (number, b"x" * 60) for number in range(20_000)))
     return directory
 
 
@@ -43,20 +44,24 @@ def run(command: str, directory: Path, **options: Any) -> tuple[list[str], str]:
     return done.stderr.decode().splitlines(), done.stdout.decode()
 
 
-LINES = "[0-9,]+ lines? read, [0-9,]+ new, [0-9,]+ seen before; [0-9.]+ (bytes|kB|MB) of 6.7 MB after [0-9] s"
+LINES = "[0-9,]+ lines? read, [0-9,]+ new, [0-9,]+ seen before; [0-9.]+ (bytes|kB|MB) of 1.3 MB after [0-9] s"
 COMMANDS = {
     "dedup s f": LINES,
     "dedup s f --workers 2 --count": LINES,
-    "union a b": "[0-9,]+ of 400,000 elements read after [0-9] s",
-    "diff a b -o out": "[0-9,]+ of 400,000 elements read after [0-9] s",
-    "diff a b -o out --workers 2": "[0-9,]+ of 400,000 elements read after [0-9] s",
-    "compare a b": "[0-9,]+ of 400,000 entries compared after [0-9] s",
-    "copy a out": "[0-9,]+ of 200,000 entries copied after [0-9] s",
-    "copy a out --workers 2 --shards 2": "[0-9,]+ of 200,000 entries copied after [0-9] s",
+    "union a b": "[0-9,]+ of 80,000 elements read after [0-9] s",
+    "diff a b -o out": "[0-9,]+ of 80,000 elements read after [0-9] s",
+    "diff a b -o out --workers 2": "[0-9,]+ of 80,000 elements read after [0-9] s",
+    "compare a b": "[0-9,]+ of 80,000 entries compared after [0-9] s",
+    "copy a out": "[0-9,]+ of 40,000 entries copied after [0-9] s",
+    "copy a out --workers 2 --shards 2": "[0-9,]+ of 40,000 entries copied after [0-9] s",
     "backup a out": "[0-3] of 3 shards backed up after [0-9] s",
     "verify a": "[0-3] of 3 shards verified after [0-9] s",
     "verify a --workers 2": "[0-3] of 3 shards verified after [0-9] s",
-    "repair a": "[0-9,]+ of [0-9,]+ entries kept after [0-9] s",
+    "compact a": "[0-9,]+ of 40,000 entries written after [0-9] s",
+    "reshard a 4": "[0-9,]+ of 40,000 entries written after [0-9] s",
+    "dump a out.jsonl": "[0-9,]+ of 40,000 entries dumped after [0-9] s",
+    "load out f --format tsv --no-header": "[0-9,]+ lines? read; [0-9.]+ (bytes|kB|MB) of 1.3 MB after [0-9] s",
+    "repair a": "(?:[0-9,]+ of [1-9][0-9,]*|0) entries kept after [0-9] s",
 }
 
 
@@ -102,7 +107,7 @@ def test_lines_come_no_more_often_than_they_are_asked_for(capfd: pytest.CaptureF
 def test_on_a_terminal_they_are_there_in_place_of_the_bar(directory: Path, tmp_path: Path) -> None:
     shown, _ = on_terminal("copy", str(directory / "a"), str(tmp_path / "copy"), "--progress", "0.000001")
     assert b"\x1b" not in shown
-    assert b"of 200,000 entries copied after" in shown
+    assert b"of 40,000 entries copied after" in shown
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "x"])
@@ -112,3 +117,7 @@ def test_it_takes_a_number_of_seconds(seconds: str, directory: Path) -> None:
     )
     assert done.returncode == 2
     assert b"Invalid value for '--progress'" in done.stderr
+
+
+def test_what_has_not_begun_is_not_of_nothing() -> None:
+    assert Counter(Wish(True, None), "entry", "written").so_far() == "0 entries written"

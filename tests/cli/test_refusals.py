@@ -25,7 +25,7 @@ pytest.importorskip("rich")
 
 from rack.cli import main
 from rack.cli.app import app
-from tests.cli.test_messages import COMMANDS, FOREIGN, names, plain
+from tests.cli.test_messages import COMMANDS, FOREIGN, VERDICTS, names, plain
 
 
 @pytest.fixture
@@ -69,7 +69,50 @@ REFUSED = [
     (["backup", "bad", "in.txt"], 2, "'in.txt' is a file, and not a store"),
     (["repair", "bad", "--to", "in.txt"], 2, "'in.txt' is a file, and not a store"),
     (["copy", "old.lmdb", "out"], 1, "old.lmdb"),
-    (["scan", "numbers"], 1, "`rack copy STORE NEW --serdes ordered`"),
+    (["scan", "numbers", "--prefix", "1"], 1, "`rack copy STORE NEW --serdes ordered`"),
+    (["del", "numbers", "--prefix", "1"], 2, "`rack copy STORE NEW --serdes ordered`"),
+    (["count", "numbers", "--start", "1"], 2, "No such option"),
+    (["items", "numbers"], 1, "numbers is a set, which has no values: `rack keys` lists its elements"),
+    (["get", "numbers", "1"], 2, "numbers is a set, which has no values: `rack has` tells what is in it"),
+    (["get", "dict", "a"], 2, "Invalid value for KEY: 'a' is no Python literal"),
+    (["get", "dict", "[1]"], 2, "Invalid value for KEY: '[1]' is no key: unhashable type"),
+    (["has", "dict", "{", "--key", "json"], 2, "Invalid value for KEY: '{' is no JSON"),
+    (["get", "absent", "1"], 2, "there is no store 'absent'"),
+    (["set", "numbers", "1", "2"], 1, "numbers is a set, which has no values: `rack add` adds to it"),
+    (["set", "dict", "1", "x"], 2, "Invalid value for VALUE: 'x' is no Python literal"),
+    (["set", "absent", "1", "2"], 1, "there is no store 'absent': no absent.rack; --create makes one"),
+    (["set", "absent", "a", "2", "--create"], 2, "Invalid value for KEY"),
+    (["set", "dict", "1", "2", "--serdes", "json"], 2, "--serdes is for --create"),
+    (["set", "dict", "1", "2", "--create", "--shards", "3"], 1, "dict.rack has 2 shards, and not 3"),
+    (["set", "dict", "1"], 2, "Missing argument 'VALUE'"),
+    (["set", "text", "1", "2", "--value", "literal"], 1, "value of type int cannot be stored"),
+    (["add", "dict", "1"], 2, "dict is a dict, whose keys have values: rack add dict KEY VALUE"),
+    (["add", "numbers", "1", "2"], 2, "numbers is a set, which has no values: rack add numbers KEY"),
+    (["add", "absent", "1"], 2, "there is no store 'absent': no absent.rack; --create makes one"),
+    (["del", "bad", "1", "--prefix", "1"], 2, "KEY and --prefix are two ways to say what to remove"),
+    (["incr", "numbers", "1"], 1, "numbers is a set, which has no values"),
+    (["incr", "dict", "'s'"], 1, "the value of 's' is no number"),
+    (["incr", "dict", "1", "x"], 2, "Invalid value for N: 'x' is no number"),
+    (["incr", "text", "x"], 1, "value of type int cannot be stored"),
+    (["load", "bad", "in.txt"], 1, "line 1 of in.txt: Expecting value: line 1 column 1 (char 0); 0 entries before it"),
+    (
+        ["load", "absent", "in.txt"],
+        1,
+        "line 1 of in.txt: neither a header nor an entry; --kind says what to make; absent",
+    ),
+    (["load", "bad", "absent"], 1, "absent: No such file or directory"),
+    (["load", "bad", "in.txt", "--new"], 1, "bad.rack: there is such a store, and --new was given"),
+    (["load", "bad", "in.txt", "--serdes", "json"], 1, "bad.rack has the serdes bytes, and not json"),
+    (["load", "bad", "in.txt", "--key", "text"], 2, "--key is for csv and tsv"),
+    (["load", "absent", "in.txt", "--format", "csv", "--raw"], 2, "--raw is for JSON Lines"),
+    (
+        ["load", "absent", "in.txt", "--format", "csv", "--key-column", "x"],
+        1,
+        "there is no column 'x'; there are 'a line'",
+    ),
+    (["dump", "bad", "absent/out"], 1, "rack dump: absent/out: "),
+    (["dump", "bad", "--key", "text"], 2, "--key and --value are for csv and tsv"),
+    (["dump", "lists", "out.csv"], 1, "list has no text, as str, bytes and numbers have"),
     (["scan", "tuples", "--prefix", "5"], 2, "prefix 5 must be a str, bytes or tuple"),
     (["scan", "tuples", "--start", "5j"], 2, "start 5j cannot be a key of this store"),
     (["scan", "tuples", "--start", "nonsense"], 2, "no Python literal"),
@@ -77,6 +120,16 @@ REFUSED = [
     (["union", "dict", "bad"], 1, "dict is a dict, and this is for sets"),
     (["dedup", "dict"], 1, "dict.rack is a dict, and not a set"),
     (["dedup", "numbers"], 1, "numbers.rack has the serdes marshal, and not bytes"),
+    (["dedup", "digests"], 1, "digests.rack has the serdes marshal, and not bytes"),
+    (["dedup", "bad", "--digest"], 1, "whole lines, and not digests of them; `rack copy bad NEW --key-serdes digest`"),
+    (["scan", "digests", "--prefix", "1"], 1, "digests of its keys (key serdes digest), which have no order"),
+    (["del", "digests", "--prefix", "1"], 2, "digests of its keys (key serdes digest), which have no order"),
+    (["copy", "digests", "out", "--key-serdes", "str"], 1, "digests has only digests of its keys (key serdes digest)"),
+    (["union", "numbers", "digests"], 1, "digests has only digests of its keys (key serdes digest)"),
+    (["copy", "bad", "out", "--key-serdes", "digest:md5"], 2, "'digest:md5' is no digest"),
+    (["copy", "bad", "out", "--serdes", "digest"], 2, "'digest' is not one of"),
+    (["add", "digests", '{"$digest": "00"}', "--key", "json"], 2, "a digest of 1 bytes is no key here"),
+    (["has", "digests", '{"$digest": "x"}', "--key", "json"], 2, "a content that is no digest in hex"),
 ]
 
 
@@ -88,10 +141,16 @@ def test_what_a_store_cannot_do_is_said_in_the_callers_words(
     (here / "old.lmdb").write_text("no store of Rack 0.1")
     with PersistentSet[Any]("numbers", shards=2) as store:
         store.update(range(10))
+    with PersistentSet[Any]("digests", shards=2, key_serdes="digest") as store:
+        store.update(range(10))
     with PersistentSet[Any]("tuples", shards=2, serdes="ordered") as store:
         store.update([("a", 1), ("b", 2)])
     with PersistentDict[Any, Any]("dict", shards=2) as other:
-        other["a"] = 1
+        other.update({"a": 1, "s": "text"})
+    with PersistentDict[Any, Any]("text", shards=2, serdes="str") as other:
+        other["a"] = "b"
+    with PersistentDict[Any, Any]("lists", shards=2) as other:
+        other["a"] = [1]
     before = {*here.iterdir()}
     assert main(command) == code
     output, errors = capfd.readouterr()
@@ -127,11 +186,21 @@ def _keep_open() -> None:
         hear()
 
 
-@pytest.mark.parametrize("command", [["copy", "bad", "out"], ["backup", "bad", "out"], ["dedup", "bad", "in.txt"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(["copy", "bad", "out"], ["backup", "bad", "out"], ["dedup", "bad", "in.txt"]),
+        ["load", "out", "in.txt", "--format", "tsv", "--no-header"],
+        ["dump", "large", "out"],
+    ],
+    ids=names,
+)
 def test_a_full_disk_is_said_in_the_callers_words(
     command: list[str], here: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (here / "in.txt").write_bytes(b"".join(b"%d %s\n" % (number, b"x" * 300) for number in range(3000)))
+    with PersistentSet[str]("large", shards=2, serdes="str") as large:
+        large.update(f"{number:050}" for number in range(1000))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = {*here.iterdir()}
     resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, hard))
@@ -152,13 +221,14 @@ def test_who_may_not_is_told_so_in_his_own_words(command: list[str], here: Path)
     with PersistentSet[bytes]("good", shards=2, serdes="bytes") as good:
         good.add(b"good")
     (here / "in.txt").write_text("a line\n")
+    (here / "in.jsonl").write_text('{"key": 1}\n')
     for path in here.iterdir():
         path.chmod(0o600)
     for directory in (here, *here.parents):
         directory.chmod(directory.stat().st_mode | 0o055)
     with Crew() as crew:
         code, output, errors = crew.start(_as_nobody, ["bad" if word == "STORE" else word for word in command]).result()
-    assert code == (2 if command[0] in ("compare", "verify", "repair") else 1), (output, errors)
+    assert code == (2 if command[0] in VERDICTS else 1), (output, errors)
     assert output == ""
     (line,) = errors.splitlines()
     assert "Permission denied" in line

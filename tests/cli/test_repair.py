@@ -21,6 +21,8 @@ from rack import (
 from rack.care.guess import guess_manifest
 from rack.care.repair import repair
 from tests.cli.test_verify import run
+from tests.support.commands import Rack
+from tests.support.commands import rack as rack
 from tests.support.damage import PAGE
 from tests.support.processes import Crew, assert_sound, default_engine, hear, tell
 from tests.support.processes import engine as engine
@@ -212,7 +214,7 @@ def test_what_the_shards_do_not_tell_can_be_given(path: Path) -> None:
     with PersistentSet[str](path.with_name("none-repaired"), flag="w") as new:
         assert set(new) == set()
     assert_sound(new)
-    given = guess_manifest(str(path), "dict", "pickle", "str")
+    given, _ = guess_manifest(str(path), "dict", "pickle", "str")
     assert (given.kind, given.serdes, given.key_serdes) == ("dict", "pickle", "str")
     assert run("repair", path, "--serdes", "marshal", "--key-serdes", "marshal")[0] == 1
     assert content(Path(f"{path}-repaired")) == CONTENT
@@ -273,14 +275,14 @@ def test_a_branch_that_is_lost_costs_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("lines", [[b"a", b"b"], [b"\xff", b"plain"], []], ids=["text", "bytes", "empty"])
 def test_a_store_of_dedup_whose_manifest_is_lost_can_be_used_by_it_again(
-    lines: list[bytes], tmp_path: Path, engine: str
+    lines: list[bytes], tmp_path: Path, engine: str, rack: Rack
 ) -> None:
     (tmp_path / "f").write_bytes(b"".join(line + b"\n" for line in lines))
     (tmp_path / "g").write_bytes(b"more\n")
-    assert run("dedup", tmp_path / "s", tmp_path / "f", "-q", "--count")[0] == 0
+    assert rack("dedup", tmp_path / "s", tmp_path / "f", "-q", "--count")[0] == 0
     (tmp_path / "s.rack").unlink()
-    assert run("repair", tmp_path / "s", "--serdes", "bytes", "--kind", "set")[0] == 1
-    code, output, errors = run("dedup", tmp_path / "s-repaired", tmp_path / "f", tmp_path / "g", "-q")
+    assert rack("repair", tmp_path / "s", "--serdes", "bytes", "--kind", "set")[0] == 1
+    code, output, errors = rack("dedup", tmp_path / "s-repaired", tmp_path / "f", tmp_path / "g", "-q")
     assert (code, output, errors) == (0, "more\n", "")
     with PersistentSet[bytes](tmp_path / "s-repaired", serdes="bytes", flag="w") as store:
         assert set(store) == {*lines, b"more"}
@@ -290,7 +292,7 @@ def test_a_store_of_dedup_whose_manifest_is_lost_can_be_used_by_it_again(
 @pytest.mark.parametrize("serdes", ["marshal", "pickle", "json", "str", "bytes", "ordered"])
 @pytest.mark.parametrize("cls", [PersistentSet, PersistentDict])
 def test_the_serdes_that_is_given_makes_what_it_made_at_first(
-    cls: type[Any], serdes: str, tmp_path: Path, engine: str
+    cls: type[Any], serdes: str, tmp_path: Path, engine: str, rack: Rack
 ) -> None:
     keys: list[Any] = [b"\xff", b"b"] if serdes == "bytes" else ["a", "b"]
     with cls(tmp_path / "s", serdes=serdes, shards=2) as store:
@@ -298,12 +300,12 @@ def test_the_serdes_that_is_given_makes_what_it_made_at_first(
         manifest = store._manifest
     (tmp_path / "s.rack").unlink()
     kind = "set" if cls is PersistentSet else "dict"
-    assert run("repair", tmp_path / "s", "--serdes", serdes, "--kind", kind)[0] == 1
+    assert rack("repair", tmp_path / "s", "--serdes", serdes, "--kind", kind)[0] == 1
     with cls(tmp_path / "s-repaired", serdes=serdes, flag="w") as made:
         assert set(made) == set(keys)
         assert (made._manifest.serdes, made._manifest.key_serdes) == (manifest.serdes, manifest.key_serdes)
     # Nothing is given: it is a store like that, if the shards tell.
-    assert run("repair", tmp_path / "s", "--to", tmp_path / "t")[0] == 1
+    assert rack("repair", tmp_path / "s", "--to", tmp_path / "t")[0] == 1
     with cls(tmp_path / "t", flag="w") as guessed:
         assert set(guessed) == set(keys)
     if cls is PersistentSet and serdes in ("str", "bytes"):

@@ -83,7 +83,7 @@ def test_errors_are_one_line(tmp_path: Path, words: Path) -> None:
     with PersistentSet[int](tmp_path / "plain") as plain:
         plain.add(1)
     for store, message in [("missing", b"missing.rack"), ("plain", b"--serdes ordered")]:
-        done = run("scan", tmp_path / store, expect=1)
+        done = run("scan", tmp_path / store, "--prefix", "1", expect=1)
         assert done.stderr.startswith(b"rack scan: ")
         assert done.stderr.count(b"\n") == 1
         assert message in done.stderr

@@ -18,8 +18,9 @@ import pytest
 import rack
 from rack import PersistentSet
 from rack.cli.signals import Guard, Stopped
-from tests.cli.test_ends import ENVIRONMENT, RACK, pipe_of, running
+from tests.cli.test_ends import ENVIRONMENT, pipe_of, running
 from tests.cli.test_waiting import lines_of
+from tests.support.commands import RACK
 from tests.support.processes import end_sound as end_sound
 
 ROOT = os.path.dirname(rack.__file__)
@@ -111,7 +112,15 @@ COMMANDS = [
     ["backup", "a", "out"],
     ["verify", "a", "--workers", "2"],
     ["repair", "a"],
+    ["compact", "a"],
+    ["reshard", "a", "3", "--workers", "2"],
+    ["mv", "a", "out"],
+    ["rm", "--yes", "a"],
+    ["ls"],
+    ["stat", "a"],
     ["demo", "--dir", ".", "--megabytes", "1"],
+    *(["keys", "a"], ["count", "a"], ["has", "a", "1"], ["add", "a", "new"], ["del", "a", "--prefix", "1"]),
+    *(["dump", "a", "out.jsonl.gz"], ["load", "s", "f", "--format", "tsv", "--no-header"]),
 ]
 
 

@@ -15,7 +15,7 @@ from rack import CorruptShardError, PersistentDict, PersistentSet
 from rack.cli import main
 from rack.shard.problem import KINDS
 from rack.store.record import Record
-from tests.cli.test_help import ENVIRONMENT, RACK
+from tests.support.commands import ENVIRONMENT, RACK
 from tests.support.processes import assert_sound, default_engine
 from tests.support.processes import engine as engine
 

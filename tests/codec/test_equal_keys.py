@@ -24,6 +24,7 @@ from rack.codec.keys import resolve_codec
 from rack.codec.serdes import PRESETS
 
 CODECS = {name: resolve_codec(name, PRESETS[name]) for name in ("marshal", "str", "bytes", "ordered")}
+CODECS |= {name: resolve_codec(name, PRESETS["marshal"]) for name in ("digest", "digest:sha256")}
 
 
 class Word(str):
@@ -100,6 +101,9 @@ def test_equal_keys_are_one_key_or_are_refused(codec: str, batch: list[Any]) -> 
             assert like.setdefault(key, data) == data
             assert found.setdefault(data, key) == key
             back = CODECS[codec].loads(data)
+            if CODECS[codec].digest is not None:
+                assert CODECS[codec].dumps(back) == data
+                continue
             assert back == key
             assert hash(back) == hash(key)
 

@@ -152,6 +152,7 @@ OTHERS: list[Any] = [
 ]
 BUILTINS: list[Any] = [
     *(None, True, False, 0, -1, 2**100, 0.0, -0.0, 1.5, math.inf, math.nan, 5e-324, 1j, complex(-0.0, math.nan)),
+    *(complex(-0.0, 1), complex(0, -1), complex(1, -0.0), [-0.0, {"a": complex(-0.0, -0.0)}]),
     *("", "a", "s", "é\ud800", "s" * 300, b"", b"s", b"\xf3", b"s" * 300),
     *((), [], {}, set(), frozenset(), (1, "a"), [1, [2, (3,)]], {"a": {"b": [None]}}, {1: "a", (1, "s"): b"s"}),
     *({1, "a", b"b"}, frozenset({(1, 2), frozenset({3})}), {1.5: {2: {"s": [b"s", b""]}}}),
@@ -202,7 +203,7 @@ def is_same(one: Any, other: Any) -> bool:
         return len(one) == len(other) and all(any(is_same(part, there) for there in other) for part in one)
     if isinstance(one, numpy.ndarray):
         return one.dtype == other.dtype and one.shape == other.shape and repr(one) == repr(other)
-    if isinstance(one, float | complex) and one != one:
+    if isinstance(one, float | complex):  # NaN equals nothing, and -0.0 equals 0.0
         return repr(one) == repr(other)
     if isinstance(one, BaseException):
         return one.args == other.args
@@ -338,7 +339,7 @@ def plant(value: Any, part: Any, data: st.DataObject) -> Any:
     return type(value)(items)
 
 
-@pytest.mark.parametrize("size", [200, 255, 256, 300, 65_000, 65_536, 70_000, 1 << 24])
+@pytest.mark.parametrize("size", [200, 255, 256, 300, 65_000, 65_536, 70_000, 1 << 20])
 def test_a_buffer_is_found_in_data_of_any_length(size: int) -> None:
     dumps = PRESETS["marshal"].dumps
     assert dumps(["x" * size, b"s"])

@@ -248,7 +248,7 @@ def test_a_value_that_cannot_be_loaded_is_not_lost_by_being_popped(tmp_path: Pat
 
 
 def test_an_element_that_cannot_be_loaded_is_an_error_that_loses_nothing(tmp_path: Path) -> None:
-    with PersistentSet(tmp_path / "store") as s:
+    with PersistentSet(tmp_path / "store", shards=1) as s:
         s.add("a")
         s._route(b"?!").put(b"?!", b"")
         for read in (s.pop, lambda: [s.pop(), s.pop()], lambda: list(s), s.check):

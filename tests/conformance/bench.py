@@ -103,8 +103,8 @@ class Bench:
     def rejoin(self) -> None:
         self.rejoined += 1
 
-    def begin_writing(self) -> None:
-        pass
+    def begin_writing(self) -> bool:
+        return False
 
     def at_home(self, body: Callable[[], object]) -> None:
         body()

@@ -64,8 +64,9 @@ class LifeSuite(ContainerSuite):
         container = getattr(place, kind)()
         assert "closed" in repr(container)
         with container:
-            assert f"{place.shards} shards" in repr(container)
+            assert f"{place.shards} shard" in repr(container)
             assert place.engine in repr(container)
+            assert container.engine == container.stat().engine == place.engine
             assert len(container.shards()) == place.shards
             assert container.name == str(place.directory / "store")
             assert not container
@@ -159,7 +160,11 @@ def public_operations(cls: type) -> list[str]:
         "__subclasshook__",
         "__hash__",
     }
-    plumbing |= {"__reduce__"}
+    plumbing |= {
+        "__implemented__",
+        "__providedBy__",
+        "__provides__",
+    }  # Scrapy has zope.interface put these into classes
     return sorted(
         name
         for name, member in inspect.getmembers(cls, callable)
@@ -172,7 +177,7 @@ def public_operations(cls: type) -> list[str]:
 
 ARGUMENTS: dict[tuple[str, str], tuple[Any, ...]] = {
     **{("both", name): () for name in ("keys", "values", "items", "clear", "pop", "popitem", "copy", "batch", "sync")},
-    **{("both", name): () for name in ("scan", "shards")},
+    **{("both", name): () for name in ("scan", "shards", "stat")},
     **{("both", name): () for name in ("check", "__len__", "__bool__", "__iter__", "__reversed__", "__copy__")},
     **{("both", name): ("a",) for name in ("__contains__", "__getitem__", "__delitem__", "get", "setdefault", "incr")},
     **{("both", name): ("a",) for name in ("add", "discard", "remove")},

@@ -15,12 +15,23 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rack import ReentrantWriteError
+from rack.shard.base import View
 from tests.conformance.bench import Bench
 from tests.conformance.scan_suite import EDGE_KEYS, ScanSuite
 from tests.conformance.shard_life_suite import ShardLifeSuite
 
 VALUES = [b"", b"v", b"\0" * 3, b"m" * 1900, b"n" * 2100, b"o" * 5000, b"p" * 70_000]
 Plan = list[tuple[Any, ...]]
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("get"), st.sampled_from(EDGE_KEYS)),
+        st.tuples(st.just("put"), st.sampled_from(EDGE_KEYS), st.sampled_from(VALUES[:4])),
+        st.tuples(st.just("delete"), st.sampled_from(EDGE_KEYS)),
+        st.tuples(st.just("first"), st.sampled_from(EDGE_KEYS), st.sampled_from([0, 1, 3, 20])),
+    ),
+    max_size=6,
+)
 pairs_of_keys = st.lists(st.sampled_from(EDGE_KEYS), max_size=12)
 operations = st.lists(
     st.one_of(
@@ -28,6 +39,7 @@ operations = st.lists(
         st.tuples(st.sampled_from(["get", "contains", "delete", "pop"]), st.sampled_from(EDGE_KEYS)),
         st.tuples(st.sampled_from(["get_many", "delete_many", "add_many", "put_many", "change_many"]), pairs_of_keys),
         st.tuples(st.sampled_from(["pop_first", "count", "clear"])),
+        st.tuples(st.sampled_from(["transact", "transact and raise"]), steps),
     ),
     max_size=40,
 )
@@ -127,6 +139,50 @@ class ShardSuite(ScanSuite, ShardLifeSuite):
         assert popped == sorted(EDGE_KEYS)
         assert bench.shard.count() == 0
 
+    # Several steps in one transaction
+
+    def test_the_steps_of_a_transaction_see_each_other_and_happen_together(self, bench: Bench) -> None:
+        long = b"long" * 200
+        bench.shard.put_many([(b"a", b"1"), (b"b", b"2"), (long, b"3")])
+
+        def move(view: View, new: bytes) -> list[Any]:
+            (key, value), *_ = view.first(b"b", None, 1)
+            view.put(new, value)
+            return [key, view.delete(key), view.delete(key), view.get(new), view.first(b"a", b"d", 9)]
+
+        assert bench.shard.transact(move, b"c") == [b"b", True, False, b"2", [(b"a", b"1"), (b"c", b"2")]]
+        assert bench.shard.transact(lambda view: view.first(b"d", None, 2)) == [(long, b"3")]
+        assert bench.stored() == {b"a": b"1", b"c": b"2", long: b"3"}
+
+    def test_a_transaction_that_raises_has_not_happened(self, bench: Bench) -> None:
+        before = {b"a": b"1", b"long" * 200: b"2"}
+        bench.shard.put_many(sorted(before.items()))
+
+        def change(view: View) -> None:
+            view.delete(b"a")
+            view.put(b"long" * 200, b"x")
+            view.put(b"b", b"x" * 5000)
+            raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            bench.shard.transact(change)
+        assert bench.stored() == before
+
+    def test_a_transaction_larger_than_the_file_is_done_again_and_happens_once(self, bench: Bench) -> None:
+        def append(view: View) -> int:
+            for number in range(3000):
+                key = b"%04d" % number
+                view.put(key, (view.get(key) or b"") + b"v" * 1000)
+            return len(view.first(b"", None, 5))
+
+        assert bench.shard.transact(append) == 5
+        assert bench.stored() == {b"%04d" % number: b"v" * 1000 for number in range(3000)}
+
+    def test_a_transaction_may_not_use_the_shard_itself_to_write(self, bench: Bench) -> None:
+        with pytest.raises(ReentrantWriteError):
+            bench.shard.transact(lambda view: bench.shard.put(b"k", b"v"))
+        assert bench.stored() == {}
+
     # Many keys
 
     def test_add_many_tells_new_keys_from_old_ones_and_from_repeated_ones(self, bench: Bench) -> None:
@@ -206,6 +262,7 @@ class ShardSuite(ScanSuite, ShardLifeSuite):
             lambda: shard.put_many([(b"c", b"1"), (b"l" * 600, b"1")]),
             lambda: shard.add_many([(b"d", b"1")]),
             lambda: shard.modify(b"a", lambda _: b"2"),
+            lambda: shard.transact(lambda view: view.put(b"a", b"3")),
             lambda: shard.pop(b"a"),
             lambda: shard.delete(b"b"),
             lambda: shard.pop_first(),
@@ -227,12 +284,28 @@ class ShardSuite(ScanSuite, ShardLifeSuite):
 def run_on_shard(shard: Any, operation: str, args: list[Any]) -> Any:
     if operation == "modify":
         return shard.modify(args[0], lambda old: (old or b"-")[:4] + args[1])
+    if operation == "transact":
+        return shard.transact(run_steps, args[0])
+    if operation == "transact and raise":
+        with pytest.raises(ZeroDivisionError):
+            shard.transact(lambda view: (run_steps(view, args[0]), 1 // 0))
+        return None
     if operation == "change_many":
         return shard.change_many(*halves(args[0]))
     if operation in ("add_many", "put_many"):
         pairs = [(key, b"%d" % at) for at, key in enumerate(args[0])]
         return shard.add_many(pairs) if operation == "add_many" else shard.put_many(sorted(pairs, key=itemgetter(0)))
     return getattr(shard, operation)(*args)
+
+
+def run_steps(view: View, steps: list[tuple[Any, ...]]) -> list[Any]:
+    answers = []
+    for name, *args in steps:
+        if name == "first":
+            answers.append(view.first(args[0], None, args[1]))
+        else:
+            answers.append(getattr(view, name)(*args))
+    return answers
 
 
 def halves(keys: list[bytes]) -> tuple[list[tuple[bytes, bytes]], list[bytes]]:
@@ -274,6 +347,14 @@ def run_on_dict(model: dict[bytes, bytes], operation: str, args: list[Any]) -> A
             model.update(pairs)
             for key in keys:
                 model.pop(key, None)
+        case "transact":
+            view = View(
+                model.get,
+                model.__setitem__,
+                lambda key: model.pop(key, None) is not None,
+                lambda start, stop, limit: sorted(i for i in model.items() if i[0] >= start)[:limit],
+            )
+            return run_steps(view, args[0])
         case "pop_first":
             return (key := min(model), model.pop(key)) if model else None
         case "count":

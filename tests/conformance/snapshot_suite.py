@@ -224,6 +224,7 @@ class SnapshotSuite(ContainerSuite):
     def test_a_backup_never_replaces_a_store_and_needs_a_directory(self, place: Place, kind: str) -> None:
         container = opened(place, kind, ["a"])
         opened(place, kind, ["precious"], "other").close()
+        assert len(container) == 1  # all shards are open
         files = sorted(os.listdir(place.directory))
         for name in ("other", "store"):
             with pytest.raises(StoreExistsError):

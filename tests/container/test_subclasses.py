@@ -311,7 +311,9 @@ def test_what_a_worker_makes_comes_back_as_what_it_is(tmp_path: Path) -> None:
         made.close()
 
 
-@pytest.mark.parametrize("is_threaded", [False, True])
+@pytest.mark.parametrize(
+    ("engine", "is_threaded"), [("lmdb", False), ("sqlite3", False), ("lmdb", True)], indirect=["engine"]
+)
 def test_workers_take_a_subclass(is_threaded: bool, s: Any) -> None:
     other = threading.Event()
     thread = threading.Thread(target=other.wait, daemon=True)

@@ -168,6 +168,7 @@ def test_a_directory_that_may_only_be_read(path: Path) -> None:
 
 def test_a_store_deleted_while_it_is_open(path: Path, engine: str) -> None:
     store = Store(path).open()
+    assert dict(store) == CONTENT  # all shards are open
     for file in path.parent.iterdir():
         file.unlink()
     assert dict(store) == CONTENT
@@ -272,6 +273,7 @@ def test_a_reader_without_permission_to_register_reads_while_nobody_writes(tmp_p
 
     def write() -> None:
         with PersistentDict[int, bytes](name) as store:
+            store[0] = bytes(3000)
             tell()
             for turn in itertools.count():
                 store[turn % 200] = bytes([turn % 256]) * 3000

@@ -119,7 +119,9 @@ def test_without_descriptors_an_operation_fails_and_leaks_nothing(
                 try:
                     action(path)
                 except OSError as error:
-                    failure = error
+                    failure = error.with_traceback(None)  # which has the handle that failed
+                    failure.__cause__ = failure.__context__ = None
+            registry.end_resting()
             assert _descriptors() == before
             assert not registry._all
             if failure is None:

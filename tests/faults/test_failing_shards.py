@@ -144,6 +144,8 @@ def operations(cls: type) -> dict[str, Function]:
     kind = cls._kind  # type: ignore[attr-defined]
     plain = {}
     for name in public_operations(cls):
+        if name == "stat":  # which looks at the files, and asks no shard
+            continue
         arguments = ARGUMENTS.get((kind, name), ARGUMENTS.get(("both", name)))
         assert arguments is not None, f"{name} is new: say in life_suite.ARGUMENTS how to call it"
         plain[name] = lambda container, other, name=name, arguments=arguments: getattr(container, name)(*arguments)

@@ -10,9 +10,12 @@ import sys
 import time
 from typing import Any
 
-from rack import PersistentDict, PersistentSet
+from rack import PersistentDict, PersistentQueue, PersistentSet
+from tests.interrupts import jobs
 
+CLASSES: dict[str, Any] = {"dict": PersistentDict, "set": PersistentSet, "queue": PersistentQueue}
 LIMIT = 4.0  # seconds that it may take to answer
+START = 40.0  # ... the first time
 
 
 class Neighbour:
@@ -22,13 +25,15 @@ class Neighbour:
         command = [sys.executable, "-m", "tests.interrupts.neighbour", path, kind]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
         self._rest = b""
+        self._limit = START
 
     def ask(self, question: str, *arguments: Any) -> Any:
         """Return its answer: a string that says what went wrong, or what was asked for."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(repr((question, arguments)).encode() + b"\n")
-        end = time.monotonic() + LIMIT
+        end = time.monotonic() + self._limit
+        self._limit = LIMIT
         while b"\n" not in self._rest:
             ready, _, _ = select.select([self._process.stdout], [], [], max(0, end - time.monotonic()))
             if not ready:
@@ -55,18 +60,46 @@ class Neighbour:
             self._process.wait()
 
 
+# What both processes do with a store
+
+
+def put(store: Any, kind: str, key: str) -> None:
+    if kind == "queue":
+        store.put(key, priority=jobs.FIRST)
+    else:
+        store.__setitem__(key, 1) if kind == "dict" else store.add(key)
+
+
+def delete(store: Any, kind: str, key: str) -> None:
+    if kind == "queue":
+        jobs.remove(store, key)
+    else:
+        store.pop(key, None) if kind == "dict" else store.discard(key)
+
+
+def has(store: Any, kind: str, key: str) -> bool:
+    found: bool = store.knows(key) if kind == "queue" else key in store
+    return found
+
+
+def content(store: Any, kind: str) -> dict[str, Any]:
+    if kind == "queue":
+        return jobs.content(store)
+    return dict(store.items()) if kind == "dict" else dict.fromkeys(store, 0)
+
+
 def main(path: str, kind: str) -> None:
-    store: Any = (PersistentDict if kind == "dict" else PersistentSet)(path).open()
+    store: Any = CLASSES[kind](path).open()
     for line in sys.stdin:
         question, arguments = ast.literal_eval(line)
         answer: Any = None
         try:
             if question == "content":
-                answer = dict(store) if kind == "dict" else set(store)
+                answer = content(store, kind)
             elif question == "put":
-                store.__setitem__(arguments[0], 1) if kind == "dict" else store.add(arguments[0])
+                put(store, kind, arguments[0])
             elif question == "delete":
-                store.pop(arguments[0], None) if kind == "dict" else store.discard(arguments[0])
+                delete(store, kind, arguments[0])
             said = True, answer
         except Exception as error:
             said = False, repr(error)

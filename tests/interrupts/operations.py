@@ -1,4 +1,4 @@
-"""The operations that are cut off: each public one, of both containers. ``OPERATIONS[name]`` says what it does.
+"""The operations that are cut off: each public one, of dict, set and queue. ``OPERATIONS[name]`` says what it does.
 
 A function takes the world and does the operation. What it makes or opens beyond that it gives back itself, as a program
 would: with a ``with`` block, or a ``finally``.
@@ -40,11 +40,36 @@ def simple(name: str, kinds: str, run: Callable[[Any], Any], *, is_bulk: bool = 
     OPERATIONS[name] = Operation(lambda w: run(w.handle), tuple(kinds.split()), is_bulk, group)
 
 
+def _moved(d: Any, old: str, new: str) -> None:
+    """Move a value to another key of the same shard in one transaction."""
+    here, there = d._dump_key(old), d._dump_key(new)
+
+    def move(view: Any) -> None:
+        view.put(there, view.get(here))
+        view.delete(here)
+        view.first(b"", None, 1)
+
+    assert d._store.shards.index(d._route(here)) == d._store.shards.index(d._route(there))
+    d._route(here).transact(move)
+
+
 NEW = [f"n{i}" for i in range(5)]
 MIXED = ["k1", *NEW, "k2"]
 PAIRS = [(key, "new") for key in MIXED]
 
+
+def put_away(store: Any) -> Any:
+    """Have the shards opened anew by the next operation."""
+    for shard in store._held.shards:
+        shard.put_away()
+    return store
+
+
 simple("get", "dict", lambda d: d.get("k1"))
+simple("get_opening", "dict", lambda d: put_away(d).get("k1"), group="opening")
+simple("put_opening", "dict", lambda d: put_away(d).__setitem__("k1", "new"), group="opening")
+simple("add_opening", "set", lambda s: put_away(s).add("new"), group="opening")
+simple("iterate_opening", "dict set", lambda d: list(put_away(d)), group="opening")
 simple("getitem", "dict", lambda d: d["k2"])
 simple("contains", "dict set", lambda d: "k3" in d)
 simple("put", "dict", lambda d: d.__setitem__("k1", "new"))
@@ -60,6 +85,7 @@ simple("incr", "dict", lambda d: d.incr("k1"))
 simple("compare_and_set", "dict", lambda d: d.compare_and_set("k1", 1, "new"))
 simple("transform", "dict", lambda d: d.transform("k1", lambda value: [value]))
 simple("transform_new", "dict", lambda d: d.transform("new", lambda value: [value]))
+simple("transact", "dict", lambda d: _moved(d, "k1", "n0"))
 simple("set_add", "set", lambda s: s.add("new"))
 simple("discard", "set", lambda s: s.discard("k1"))
 simple("remove", "set", lambda s: s.remove("k1"))
@@ -88,6 +114,70 @@ simple("equal", "dict set", lambda d: d == d.copy, group="reading")
 simple("shards", "dict set", lambda d: [list(shard) for shard in d.shards()], group="reading")
 simple("check", "dict set", lambda d: d.check(), group="store")
 simple("sync", "dict set", lambda d: d.sync(), group="store")
+simple("stat", "dict set", lambda d: d.stat(leftovers=False).entries, group="store")
+simple("repr", "dict set", repr)
+
+simple("q_put", "queue", lambda q: q.put("new"))
+simple("q_put_again", "queue", lambda q: q.put("w1"))
+simple("q_put_failed", "queue", lambda q: q.put("failed"))
+simple("q_put_delayed", "queue", lambda q: q.put("new", delay=1e6))
+simple("q_put_in_group", "queue", lambda q: q.put("new", group="group"))
+simple("q_put_many", "queue", lambda q: q.put_many([*NEW, "w1"]), is_bulk=True, group="many")
+simple("claim", "queue", lambda q: q.claim())
+simple("claim_waiting", "queue", lambda q: q.claim(wait=0.1))
+simple("claim_many", "queue", lambda q: q.claim_many(3), is_bulk=True, group="many")
+simple("claim_all", "queue", lambda q: (q.claim_many(9), q.claim()), is_bulk=True, group="many")
+simple("retry_failed", "queue", lambda q: q.retry_failed(), is_bulk=True, group="many")
+simple("q_clear", "queue", lambda q: q.clear(), is_bulk=True, group="many")
+simple("end_leases", "queue", lambda q: q._sweep(0.0), group="many")
+simple("counts", "queue", lambda q: (q.counts(), len(q)), group="reading")
+simple("peek", "queue", lambda q: q.peek(9), group="reading")
+simple("failed", "queue", lambda q: list(q.failed()), group="reading")
+simple("knows", "queue", lambda q: q.knows("w1"), group="reading")
+simple("join", "queue", lambda q: q.join(timeout=0.001), group="reading")
+simple("q_sync", "queue", lambda q: q.sync(), group="store")
+simple("q_stat", "queue", lambda q: q.stat(leftovers=False).jobs, group="store")
+
+
+@operation("queue")
+def done(w: Any) -> None:
+    w.job.done()
+
+
+@operation("queue")
+def release(w: Any) -> None:
+    w.job.release()
+
+
+@operation("queue")
+def release_later(w: Any) -> None:
+    w.job.release(delay=1e6)
+
+
+@operation("queue")
+def fail(w: Any) -> None:
+    w.job.fail("no")
+
+
+@operation("queue")
+def extend(w: Any) -> None:
+    w.job.extend(500)
+
+
+@operation("queue", is_bulk=True, group="many")
+def work(w: Any) -> None:
+    """Claims a job of a group, which is done at the end of the block: the next one takes its turn."""
+    with w.handle.claim() as job:
+        w.handle.put("new", group="group")
+    assert job is not None
+
+
+@operation("queue", is_bulk=True, group="many")
+def batch_of_jobs(w: Any) -> None:
+    with w.handle.batch() as held:
+        held.put("n0")
+        held.put("n1", group="group")
+        held.done(w.job)
 
 
 @operation("dict", "set", group="store")
@@ -106,13 +196,13 @@ def pickle(w: Any) -> None:
         received.close()
 
 
-@operation("dict", "set", group="store")
+@operation("dict", "set", "queue", group="store")
 def snapshot(w: Any) -> None:
     with w.handle.snapshot() as then:
         w.compare(then)
 
 
-@operation("dict", "set", group="store")
+@operation("dict", "set", "queue", group="store")
 def snapshot_while_written_to(w: Any) -> None:
     take_snapshot(w, w.compare)
 
@@ -140,12 +230,12 @@ def snapshot_written_to(w: Any) -> None:
             w.delete(w.handle, "warm2")
 
 
-@operation("dict", "set", group="store", makes="backup")
+@operation("dict", "set", "queue", group="store", makes="backup")
 def backup(w: Any) -> None:
     w.handle.backup(os.path.join(w.folder, "backup"))
 
 
-@operation("dict", "set", group="store", makes="named")
+@operation("dict", "set", "queue", group="store", makes="named")
 def make_named(w: Any) -> None:
     w.handle.copy(os.path.join(w.folder, "named")).close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import importlib
+import json
 import os
 import pickle
 import random
@@ -23,15 +24,16 @@ from typing import Any
 
 from rack import PersistentDict
 from rack.errors import CorruptShardError, StoreNotFoundError
+from rack.store.record import Record
 from tests.powerfail import disk
 from tests.powerfail.history import NEVER, Log, LostError, Past
 from tests.powerfail.recorder import Recorder, record
+from tests.powerfail.sessions import SLACK, closed_by, kept_by
 from tests.powerfail.writers import Plan
-from tests.support.processes import as_the_same_files, assert_sound
+from tests.support.processes import assert_sound
 
 LIMIT = 60.0  # seconds that opening and reading a store may take
 OPERATIONS = 400  # that a run has at least
-SLACK = 1.0  # seconds that "about the last second" may be longer than a second
 
 
 class CrashError(AssertionError):
@@ -45,22 +47,41 @@ class Run:
     directory: Path
     plan: Plan
     recorder: Recorder
-    _pasts: dict[int, Past] = field(default_factory=dict)
+    before: dict[str, Any] | None = None  # what the store had at first; None: there was none
+    _pasts: dict[tuple[int, str | None], Past] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, shim: Path, directory: Path, seconds: float, **plan: Any) -> Run:
-        """Let writers write for so long from when the store is made, with some killed at random."""
+    def of(
+        cls,
+        shim: Path,
+        directory: Path,
+        seconds: float,
+        pause: float = 0.03,
+        left: dict[str, bytes] | None = None,
+        **plan: Any,
+    ) -> Run:
+        """Let writers write for so long from when the store is open, with some killed at random.
+
+        :param pause: seconds between moments. The longer, the less of the time everybody stands still for one.
+        :param left: the files that a power failure has left; the writers, and their keys, are to be others.
+        """
+        before = None
+        if left is not None:
+            before = content_of(left, directory / "before")
+            disk.put(left, directory / "run" / "place")
+            (directory / "run" / "gate").write_bytes(b"%8d" % plan["first"])  # so that the counters are others, too
         recorder = Recorder(shim, directory / "run")
         name = str(recorder.place.resolve() / "store")
-        run = cls(directory, Plan(name=name, logs=str(recorder.logs), **plan), recorder)
+        run = cls(directory, Plan(name=name, logs=str(recorder.logs), **plan), recorder, before)
         rng = random.Random(run.plan.seed)
         with recorder:
-            recorder.start("-m", "tests.powerfail.writers", run.plan.dump())
+            recorder.start("-m", "tests.powerfail.program", run.plan.dump())
             run._record_until(lambda: run._logged(b'"opened"') > 0, rng)
             for _ in range(4):
-                record(recorder, rng, seconds / 4)
+                record(recorder, rng, seconds / 4, pause)
                 run._kill_some(rng)
-            run._record_until(lambda: run._logged(b'"end"') > OPERATIONS, rng)  # where the machine is slow
+            if not run.plan.roles:
+                run._record_until(lambda: run._logged(b'"end"') > OPERATIONS, rng)  # where the machine is slow
             recorder.stop()
         listing = {file.name: file.stat().st_ino for file in recorder.place.iterdir()}
         assert disk.names_after(run.history.lines) == listing, "the shim has missed what was done to a name"
@@ -77,7 +98,7 @@ class Run:
 
     def _kill_some(self, rng: random.Random) -> None:
         for log in self.recorder.logs.iterdir():
-            if log.name != "0" and rng.random() < 0.3:
+            if (log.name != "0" or self.plan.may_kill_all) and rng.random() < 0.3:
                 pid = Log.read(log, log.stat().st_size).pid
                 if self.recorder.is_ours(pid):
                     self.recorder.kill(pid)
@@ -91,11 +112,13 @@ class Run:
         """The number of the first moment at which the store was open."""
         return next(number for number in range(len(self.recorder.moments)) if self.past(number).was_opened)
 
-    def past(self, number: int) -> Past:
-        """Return what the writers had done by a moment."""
-        if number not in self._pasts:
-            self._pasts[number] = Past(self.recorder.logs, self.recorder.moments[number], self.plan.shards)
-        return self._pasts[number]
+    def past(self, number: int, store: str | None = None) -> Past:
+        """Return what the writers had done by a moment, to all stores or to one."""
+        key = number, store
+        if key not in self._pasts:
+            moment = self.recorder.moments[number]
+            self._pasts[key] = Past(self.recorder.logs, moment, self.plan.shards, store, self.before)
+        return self._pasts[key]
 
     def failures(self, rng: random.Random) -> list[int]:
         """Return the numbers of moments for cases: all there are, but few from before the store was there."""
@@ -104,17 +127,25 @@ class Run:
         rng.shuffle(numbers)
         return numbers[:40] + rng.sample(range(first), min(first, 2))
 
-    def least_time(self, number: int) -> float:
+    def least_time(self, number: int, store: str | None = None) -> float:
         """Return the time by which what was acknowledged must be there after a power failure at a moment."""
         if self.plan.durability == "always":
             return NEVER
-        synced = self.past(number).synced
+        past = self.past(number, store)
+        failure = self.recorder.moments[number]
+        synced = max(past.synced, closed_by(past.sessions, self.plan.engine))
         if self.plan.durability == "process":
             return synced
-        failure = self.recorder.moments[number]
+        if self.plan.roles:
+            return max(synced, kept_by(past.sessions, failure.time, self._stopped))
         since = failure.time - 1 - SLACK
-        stopped = [moment.waited for moment in self.recorder.moments if moment.time < since]
-        return max(synced, since - (failure.waited - (stopped[-1] if stopped else 0)))
+        return max(synced, since - self._stopped(since, failure.time))
+
+    def _stopped(self, since: float, until: float) -> float:
+        """Return for how much of a time all writers were stopped."""
+        then = [moment.waited for moment in self.recorder.moments if moment.time < since]
+        now = [moment.waited for moment in self.recorder.moments if moment.time <= until]
+        return (now[-1] if now else 0) - (then[-1] if then else 0)
 
 
 class Cases:
@@ -133,7 +164,8 @@ class Cases:
         for case in range(count):
             seed = f"{self.run.plan.seed} {case}"
             number = failures[case % len(failures)]
-            left = disk.leave(self.run.history, self.run.recorder.moments[: number + 1], random.Random(seed))
+            moments = self.run.recorder.moments[: number + 1]
+            left = disk.leave(self.run.history, moments, random.Random(seed), noise=True)
             self.try_one(f"case {case} at moment {number}", left, number, boot)
 
     def try_one(
@@ -142,13 +174,16 @@ class Cases:
         """Open the store from these files; they are kept if it does not serve what it should."""
         directory = self.run.directory / "case"
         disk.put(left, directory)
-        past = self.run.past(number)
-        since = self.run.least_time(number) if since is None else since
+        found = _id_of(left)
+        past = self.run.past(number, found)
+        least = self.run.least_time(number, found) if since is None else since
 
         def look() -> str:
             if boot is not None:
                 boot_again(boot)
-            return examine(directory, self.run.plan, past, since)
+            if found is not None and found in past.stores and past.was_opened and found != past.stores[-1]:
+                raise LostError("it is a store that was replaced")
+            return self.examine(directory, past, least)
 
         try:
             outcome = in_child(look)
@@ -161,9 +196,21 @@ class Cases:
         self.counts[outcome] += 1
         shutil.rmtree(directory)
 
+    def examine(self, directory: Path, past: Past, since: float) -> str:
+        """Open the store, look at it, and return what came of it, in a word."""
+        return examine(directory, self.run.plan, past, since)
+
     def report(self) -> str:
         text = f"{self.run.plan.engine}, {self.run.plan.durability}, seed {self.run.plan.seed}: {dict(self.counts)}"
         return "\n".join([text, *self.broken[:5]])
+
+
+def _id_of(left: dict[str, bytes]) -> str | None:
+    """Return the id of the store that is there."""
+    try:
+        return str(json.loads(left["store.rack"])["id"])
+    except (KeyError, ValueError):
+        return None
 
 
 def in_child(function: Callable[[], str]) -> str:
@@ -215,19 +262,37 @@ def boot_again(boot: str) -> None:
         importlib.import_module("rack.system.boot").boot_id = lambda: boot  # type: ignore[attr-defined]
 
 
+def content_of(left: dict[str, bytes], directory: Path) -> dict[str, Any]:
+    """Return what a store serves after a power failure that has left these files."""
+    disk.put(left, directory)
+
+    def read() -> str:
+        boot_again("second")
+        with PersistentDict[str, Any](directory / "store") as store:
+            (directory / "content").write_bytes(pickle.dumps(_all_of(store)))
+        return ""
+
+    in_child(read)
+    content: dict[str, Any] = pickle.loads((directory / "content").read_bytes())
+    shutil.rmtree(directory)
+    return content
+
+
 def examine(directory: Path, plan: Plan, past: Past, since: float) -> str:
     """Open the store; return what came of it, in a word.
 
     :raises LostError: it serves what it must not, or not what it must.
     """
-    as_the_same_files(directory / "store")
-    may_be_refused = plan.engine == "lmdb" and plan.durability == "process" and since < NEVER
-    store: PersistentDict[str, Any] = PersistentDict(directory / "store", flag="w", durability=plan.durability)
+    may_be_refused = plan.engine == "lmdb" and since < NEVER and past.may_be_refused(since)
+    durability = None if plan.durability == "mixed" else plan.durability
+    store: PersistentDict[str, Any] = PersistentDict(directory / "store", flag="w", durability=durability)
     try:
         store.open()
     except StoreNotFoundError:
-        if past.was_opened:
+        if past.was_opened or past.before is not None:
             raise LostError("the store is gone") from None
+        if past.stores:
+            return "removed"  # its shards may be there, and in the way of another one
         with PersistentDict(directory / "store", engine=plan.engine, key_serdes="str") as store:
             assert not len(store)
         assert_sound(store)
@@ -238,22 +303,40 @@ def examine(directory: Path, plan: Plan, past: Past, since: float) -> str:
         raise LostError(f"damaged: {error}") from error
     with store:
         store.close()  # the other one of two
-        try:
-            served = dict(store.items())
-            count = len(store)
-        except CorruptShardError as error:
-            raise LostError(f"opened, and then: {error}") from error
-        if count != len(served):
-            raise LostError(f"it counts {count} entries, and has {len(served)}")
-        if may_be_refused:
-            past.check_values(served, since)
-            outcome = "served"
-        else:
-            lost = past.check_prefix(served, since)
-            outcome = "some lost" if lost else "nothing lost"
+        lost = past.check_prefix(_all_of(store), since)
         store.update((f"after/{number}", number) for number in range(100))
+    _check_made(directory, past, plan)
     try:
         assert_sound(store)
     except (AssertionError, CorruptShardError) as error:
         raise LostError(f"not sound: {error}") from error
-    return outcome
+    return "some lost" if lost else "nothing lost"
+
+
+def _all_of(store: PersistentDict[str, Any]) -> dict[str, Any]:
+    try:
+        served = dict(store.items())
+        count = len(store)
+    except CorruptShardError as error:
+        raise LostError(f"opened, and then: {error}") from error
+    if count != len(served):
+        raise LostError(f"it counts {count} entries, and has {len(served)}")
+    return {name: data for name, data in served.items() if not name.startswith("after/")}
+
+
+def _check_made(directory: Path, past: Past, plan: Plan) -> None:
+    """What was made of the store, and acknowledged, is there as a whole; what was not, may be there as a whole."""
+    for name, operation in past.made.items():
+        try:
+            with PersistentDict(directory / name, flag="r", key_serdes="str") as made:
+                past.check_prefix(_all_of(made), operation.begin)
+                assert made.check() == len(made)
+        except StoreNotFoundError:
+            if operation.end < NEVER:
+                raise LostError(f"{name} is gone") from None
+            continue
+        except CorruptShardError as error:
+            raise LostError(f"{name} is damaged: {error}") from error
+        found = Record.read(str(directory / name)).durability
+        if found != plan.durability:
+            raise LostError(f"{name} has the durability {found}")

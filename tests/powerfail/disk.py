@@ -4,7 +4,7 @@ Surely there: what was synced, of a file or of a directory. Of what was done sin
 
 - names: a prefix of what was done to them, as a journal keeps order; cuts of files (truncations) are in that order;
 - a page (4 KiB): what it was at the last sync, or at any moment since: a page is not torn;
-- a length: that at the last sync, or any up to the greatest since. What has no content yet there is zeros.
+- a length: that at the last sync, or any up to the greatest since. What has no content yet there is zeros, or noise.
 
 Pages are independent of each other and of names and lengths: the file system writes them when it likes.
 """
@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.powerfail.recorder import PAGE, Content, Kept, Moment, Recorder
+from tests.support.processes import as_the_same_files
 
 _ZEROS = bytes(PAGE)
 _SOURCES = 12  # moments that pages are taken from: the last so many
@@ -60,13 +61,17 @@ def names_after(lines: list[tuple[int, list[str]]]) -> dict[str, int]:
     return names
 
 
-def leave(history: History, moments: list[Moment], rng: random.Random) -> dict[str, bytes]:
-    """Return what a power failure at the last of the moments may leave in the directory."""
+def leave(history: History, moments: list[Moment], rng: random.Random, noise: bool = False) -> dict[str, bytes]:
+    """Return what a power failure at the last of the moments may leave in the directory.
+
+    :param noise: what has no content yet may be anything, and not zeros alone.
+    """
     last = moments[-1]
     lines = history.until(last.position)
     known = max((at for at, (_, (kind, *_)) in enumerate(lines) if kind == "names"), default=-1) + 1
     done = rng.choice([known, len(lines), rng.randint(known, len(lines))])
-    disk = _Disk(lines, done, moments[-_SOURCES:], rng)
+    blank = rng.choice([_ZEROS, rng.randbytes(PAGE)]) if noise else _ZEROS
+    disk = _Disk(lines, done, moments[-_SOURCES:], rng, blank)
     names = names_after(lines[:done])
     choices = _choices(sorted(names), rng)
     return {name: disk.file(inode, choices[name]) for name, inode in names.items()}
@@ -81,15 +86,19 @@ def now(history: History, moment: Moment) -> dict[str, bytes]:
 
 
 def put(files: dict[str, bytes], directory: Path) -> None:
+    """Write files that a disk has; they are the very files, and no copies."""
     directory.mkdir(parents=True)
     for name, data in files.items():
         (directory / name).write_bytes(data)
+        if name.endswith(".rack-boot"):
+            as_the_same_files(directory / name.removesuffix(".rack-boot"))
 
 
 class _Disk:
     def __init__(
-        self, lines: list[tuple[int, list[str]]], done: int, moments: list[Moment], rng: random.Random
+        self, lines: list[tuple[int, list[str]]], done: int, moments: list[Moment], rng: random.Random, blank: bytes
     ) -> None:
+        self._blank = blank
         self._moments = moments
         self._rng = rng
         self._cuts: dict[int, list[tuple[int, int, bool]]] = {}  # inode: (position, length, whether it is on the disk)
@@ -130,13 +139,12 @@ class _Disk:
         between = self._rng.randint(least, most) // PAGE * PAGE
         return self._rng.choice([least, most, most, self._rng.choice(seen), max(least, between)])
 
-    @staticmethod
     def _versions(
-        page: int, kept: Kept | None, moments: list[tuple[int, Content]], cuts: list[tuple[int, int, bool]]
+        self, page: int, kept: Kept | None, moments: list[tuple[int, Content]], cuts: list[tuple[int, int, bool]]
     ) -> list[bytes]:
         """Return what the page may be, oldest first."""
         since = kept.when[page] if kept and page < len(kept.when) else 0
-        first = kept.content.pages[page] if kept and page < len(kept.content.pages) else _ZEROS
+        first = kept.content.pages[page] if kept and page < len(kept.content.pages) else self._blank
         versions = [(since, first)]
         for position, content in moments:
             if position >= since:

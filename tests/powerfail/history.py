@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -12,9 +11,8 @@ from typing import Any
 
 from rack.store.router import router
 from tests.powerfail.recorder import Moment
+from tests.powerfail.sessions import NEVER, Session
 from tests.powerfail.writers import Tag, value
-
-NEVER = math.inf
 
 
 class LostError(AssertionError):
@@ -29,6 +27,8 @@ class Operation:
     effects: dict[str, Tag | None]
     counter: str | None = None
     count: int | None = None  # what the counter was then
+    store: str | None = None  # the id of that it was done to
+    jobs: list[str] = field(default_factory=list)  # of a queue
 
 
 @dataclass(slots=True)
@@ -38,7 +38,9 @@ class Log:
     writer: int
     pid: int = 0
     operations: list[Operation] = field(default_factory=list)
-    opened: bool = False
+    sessions: list[Session] = field(default_factory=list)
+    replacing: list[float] = field(default_factory=list)  # when it began to remove a store
+    made: dict[str, Operation] = field(default_factory=dict)  # stores of this one, by name
 
     @classmethod
     def read(cls, path: Path, length: int) -> Log:
@@ -48,34 +50,86 @@ class Log:
         if lines and not lines[-1].endswith("\n"):  # a kill tears a write where one page ends and the next begins
             del lines[-1]
         for line in lines:
-            word, *rest = json.loads(line)
+            try:
+                word, *rest = json.loads(line)
+            except ValueError:  # torn by a kill
+                continue
             if word == "failed":
                 raise AssertionError(f"writer {path.name}: {rest[0]}")
             if word == "process":
                 log.pid = rest[0]
             elif word == "opened":
-                log.opened = True
+                time, store, flag, durability = rest
+                log.sessions.append(Session(store, flag, durability, time))
+            elif word == "replacing":
+                log.replacing.append(rest[0])
+            elif word == "gone":
+                log._end(rest[0])
             elif word == "begin":
-                _, begin, kind, effects, *more = rest
-                log.operations.append(Operation(begin, NEVER, kind, effects, more[0] if more else None))
+                log._begin_operation(rest)
             elif word == "end":
-                operation = log.operations[-1]
-                operation.end = rest[1]
-                if rest[2] is False:
-                    operation.effects = {}
-                if operation.counter is not None:
-                    operation.count = rest[2]
+                log._end_operation(rest[1], rest[2])
         return log
+
+    def _begin_operation(self, words: list[Any]) -> None:
+        _, begin, kind, effects, *more = words
+        session = self.sessions[-1] if self.sessions else None
+        operation = Operation(begin, NEVER, kind, effects, store=session and session.store)
+        if kind == "incr":
+            operation.counter = more[0]
+        elif kind == "make":
+            self.made[Path(more[0]).name] = operation
+        elif kind in ("put", "done", "failed"):  # of a queue
+            operation.jobs = more[0]
+        elif kind == "close" and session:
+            session.closing = begin
+        self.operations.append(operation)
+
+    def _end_operation(self, time: float, answer: Any) -> None:
+        operation = self.operations[-1]
+        operation.end = time
+        if answer is False:
+            operation.effects = {}
+        if operation.counter is not None:
+            operation.count = answer
+        if self.sessions:
+            self.sessions[-1].first = min(self.sessions[-1].first, time)
+        if operation.kind == "close":
+            self._end(time)
+
+    def _end(self, time: float) -> None:
+        if self.sessions:
+            self.sessions[-1].end = min(self.sessions[-1].end, time)
+
+    def of(self, store: str | None) -> Log:
+        """Return what of it was done to one store."""
+        mine = [operation for operation in self.operations if operation.store == store]
+        sessions = [session for session in self.sessions if session.store == store]
+        return Log(self.writer, self.pid, mine, sessions, self.replacing, self.made)
 
 
 class Past:
-    """All that the writers had done by a moment, for each shard."""
+    """All that the writers had done by a moment, for each shard.
 
-    def __init__(self, logs: Path, moment: Moment, shards: int) -> None:
+    :param store: the id of the store of which it is, if there was more than one.
+    :param before: what was in it before, which nobody has changed since; None: there was no store.
+    """
+
+    def __init__(
+        self, logs: Path, moment: Moment, shards: int, store: str | None = None, before: dict[str, Any] | None = None
+    ) -> None:
         self.moment = moment
-        self._logs = [Log.read(logs / name, length) for name, length in sorted(moment.logs.items())]
-        self.was_opened = any(log.opened for log in self._logs)
-        everything = [operation for log in self._logs for operation in log.operations]
+        self.before = before
+        every = [Log.read(logs / name, length) for name, length in sorted(moment.logs.items())]
+        self._logs = every if store is None else [log.of(store) for log in every]
+        opened = sorted((session for log in every for session in log.sessions), key=lambda session: session.begin)
+        self.stores = list(dict.fromkeys(session.store for session in opened))
+        self.sessions = [session for log in self._logs for session in log.sessions]
+        self.made = {name: operation for log in self._logs for name, operation in log.made.items()}
+        #: Whether the store must be there: it was opened, and nobody has begun to remove it since.
+        newest = min((session.begin for session in opened if session.store == self.stores[-1]), default=-NEVER)
+        self.was_opened = bool(opened) and not any(time > newest for log in every for time in log.replacing)
+        self.operations = everything = [operation for log in self._logs for operation in log.operations]
         syncs = [operation.begin for operation in everything if operation.kind == "sync" and operation.end < NEVER]
         #: When the last sync that was acknowledged began: what was acknowledged by then is on the disk.
         self.synced = max(syncs, default=-NEVER)
@@ -89,11 +143,18 @@ class Past:
             name: log.writer for log in self._logs for operation in log.operations for name in operation.effects
         }
 
+    def may_be_refused(self, since: float) -> bool:
+        """Return whether somebody used the store with "process" after that."""
+        return any(session.durability == "process" and session.end > since for session in self.sessions)
+
     def check_prefix(self, served: dict[str, Any], since: float) -> int:
         """Each shard is as it was at one moment, with all in it that was acknowledged by ``since``.
 
         Return how many acknowledged operations are lost.
         """
+        for name, data in (self.before or {}).items():
+            if name not in served or served.pop(name) != data:
+                raise LostError(f"{name[:60]!r} is not as it was after the power failure before")
         lost = 0
         for number, (lines, content) in enumerate(zip(self._shards, self._split(served), strict=True)):
             chosen = {}

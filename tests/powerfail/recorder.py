@@ -195,7 +195,8 @@ class Recorder:
 
 def record(recorder: Recorder, rng: random.Random, seconds: float, pause: float = 0.03) -> None:
     """Stop at moments for so long, about ``pause`` seconds apart, but some in quick succession."""
-    recorder.wait_until_something_happens()
+    if not recorder.moments:  # later, waiting for a sync would have all moments come right after one
+        recorder.wait_until_something_happens()
     end = time.monotonic() + seconds
     while time.monotonic() < end and recorder.is_running():
         time.sleep(rng.expovariate(1 / pause))

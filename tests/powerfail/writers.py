@@ -1,9 +1,8 @@
-"""The processes that write to a store while power failures are recorded. Run as a program, under the shim.
+"""The processes that write to a store while power failures are recorded. Each has a number of its own, and a log.
 
-It keeps some writers alive, each with a number of its own, until it is killed; the test kills writers as well. Each
-writer has keys of its own, so that the order of what happened to a key is known from one log, and increments counters
-that all share, which orders the writers' operations among each other. Its log has a line when an operation begins and
-one when it is acknowledged, each with the time.
+Each writer has keys of its own, so that the order of what happened to a key is known from one log, and increments
+counters that all share, which orders the writers' operations among each other. Its log has a line when an operation
+begins and one when it is acknowledged, each with the time.
 """
 
 from __future__ import annotations
@@ -13,9 +12,7 @@ import fcntl
 import json
 import os
 import random
-import sys
 import time
-import traceback
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -24,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from rack import PersistentDict
+from rack.store.manifest import Manifest
 
 KEYS = 40  # of a writer, to be overwritten; others are new
 COUNTERS = 6
@@ -47,7 +45,17 @@ class Plan:
     rotate_at: int = 300_000  # bytes; LMDB, "everysec": so that journals end and bases are made often
     busy: float = 0.5  # share of operations that follow the one before at once; others wait some milliseconds
     same_size: bool = False  # only overwrite values by others as long
+    keeper: float = 1.0  # seconds after which its thread looks again, with "everysec"
     unsynced: bool = False  # break the promise: have nothing synced, though it is said
+    roles: tuple[str, ...] = ()  # processes beside the writers, see tests/powerfail/roles.py
+    boot: str = ""  # under which the system runs, if not under that of today
+    first: int = 0  # number of the first process
+    bases: str = ""  # LMDB, "everysec": how bases are made: "slow", or on a disk that is "full" sometimes
+
+    @property
+    def may_kill_all(self) -> bool:
+        """Whether the first process may be killed: not if it does what has to be done as a whole, or has to last."""
+        return bool(self.roles) and self.roles[0] not in ("replacing", "quiet")
 
     def dump(self) -> str:
         return json.dumps(asdict(self))
@@ -80,16 +88,17 @@ class Log:
     def write(self, *words: object) -> None:
         os.write(self._fd, (json.dumps(words) + "\n").encode())
 
+    def write_end(self) -> None:
+        """Say that the process is no more, behind a line that may be torn."""
+        os.write(self._fd, b"\n")
+        self.write("gone", time.monotonic())
+
 
 class Writer:
     def __init__(self, plan: Plan, number: int) -> None:
         self._plan = plan
-        self._number = number
-        self._rng = random.Random(f"{plan.seed} {number}")
-        self._log = Log(Path(plan.logs, str(number)))
-        self._log.write("process", os.getpid())
         self._gate = os.open(Path(plan.logs).parent / "gate", os.O_RDWR | os.O_CREAT)
-        self._new_keys = KEYS
+        self._be(number)
         self._store: PersistentDict[str, Any]
         kinds: list[tuple[Callable[[], None], ...]] = [
             (self._set_same_size,),
@@ -99,32 +108,55 @@ class Writer:
         ]
         self._kinds = kinds[0] if plan.same_size else self._rng.choice(kinds) if number else kinds[1]
 
+    def _be(self, number: int) -> None:
+        """Have a number and a log of its own."""
+        self._number = number
+        self._rng = random.Random(f"{self._plan.seed} {number}")
+        self._log = Log(Path(self._plan.logs, str(number)))
+        self._log.write("process", os.getpid())
+        self._new_keys = KEYS
+
     def run(self) -> None:
         rng = self._rng
         while True:
-            with PersistentDict(
-                self._plan.name,
-                engine=self._plan.engine,
-                shards=self._plan.shards,
-                key_serdes="str",
-                durability=self._plan.durability,
-            ) as self._store:
-                self._log.write("opened", time.monotonic())
-                for _ in range(int(2 ** rng.uniform(2, 10))):
-                    kind = rng.random()
-                    if kind < 0.004 and self._number == 0:  # it is never killed
-                        with self._alone(fcntl.LOCK_EX):
-                            generation = self._generation()
-                            os.pwrite(self._gate, b"%8d" % (generation + 1), 0)
-                            self._do("clear", {}, self._store.clear)
-                    elif kind < 0.01:
-                        self._do("sync", {}, self._store.sync)
-                    else:
-                        with self._alone(fcntl.LOCK_SH):
-                            rng.choice(self._kinds)()
-                    if rng.random() > self._plan.busy:
-                        time.sleep(0.004 * rng.random())
+            self._open()
+            for _ in range(int(2 ** rng.uniform(2, 10))):
+                kind = rng.random()
+                if kind < 0.004 and self._number == 0:  # it is never killed
+                    with self._alone(fcntl.LOCK_EX):
+                        generation = self._generation()
+                        os.pwrite(self._gate, b"%8d" % (generation + 1), 0)
+                        self._do("clear", {}, self._store.clear)
+                elif kind < 0.01:
+                    self._sync()
+                else:
+                    with self._alone(fcntl.LOCK_SH):
+                        rng.choice(self._kinds)()
+                if rng.random() > self._plan.busy:
+                    time.sleep(0.004 * rng.random())
+            self._close()
             time.sleep(rng.choice([0, 0.02, 0.1]) * rng.random())
+
+    def _open(self, flag: str = "c", durability: str = "") -> None:
+        plan = self._plan
+        durability = durability or plan.durability
+        options: dict[str, Any] = {} if flag == "r" else {"durability": durability}
+        if flag == "c":
+            options |= {"engine": plan.engine, "shards": plan.shards}
+        store: PersistentDict[str, Any] = PersistentDict(plan.name, flag=flag, key_serdes="str", **options)
+        with self._alone(fcntl.LOCK_SH):
+            self._store = store.open()
+            self._note_opening(flag, durability)
+
+    def _note_opening(self, flag: str, durability: str) -> None:
+        found = Manifest.read(self._plan.name)
+        self._log.write("opened", time.monotonic(), found and found.id, flag, durability)
+
+    def _sync(self) -> None:
+        self._do("sync", {}, self._store.sync)
+
+    def _close(self) -> None:
+        self._do("close", {}, self._store.close)
 
     @contextlib.contextmanager
     def _alone(self, kind: int) -> Iterator[None]:
@@ -234,44 +266,3 @@ class Writer:
                     self._store.transform(name, lambda old: 1 // 0)
 
         self._do("fail", {}, fail)
-
-
-def _prepare(plan: Plan) -> None:
-    if plan.engine == "sqlite3":
-        from rack.shard.sqlite3 import database
-
-        database._CHECKPOINT_PAGES = plan.checkpoint_pages
-        if plan.unsynced:
-            database._SYNCHRONOUS = dict.fromkeys(database._SYNCHRONOUS, "OFF")
-        return
-    from rack.shard.lmdb import journaled
-
-    journaled._ROTATE_AT = plan.rotate_at
-    if plan.unsynced:
-        import lmdb
-
-        open_env = lmdb.open
-        lmdb.open = lambda *args, **options: open_env(*args, **{**options, "sync": False, "metasync": False})
-
-
-def _main(plan: Plan) -> None:
-    _prepare(plan)
-    alive = 0
-    number = 0
-    while True:
-        while alive < plan.writers:
-            if not os.fork():
-                try:
-                    Writer(plan, number).run()
-                except BaseException:
-                    Log(Path(plan.logs, str(number))).write("failed", traceback.format_exc())
-                finally:
-                    os._exit(1)
-            alive += 1
-            number += 1
-        os.wait()
-        alive -= 1
-
-
-if __name__ == "__main__":
-    _main(Plan(**json.loads(sys.argv[1])))

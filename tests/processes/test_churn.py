@@ -104,6 +104,7 @@ def test_a_day_of_opening_closing_forking_and_crashing_leaks_nothing_and_counts_
     with Dict(path, shards=SHARDS) as store:
         store["others"] = 0
     with Dict(path) as store:
+        assert len(store) == 1  # all shards are open
         files = set(os.listdir(tmp_path))
     before = set(os.listdir(tmp_path))
     until = time.monotonic() + (60 if long else 3)
@@ -113,6 +114,7 @@ def test_a_day_of_opening_closing_forking_and_crashing_leaks_nothing_and_counts_
         crashed = [worker.result(180) for worker in crashers]
         cycles = sum(worker.result(180) for worker in steady) + sum(count for _, count in crashed)
     with Dict(path) as store:
+        assert len(store) > 0
         assert set(os.listdir(tmp_path)) == files
         for bounds, _ in crashed:
             for name, (least, most) in bounds.items():

@@ -134,12 +134,12 @@ def _survivor(path: Path, stop: threading.Event, slowest: list[float]) -> None:
 def test_what_killed_writers_acknowledged_is_there_and_others_go_on(tmp_path: Path, seed: int, long: bool) -> None:
     rng = random.Random(seed)
     path = tmp_path / "store"
-    rounds = 200 if long else 15
+    rounds = 200 if long else 8
     generation = 0
     stop = threading.Event()
     slowest = [0.0]
     for number in range(rounds):
-        if number % 10 == 0:  # from the smallest size again
+        if number % 5 == 0:  # from the smallest size again
             for file in tmp_path.iterdir():
                 file.unlink()
         with Store(path, shards=2, flag="c") as store, Crew() as crew:
@@ -177,6 +177,7 @@ def test_a_process_killed_inside_transactions_of_all_shards_is_no_obstacle(tmp_p
     def hold() -> None:
         with Store(path, shards=4) as store:
             store[0, 0] = b"before"
+            assert len(store) == 1  # all shards are open
             held = store._held
             assert held is not None
             txns = [shard._env.begin(write=True) for shard in held.shards]  # type: ignore[attr-defined]

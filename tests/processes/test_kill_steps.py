@@ -3,87 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
-import signal
-import sqlite3
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import lmdb
 import pytest
 
 from rack import PersistentDict, RackError
-from tests.support.processes import Crew, FailedError, assert_sound
+from rack.shard.base import View
+from tests.support.processes import assert_sound
 from tests.support.processes import engine as engine
+from tests.support.steps import Steps
+from tests.support.steps import killed_at_each_step as killed_at_each_step
 
 pytestmark = pytest.mark.usefixtures("engine")
 
 Store = PersistentDict[str, int]
 OLD = {str(number): number for number in range(200)}
-STEPS = [
-    (
-        os,
-        ["open", "close", "rename", "unlink", "fsync", "pwrite", "ftruncate", "posix_fallocate", "mkdir", "rmdir"]
-        + ["write", "fdatasync", "link", "truncate"],
-    ),
-    (fcntl, ["flock"]),
-    (lmdb, ["open"]),
-    (sqlite3, ["connect"]),
-]
-
-
-def _die_at(step: int) -> None:
-    """Have this process killed before it makes its call number ``step`` to the file system."""
-    left = step
-
-    def dying(function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **options: Any) -> Any:
-            nonlocal left
-            left -= 1
-            if left < 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return function(*args, **options)
-
-        return call
-
-    for module, names in STEPS:
-        for name in names:
-            setattr(module, name, dying(getattr(module, name)))
-
-
-Steps = Callable[[Callable[[], object]], Iterator[int]]
-
-
-@pytest.fixture
-def killed_at_each_step(seed: int, long: bool) -> Steps:
-    """What runs a function in a process that is killed at its first step, then in one killed at its second, and so on.
-
-    In the short form at every third step only, from one that the seed chooses.
-    """
-    steps = range(1000) if long else range(seed % 3, 1000, 3)
-    return lambda function: _killed_at(steps, function)
-
-
-def _killed_at(steps: range, function: Callable[[], object]) -> Iterator[int]:
-
-    def work(step: int) -> None:
-        _die_at(step)
-        function()
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    for step in steps:
-        with Crew() as crew:
-            try:
-                crew.start(work, step).result(30)
-            except FailedError as error:
-                if f"ended with -{int(signal.SIGTERM)}" in str(error):
-                    return
-                if f"ended with -{int(signal.SIGKILL)}" not in str(error):
-                    raise
-        yield step
-    raise AssertionError("it never ends")
 
 
 def _clear(directory: Path) -> None:
@@ -192,6 +126,16 @@ def test_a_store_that_was_to_be_deleted_is_not_taken_for_a_broken_one(
     assert_sound(Store(tmp_path / "source"))
 
 
+def _moved(view: View) -> None:
+    for key, value in view.first(b"", None, 400):
+        view.delete(key)
+        view.put(key + b"\0" * 900, value)
+    for key, value in view.first(b"", None, 5000):
+        if key.endswith(b"\0" * 900):
+            view.put(key[:-900], value)
+            view.delete(key)
+
+
 def _use(path: Path, durability: str) -> None:
     with Store(path, durability=durability) as store:
         store["one"] = 1
@@ -200,6 +144,8 @@ def _use(path: Path, durability: str) -> None:
                 batch[f"batch {number}"] = number
         store.update((f"bulk {number}" * 20, number) for number in range(2000))  # the files grow
         store.delete_many(str(number) for number in range(100))
+        for shard in store._store.shards:  # moves every key, and grows the file
+            shard.transact(_moved)
         store.sync()
     with Store(path, durability=durability) as store:
         store.incr("one")

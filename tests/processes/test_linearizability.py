@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from rack import LockTimeoutError, PersistentDict, PersistentSet
+from rack.shard.base import View
 from tests.support.linearizability import Operation, check, mixed
 from tests.support.processes import Crew, assert_sound, run, tell
 from tests.support.processes import end_sound as end_sound
@@ -83,6 +84,22 @@ def _deleted(store: Dict, key: str) -> bool:
     return True
 
 
+def _moved(store: Dict, key: str, number: int) -> int:
+    """Transform the value in a transaction that takes it away and puts the new one."""
+    data = store._dump_key(key)
+
+    def move(view: View) -> int:
+        old = view.get(data)
+        assert view.delete(data) == (old is not None)
+        assert not view.first(data, data + b"\0", 1)
+        new = mixed(None if old is None else store._load(old), number)
+        view.put(data, store._dump(new))
+        return new
+
+    moved: int = store._route(data).transact(move)
+    return moved
+
+
 def dict_calls(store: Dict, key: str, number: int, last: Any) -> list[Call]:
     """Return calls to choose from; ``number`` is of this call alone, ``last`` the value that was seen last."""
     return [
@@ -98,7 +115,8 @@ def dict_calls(store: Dict, key: str, number: int, last: Any) -> list[Call]:
         ("setdefault", (number,), lambda: store.setdefault(key, number)),
         *[("incr", (number,), lambda: store.incr(key, number))] * 3,
         *[("compare_and_set", (last, number), lambda: store.compare_and_set(key, last, number))] * 3,
-        *[("transform", (number,), lambda: store.transform(key, lambda value: mixed(value, number)))] * 3,
+        *[("transform", (number,), lambda: store.transform(key, lambda value: mixed(value, number)))] * 2,
+        ("transform", (number,), lambda: _moved(store, key, number)),
     ]
 
 

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("engine")
 
 
 def test_many_processes_that_open_and_write_at_once_are_never_refused(tmp_path: Path, long: bool) -> None:
-    openers, writers, seconds = (200, 64, 60.0) if long else (40, 16, 3.0)
+    openers, writers, seconds = (200, 64, 60.0) if long else (40, 16, 1.5)
     name = tmp_path / "store"
 
     def work(number: int) -> int:

@@ -255,8 +255,8 @@ def test_opening_with_a_timeout_ends_in_time_whatever_a_stopped_process_holds(wh
                 with Dict(path, timeout=TIMEOUT) as store:  # it need not even wait
                     assert dict(store) == BEFORE
             else:
-                with in_time():
-                    Dict(path, timeout=TIMEOUT).open()
+                with patient(Dict(path, timeout=TIMEOUT)) as store, in_time():
+                    dict(store)  # opens its shards
         with Dict(path, flag="r", timeout=TIMEOUT) as store:
             assert dict(store) == BEFORE
     held = bytes(300_000) if where == "in growth" else 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import marshal
 import random
 import signal
 import threading
@@ -269,3 +270,43 @@ def test_threads_that_share_a_handle_with_a_timeout_are_all_served(tmp_path: Pat
             run_threads(*[lambda: store.incr("n")] * 8)
             assert store["n"] == 8 * (turn + 1)
     assert_sound(store)
+
+
+@pytest.mark.usefixtures("engine")
+def test_an_operation_that_is_itself_slow_is_done_and_said_to_be_done_whatever_its_time_limit(tmp_path: Path) -> None:
+    limit = 0.1
+    is_slow = False
+
+    def dumps(value: int) -> bytes:
+        if is_slow:  # inside the transaction, with incr
+            time.sleep(5 * limit)
+        return marshal.dumps(value)
+
+    with PersistentDict[str, int](tmp_path / "d", serdes=(marshal.loads, dumps), shards=1, timeout=limit) as d:
+        for count in range(1, 4):  # the first has a thread of its own on LMDB, the others need not wait
+            is_slow = True
+            assert d.incr("a") == count
+            is_slow = False
+            assert d["a"] == count
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_thread_of_a_forked_child_opens_a_store_that_the_parent_has_open(tmp_path: Path) -> None:
+    def in_child() -> None:
+        def use() -> None:
+            with PersistentDict[str, int](tmp_path / "d") as other:
+                other["child"] = other["parent"] + 1
+                found.append(dict(other))
+
+        found: list[dict[str, int]] = []
+        thread = threading.Thread(target=use)
+        thread.start()
+        thread.join(30)
+        assert found == [{"parent": 1, "child": 2}]
+        d["inherited"] = 3
+
+    with PersistentDict[str, int](tmp_path / "d") as d:
+        d["parent"] = 1
+        with Crew() as crew:
+            crew.start(in_child).result()
+        assert dict(d) == {"parent": 1, "child": 2, "inherited": 3}

@@ -14,7 +14,7 @@ from rack import PersistentDict
 from rack.errors import CorruptShardError, LockTimeoutError
 from rack.shard import ENGINES
 from rack.store import gate, writing
-from rack.store.record import DURABILITIES, Record, now
+from rack.store.record import DURABILITIES, Record
 from rack.system import boot
 from tests.support.processes import Crew, as_the_same_files, assert_sound, hear, run, run_script, tell
 
@@ -167,8 +167,7 @@ def test_a_store_that_nobody_writes_to_is_clean_whoever_has_it_open(
                 assert Record.read(str(path)).boot == ""  # nobody has written to it
                 d["b"] = 1
                 assert Record.read(str(path)).boot == boot.boot_id()
-            is_clean = engine == "lmdb" and flag == "r"  # who has it open for writing may have written
-            assert Record.read(str(path)).boot == ("" if is_clean else boot.boot_id())
+            assert Record.read(str(path)).boot == ("" if engine == "lmdb" else boot.boot_id())
             reader.tell()
             reader.result()
         assert Record.read(str(path))[:2] == ("", durability)
@@ -187,7 +186,7 @@ def test_who_only_reads_leaves_the_store_as_it_is_put_down(engine: str, tmp_path
         with PersistentDict[str, int](tmp_path / "d", flag=flag) as d:
             assert dict(d.snapshot()) == {"a": 1}
             d.sync()
-            assert Record.read(str(tmp_path / "d")) == before._replace(opened="" if flag == "r" else now())
+            assert Record.read(str(tmp_path / "d")) == before
         assert Record.read(str(tmp_path / "d")) == before
 
 

@@ -1,4 +1,4 @@
-"""Bulk writes: every pair arrives however little may be held, and what fits is one transaction a shard."""
+"""Bulk writes: every pair arrives however little may be held, and what fits is one block a shard."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from rack import PersistentDict, PersistentSet
 from rack.shard.base import Pair
 from rack.store.bulk import Bulk
+from rack.store.taking import items_in_blocks
 from tests.container.test_memory import MIB, peak_of
 from tests.support.processes import assert_sound
 from tests.support.processes import end_sound as end_sound
@@ -33,15 +34,14 @@ def test_every_pair_is_written_to_its_shard_and_the_last_of_equal_keys_wins(
     blocks = [0] * shards
 
     def write(number: int, block: list[Pair]) -> int:
-        assert block == sorted(block)
-        assert len({key for key, _ in block}) == len(block)
+        assert block == sorted(block, key=lambda pair: pair[0])
         written[number].update(block)
         blocks[number] += 1
         return len(block)
 
     expected = dict(_pairs(20_000, seed))
-    handed = sum(Bulk(shards, write, memory).run(_pairs(20_000, seed)))
-    assert len(expected) <= handed <= 20_000
+    handed = sum(Bulk(shards, write, 20_000, memory).run(items_in_blocks(_pairs(20_000, seed))))
+    assert handed == 20_000
     assert {key: value for each in written for key, value in each.items()} == expected
     assert sum(map(len, written)) == len(expected)
     if memory == 100_000_000:
@@ -52,7 +52,7 @@ def test_every_pair_is_written_to_its_shard_and_the_last_of_equal_keys_wins(
 
 def test_the_fullest_shard_is_written_first(seed: int) -> None:
     sizes: list[int] = []
-    bulk = Bulk(8, lambda number, block: sizes.append(len(block)), 400_000)
+    bulk = Bulk(8, lambda number, block: sizes.append(len(block)), 20_000, 400_000)
     taken = 0
 
     def counted() -> Iterator[Pair]:
@@ -60,7 +60,7 @@ def test_the_fullest_shard_is_written_first(seed: int) -> None:
         for taken, pair in enumerate(_pairs(40_000, seed), 1):  # noqa: B007
             yield pair
 
-    for _ in bulk.run(counted()):
+    for _ in bulk.run(items_in_blocks(counted())):
         if taken < 40_000:
             held = [sum(1 for _ in fresh) for fresh in bulk._fresh]
             assert not any(held)
@@ -108,3 +108,23 @@ def test_a_bulk_write_holds_what_it_may(tmp_path: Path) -> None:
     assert little + 15 * MIB < much < 120 * MIB
     for name in ("little", "much"):
         assert_sound(PersistentSet(tmp_path / name))
+
+
+@pytest.mark.parametrize(("durability", "most"), [("process", 512), ("everysec", 512), ("always", 20_000)])
+def test_a_transaction_of_a_bulk_write_is_as_large_as_suits_the_engine(
+    tmp_path: Path, durability: str, most: int
+) -> None:
+    """On LMDB small ones keep the file small; where each is synced, there are to be few."""
+    with PersistentDict[int, int](tmp_path / "d", shards=1, engine="lmdb", durability=durability) as d:
+        (shard,) = d._store.shards
+        sizes = []
+        put_many = shard.put_many
+
+        def counted(pairs: list[Pair]) -> None:
+            sizes.append(len(pairs))
+            put_many(pairs)
+
+        shard.put_many = counted  # type: ignore[method-assign]
+        d.update((number, number) for number in range(25_000))
+        assert max(sizes) == most
+        assert sum(sizes) == len(d) == 25_000

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from rack import PersistentDict, PersistentSet
+from rack import PersistentDict, PersistentSet, stat
 from rack.care.repair import repair
 from rack.care.verify import verify
 from rack.cli import main
@@ -96,6 +96,7 @@ def test_no_operation_lists_the_folder_of_the_store(
             with Dict(path, durability=other) as d:
                 d.incr("a")
         assert verify(path).sound
+        assert stat(path, leftovers=False).entries
         repair(path, tmp_path / "repaired")
         main(["verify", str(path)])
         with PersistentSet[int](tmp_path / "s", flag="n") as s, contextlib.suppress(ZeroDivisionError):

@@ -6,13 +6,14 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import pytest
 
 from rack import PersistentDict, PersistentSet, repair
 from rack.errors import CorruptShardError, StoreDeletedError, StoreFullError
-from rack.shard.lmdb import compact, journaled, journalfiles
+from rack.shard.lmdb import compact, datafile, journaled, journalfiles
 from rack.shard.lmdb.journal import generations, journal_path
 from rack.shard.problem import Problem
 from rack.store.record import DURABILITIES, Record
@@ -100,8 +101,6 @@ def test_nobody_waits_for_a_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         def make_base() -> None:
             shard.shorten()
 
-        from threading import Thread
-
         thread = Thread(target=make_base)
         thread.start()
         while not in_copy:
@@ -118,6 +117,66 @@ def test_nobody_waits_for_a_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         after = fail_power(path, monkeypatch)
     with PersistentDict(after) as d:
         assert dict(d) == expected
+
+
+@pytest.mark.parametrize("durability", ["process", "everysec"])
+def test_no_other_process_waits_for_a_backup(durability: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process that makes it meets a full map meanwhile, which it does inside LMDB's writer lock."""
+    path = tmp_path / "d"
+    in_copy = Event()
+    real = datafile.copy
+
+    def slowly(*args: Any) -> None:
+        in_copy.set()
+        time.sleep(1.5)
+        real(*args)
+
+    def write() -> float:
+        with PersistentDict[Any, Any](path) as other:
+            other["other"] = 0
+            tell()
+            hear()
+            begun = time.monotonic()
+            for number in range(20):
+                other["other"] = number
+            return time.monotonic() - begun
+
+    with PersistentDict[Any, Any](path, shards=1, durability=durability) as d, Crew() as crew:
+        d.update({number: bytes(1000) for number in range(1000)})
+        worker = crew.start(write)
+        worker.hear()
+        expected = dict(d)
+        monkeypatch.setattr(datafile, "copy", slowly)
+        making = Thread(target=d.backup, args=(tmp_path / "backup",))
+        making.start()
+        assert in_copy.wait(20)
+        writing = Thread(target=d.__setitem__, args=("large", bytes(16 << 20)))
+        writing.start()
+        time.sleep(0.2)  # it is at the end of the map
+        worker.tell()
+        assert worker.result() < 1
+        making.join()
+        writing.join()
+        assert len(d["large"]) == 16 << 20
+    with PersistentDict[Any, Any](tmp_path / "backup") as backup:
+        assert dict(backup) == expected
+    assert_sound(PersistentDict(tmp_path / "backup"))
+    assert not [file.name for file in tmp_path.iterdir() if "raw" in file.name]
+
+
+def test_a_backup_of_a_snapshot_is_of_its_state_whatever_was_committed_since(tmp_path: Path) -> None:
+    """So many commits that both meta pages have been overwritten, and so few that the map has not grown."""
+    with PersistentDict[Any, Any](tmp_path / "d", engine="lmdb", shards=1) as d:
+        d.update({number: bytes(1000) for number in range(2000)})
+        expected = dict(d)
+        with d.snapshot() as snapshot:
+            for number in range(5):
+                d[number] = b"new"
+            assert not snapshot._store.shards[0]._detached  # type: ignore[attr-defined]
+            snapshot.backup(tmp_path / "backup")
+    with PersistentDict[Any, Any](tmp_path / "backup") as backup:
+        assert dict(backup) == expected
+    assert_sound(PersistentDict(tmp_path / "backup"))
 
 
 def test_commits_that_come_right_after_the_meta_page_was_read_do_not_get_into_a_base(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
@@ -275,3 +276,21 @@ def test_twice_the_shards_split_each_in_two(shards: int) -> None:
     few, many = router(range(shards)), router(range(2 * shards))
     halves = {(few(key), many(key)) for key in (b"%d" % number for number in range(3_000))}
     assert halves == {(number // 2, number) for number in range(2 * shards)}
+
+
+def test_serializers_of_one_name_with_other_bytes_are_told_apart(tmp_path: Path) -> None:
+    def serdes(prefix: bytes) -> tuple[Any, Any]:
+        def dumps(value: Any) -> bytes:
+            return prefix + repr(value).encode()
+
+        def loads(data: bytes) -> Any:
+            return ast.literal_eval(data.removeprefix(prefix).decode())
+
+        return loads, dumps
+
+    with PersistentDict(tmp_path / "d", serdes=serdes(b"a"), shards=1) as d:
+        d["k"] = [1]
+    with pytest.raises(MismatchError, match=r"serdes"):
+        PersistentDict(tmp_path / "d", serdes=serdes(b"b")).open()
+    with PersistentDict(tmp_path / "d", serdes=serdes(b"a")) as d:
+        assert d["k"] == [1]

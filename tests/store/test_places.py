@@ -15,10 +15,10 @@ import pytest
 
 from rack import PersistentSet, StoreNotFoundError, StorePathError
 from rack.care.repair import repair
-from tests.processes.test_kill_steps import STEPS
 from tests.store.test_neighbours import Dict, files_of
 from tests.support.processes import Crew, assert_sound, hear
 from tests.support.processes import engine as engine
+from tests.support.steps import STEPS
 
 
 def renamed(folder: Path) -> Path:

@@ -55,6 +55,8 @@ def test_who_closes_last_has_all_on_the_disk_and_with_everysec_whoever_closes(
     def stay() -> None:
         with PersistentDict[Any, Any](path, flag="r" if others == "a reader" else "w") as other:
             assert other["made"]
+            if others == "a writer":
+                other["written"] = 1
             tell()
             hear()
 
@@ -148,3 +150,35 @@ def test_a_failed_attempt_to_put_down_that_nobody_writes_keeps_the_lock(tmp_path
         assert Record.read(str(path)).boot == boot.boot_id()
     assert Record.read(str(path))[:2] == ("", "process")
     assert not Record.read(str(path)).opened
+
+
+@pytest.mark.parametrize("durability", ["process", "everysec"])
+def test_who_closes_last_has_what_a_killed_child_wrote_on_the_disk_without_having_used_it(
+    durability: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "d"
+    d: PersistentDict[Any, Any] = PersistentDict(path, engine="sqlite3", shards=2, durability=durability).open()
+    monkeypatch.setattr("rack.store.keeper._INTERVAL", 1000)
+    child = os.fork()
+    if not child:
+        try:
+            d.update({number: number for number in range(100)})
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    files = shard_files(path, "sqlite3", durability)
+    assert len(files) == 2
+    disk = Disk(monkeypatch)
+    d.close()
+    assert disk.has(files)
+
+
+@pytest.mark.parametrize("durability", ["process", "always"])
+def test_the_durability_of_a_new_store_is_on_the_disk(
+    durability: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(monkeypatch)
+    with PersistentDict[Any, Any](tmp_path / "d", shards=1, durability=durability) as d:
+        assert disk.has([tmp_path / "d.rack-boot"])
+        d.backup(tmp_path / "backup")
+    assert disk.has([tmp_path / "backup.rack-boot"])

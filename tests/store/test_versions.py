@@ -30,6 +30,7 @@ COMMITS: dict[str, Callable[[Shard], object]] = {
     "long key": lambda shard: shard.put(b"k" * 2000, b"1"),
     "add": lambda shard: shard.add(b"new", b"1"),
     "modify": lambda shard: shard.modify(b"put", lambda value: b"3"),
+    "transact": lambda shard: shard.transact(lambda view: (view.put(b"new", b"3"), view.delete(b"deleted"))),
     "put_many": lambda shard: shard.put_many([(b"new", b"1")]),
     "add_many": lambda shard: shard.add_many([(b"new", b"1")]),
     "change_many": lambda shard: shard.change_many([(b"new", b"1")], [b"deleted"]),

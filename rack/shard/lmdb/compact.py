@@ -1,4 +1,4 @@
-"""A compact copy of a shard that is in use, for which nobody waits.
+"""A compact copy of a shard that is in use, for which no other process waits.
 
 While LMDB copies an environment, py-lmdb lets no transaction of the process end that is aborted: a writer that meets
 the end of the map would wait for the copy, inside LMDB's writer lock, and all processes with it. So the file is copied
@@ -12,7 +12,7 @@ import contextlib
 import os
 from collections.abc import Callable
 from io import FileIO
-from typing import Any
+from typing import Any, NamedTuple
 
 import lmdb
 
@@ -23,6 +23,35 @@ from rack.shard.lmdb.opening import translated
 from rack.system.disk import path_error
 
 RAW = "-raw"
+
+
+class State(NamedTuple):
+    """A state of a file: its newest meta page, and the bytes of that."""
+
+    meta: pages.Meta
+    page: bytes
+
+    @classmethod
+    def parse(cls, both: bytes) -> State:
+        """Return that of the first two pages of a file.
+
+        :raises PageError: they are none of LMDB's.
+        """
+        size = pages.parse_meta(both, 0).page_size
+        places = [both[:size], both[size : 2 * size]]
+        metas = pages.parse_meta(places[0], 0), pages.parse_meta(places[1], 1)
+        meta = pages.newest(metas)
+        return cls(meta, places[metas.index(meta)])
+
+    def copy(self, source: int, target: int, proceed: Callable[[], None] = lambda: None) -> None:
+        """Copy the file as it is in this state, whose pages some reader keeps."""
+        size = (self.meta.last_page + 1) * self.meta.page_size
+        datafile.copy(source, target, size, proceed)
+        os.ftruncate(target, size)
+        for place in range(pages.METAS):
+            # The other one is that of a transaction before, as it always is.
+            number = self.meta.number if place == self.meta.number % 2 else self.meta.number - 1
+            os.pwrite(target, pages.meta_page(self.page, place, number), place * self.meta.page_size)
 
 
 def write_compact(shard: LmdbEnvironment, path: str, proceed: Callable[[], None]) -> None:
@@ -52,21 +81,14 @@ def _copied(shard: LmdbEnvironment, source: int, target: int, proceed: Callable[
         txn, metas = begin_held(shard._env, source, shard.path, shard._adopt_size)
     try:
         meta = pages.newest(metas)
-        place = metas.index(meta)
-        page = os.pread(source, meta.page_size, place * meta.page_size)
-        if pages.parse_meta(page, place) != meta:
-            return False  # two commits came just now
-        size = (meta.last_page + 1) * meta.page_size
-        datafile.copy(source, target, size, proceed)
+        state = State.parse(os.pread(source, 2 * meta.page_size, 0))
+        if state.meta != meta:
+            return False  # a commit came just now
+        state.copy(source, target, proceed)
     finally:
         with shard._lock:
             was_kept = _is_alive(txn)
             txn.abort()
-    os.ftruncate(target, size)
-    for place in range(pages.METAS):
-        # The other one is that of a transaction before, as it always is.
-        data = pages.meta_page(page, place, meta.number if place == meta.number % 2 else meta.number - 1)
-        os.pwrite(target, data, place * meta.page_size)
     return was_kept
 
 

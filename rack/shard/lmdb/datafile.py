@@ -21,7 +21,7 @@ from typing import Any
 
 import lmdb
 
-from rack.errors import RackError, StoreDeletedError, StoreFullError, StorePathError
+from rack.errors import RackError, StoreDeletedError, StoreFullError
 from rack.shard.problem import corrupt, missing
 from rack.system.disk import path_error
 from rack.system.flock import flock_within
@@ -32,6 +32,7 @@ IDENTITY = b"\0"
 LONG_TABLE = b"\x01"  # names of databases are C strings: no NUL
 PAGE = mmap.PAGESIZE
 INITIAL_SIZE = max(64 << 10, 16 * PAGE)
+REMOVAL_ROOM = 4 * PAGE  # with so much more, a map of any size that is full can be emptied, entry by entry
 _DOUBLE_BELOW = 4 << 20  # bytes; larger files grow by a quarter
 _ZEROS = bytes(1 << 20)
 
@@ -67,7 +68,7 @@ def growth_lock(path: str, inode: tuple[int, int] | None = None, timeout: float 
             raise
         if isinstance(error, FileNotFoundError):
             raise StoreDeletedError(f"{path} was removed while the store was open") from None
-        raise StorePathError(error.errno, error.strerror, path) from error
+        raise path_error(error, path) from error
 
 
 def check_header(fd: int, path: str) -> None:
@@ -101,6 +102,15 @@ def last_txn(path: str) -> int:
         raise missing(path) from None
     except struct.error:
         raise corrupt(path, "is truncated: it is too short for a shard") from None
+
+
+def shrink(path: str) -> None:
+    """Cut off what is behind the last page that is in use, in a file that nobody has open."""
+    with FileIO(path, "r+") as file:
+        first = _META.unpack(os.pread(file.fileno(), _META.size, 0))
+        second = _META.unpack(os.pread(file.fileno(), _META.size, first[4]))
+        last_page = max(first, second, key=lambda meta: meta[6])[5]
+        os.ftruncate(file.fileno(), max(INITIAL_SIZE, (last_page + 1) * first[4]))
 
 
 def open_alone(path: str) -> lmdb.Environment:

@@ -7,13 +7,10 @@ alive at a fork.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import os
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
-from io import FileIO
 from threading import RLock
 from typing import Any
 
@@ -25,21 +22,28 @@ from rack.errors import (
     RackError,
 )
 from rack.shard.base import Home, ShardSpec
-from rack.shard.holding import exclusive, operation, refuse_inside_resize, resizing, settle
-from rack.shard.lmdb import datafile
+from rack.shard.descriptors import note_closed, note_opened
+from rack.shard.holding import (
+    exclusive,
+    is_under_way,
+    operation,
+    reentrant,
+    settle,
+)
 from rack.shard.lmdb.datafile import IDENTITY, LONG_TABLE
+from rack.shard.lmdb.growth import Growth
 from rack.shard.lmdb.journaled import Journalling
 from rack.shard.lmdb.longkeys import LongKeys
-from rack.shard.lmdb.opening import MAX_KEY, identity, make, open_file, translated, unlink
-from rack.shard.place import located
+from rack.shard.lmdb.mutex import UNKNOWN, Mutex
+from rack.shard.lmdb.opening import MAX_KEY, checked, identity, make, open_file, translated, unlink
 from rack.shard.problem import closed, corrupt, identity_problem
 from rack.shard.snapshot import Snapshots
-from rack.system.flock import while_open
+from rack.system.place import may_write
 
 UNREGISTERED_TRIES = 1000
 
 
-class LmdbEnvironment(ABC):
+class LmdbEnvironment(Growth):
     """``_begin`` and ``_begin_write`` begin a transaction, or stand for that: while closed, and after a fork."""
 
     @classmethod
@@ -53,6 +57,9 @@ class LmdbEnvironment(ABC):
             raise
 
     _append: Any = None  # of the journal that is open, if there is one
+    _is_kept = False  # whether all that was written until it was closed here is on the disk
+    _mutex: Mutex | None = None  # the writer lock, where it can be looked at
+    _word: Any = UNKNOWN  # of that
 
     def __init__(self, spec: ShardSpec, home: Home, among: list[Any] | None = None) -> None:
         self._spec = spec
@@ -71,15 +78,21 @@ class LmdbEnvironment(ABC):
         if among is not None:
             among.append(self)
         try:
-            self._open()
+            # Who only reads has to know at once whether writers know of him, and who may not write, that he may not.
+            if spec.readonly or (inode := checked(spec)) is None or not may_write(spec.path):
+                self._open()
+            else:
+                self._inode = inode
         except BaseException:
             self.close()
             raise
 
     def _open(self) -> None:
+        """Open the file: when it is used for the first time, here or in a forked child, or after it was put away."""
+        self._shut()
         spec = self._locate()
         try:
-            self._env, self._unregistered, self._inode = open_file(spec)
+            self._env, self._unregistered, self._inode, self._mutex = open_file(spec, self._inode)
             env = self._env
             if env.max_key_size() != MAX_KEY:
                 raise RackError(f"this build of LMDB has keys of {env.max_key_size()} bytes; Rack needs {MAX_KEY}")
@@ -95,14 +108,22 @@ class LmdbEnvironment(ABC):
                     if not self._unregistered or attempt == UNREGISTERED_TRIES:
                         raise
         except BaseException as error:
-            if self._env is not None:
-                self._env.close()
-                self._env = None
+            self._shut()
             if isinstance(error, lmdb.Error):
                 raise translated(error, spec.path) from error
             raise
         self._begin = self._begin_refused if self._unregistered else env.begin
         self._begin_write = self._writer() if spec.readonly else self._begin_first
+        note_opened(self)
+
+    def _shut(self) -> None:
+        """Close the file, if it is open. The lock's map comes last: closing it drops the locks that LMDB has."""
+        self._main = self._long = None
+        if self._env is not None:
+            self._env.close()
+            self._env = None
+        self._mutex, self._word = None, UNKNOWN
+        note_closed(self)
 
     def _writer(self) -> Callable[[], Any]:
         """Return what begins a write transaction in the environment."""
@@ -131,33 +152,58 @@ class LmdbEnvironment(ABC):
             raise corrupt(self._spec.path, problem.message)
 
     def _begin_reopened(self, *args: Any) -> Any:
-        """Stands for ``_begin`` in a forked child until the shard's first use there."""
-        self._home.rejoin()
-        self._open()
+        """Stands for ``_begin`` until the shard's first use in this process."""
+        self._reopen()
         return self._begin(*args)
 
     def _begin_write_reopened(self) -> Any:
+        self._reopen()
+        return self._begin_write()
+
+    def _reopen(self) -> None:
+        if is_under_way(_OPENING, "self", lambda other: other is self):
+            raise reentrant(self.path, "opening the same shard, or putting it away")
         self._home.rejoin()
         self._open()
-        return self._begin_write()
 
     def _begin_first(self) -> Any:
         """Stands for ``_begin_write`` until it is put down that this process writes to the store."""
-        self._home.begin_writing()
+        has_company = self._home.begin_writing()
         if self._env is None:
             raise closed()  # meanwhile, by a signal handler
         if self._journalled is not None:
-            self._journalled.open()
+            self._journalled.begin()
+        if self._long is not None:
+            self._long.keep()
+        if has_company and self._mutex is not None:
+            if not self._mutex.is_found:
+                self._find_word(self._mutex)
+            self._word = self._mutex.word
         self._begin_write = self._writer()
         return self._begin_write()
 
+    def _find_word(self, mutex: Mutex) -> None:
+        begun = []  # no variable refers to it: an exception's traceback would keep the transaction alive
+        try:
+            begun.append(self._env.begin(None, None, True))
+            mutex.find()
+        finally:
+            begun.clear()
+
     def _begin_idle(self) -> Any:
         """Begin a write transaction in which nothing will be written."""
+        if self._begin_write == self._begin_write_reopened:
+            self._reopen()
         return (self._writer() if self._begin_write == self._begin_first else self._begin_write)()
+
+    def _is_writing(self) -> bool:
+        """Return whether ``_begin_write`` begins a transaction, and does not stand for that."""
+        stands = self._begin_first, self._begin_write_reopened, self._begin_closed
+        return self._begin_write not in stands
 
     @exclusive
     def rest(self) -> None:
-        if self._env is not None and not self._spec.readonly:
+        if self._is_writing() and not self._spec.readonly:
             self._begin_write = self._begin_first
 
     def _begin_checked(self, begin: Callable[[], Any]) -> Any:
@@ -179,70 +225,21 @@ class LmdbEnvironment(ABC):
     def _begin_closed(self, *args: Any) -> Any:
         raise closed()
 
-    @exclusive
-    def _adopt_grown(self) -> None:
-        self._adopt_size()
-
-    def _locate(self) -> ShardSpec:
-        """Return the spec, with the path at which the file is now."""
-        self._spec = located(self._spec, self._inode)
-        return self._spec
-
-    @resizing
-    def _adopt_size(self) -> None:
-        """Take over the size that another process has given the file."""
-        refuse_inside_resize(self)
-        self._locate()
-        self._snapshots.detach()
-        if self._spec.readonly:
-            self._env.set_mapsize(os.stat(self._spec.path).st_size)
-            return
-        while_open(self._growth_lock, lambda fd: self._resize(os.fstat(fd).st_size))
-
-    def _growth_lock(self) -> FileIO:
-        return datafile.growth_lock(self._spec.path, self._inode, self._patience)
-
-    @resizing
-    def _grow(self, need: int) -> None:
-        """Make room for an operation on ``need`` bytes, unless another process has just made some."""
-        refuse_inside_resize(self)
-        self._locate()
-        self._snapshots.detach()  # may take long, so before others wait for the lock
-        self._env.reader_check()  # a dead reader keeps pages from being used again
-        while_open(self._growth_lock, lambda fd: self._grow_locked(fd, need))
-
-    def _grow_locked(self, fd: int, need: int) -> None:
-        size = os.fstat(fd).st_size
-        if size <= self._env.info()["map_size"]:
-            size = datafile.grow(fd, size, need, self._spec.path)
-        self._resize(size)
-
-    def _resize(self, size: int) -> None:
-        try:
-            self._env.set_mapsize(size)
-        except lmdb.Error as error:
-            # The environment is unusable after a failed remap (address space, memory): open it anew at next use.
-            with contextlib.suppress(lmdb.Error):
-                self._env.close()
-            self._env, self._begin, self._begin_write = None, self._begin_reopened, self._begin_write_reopened
-            raise translated(error, self._spec.path) from error
+    def _lose_env(self) -> None:
+        self._env, self._begin, self._begin_write = None, self._begin_reopened, self._begin_write_reopened
 
     # Life
-
-    @property
-    def path(self) -> str:
-        return self._spec.path
 
     def _new_lock(self) -> None:
         self._busy = False  # see rack.shard.holding
         self._at_fork = False  # whether before_fork has taken the lock
-        self._mutex: Any = None  # the writer lock, if it is known where it is
+        self._mutex, self._word = None, UNKNOWN
         self._patience: float | None = None  # seconds that the present operation may wait
         self._held: Any = None  # a write transaction: hold()
         self._lock = RLock()
         self._acquire = self._lock.acquire
         self._release = self._lock.release
-        self._owned: Callable[[], bool] = self._lock._is_owned  # type: ignore[attr-defined]
+        self._owned: Callable[[], bool] = self._lock._is_owned
 
     @operation
     def close(self, timeout: float | None = None) -> None:
@@ -252,14 +249,8 @@ class LmdbEnvironment(ABC):
             try:
                 self._begin = self._begin_write = self._begin_closed
                 self._unregistered = False
-                self._main = self._long = None
                 self._snapshots.lose("its store was closed")
-                if self._env is not None:
-                    self._env.close()
-                    self._env = None
-                if self._mutex is not None:
-                    self._mutex.close()
-                    self._mutex = None
+                self._shut()
                 if self._journalled is not None:
                     self._journalled.close()
             finally:
@@ -268,10 +259,56 @@ class LmdbEnvironment(ABC):
             settle(self)
             raise
 
+    @operation
+    def put_away(self) -> bool:
+        """Close the file until it is used again, unless it is in use just now; return whether it is closed."""
+        journalled = self._journalled
+        was_owned = True
+        try:
+            was_owned = self._owned()
+            if was_owned or not self._acquire(blocking=False):
+                return False
+            self._busy = True  # nothing is done by hand, which gives the lock back for good
+            is_shut = False
+            if journalled is None or journalled.copying.acquire(blocking=False):
+                is_shut = self._put_away()
+                if journalled is not None:
+                    journalled.copying.release()
+            self._busy = False
+            if self._owned():  # a signal handler that came right here may have given it back
+                self._release()
+            return is_shut
+        except BaseException:
+            # Only what is called right here is sure to be called at the recursion limit.
+            try:
+                while not was_owned and journalled is not None and journalled.copying._is_owned():  # type: ignore[attr-defined]
+                    journalled.copying.release()
+            finally:
+                while not was_owned and self._owned():
+                    self._busy = False
+                    self._release()
+            raise
+
+    def _put_away(self) -> bool:
+        if self._spec.readonly or self._snapshots:
+            return False
+        if self._env is not None:
+            self._is_kept = False
+            self._begin, self._begin_write = self._begin_reopened, self._begin_write_reopened
+            self._shut()
+            self._let_go_of_journal()
+        return True
+
+    def _let_go_of_journal(self) -> None:
+        old = self._journalled
+        if old is not None:
+            self._journalled = self._new_journalling()  # first: an exception may leave the old one half closed
+            old.close()
+
     @exclusive
     def on_write(self, check: Callable[[bool], None] | None) -> None:
         self._check_write = check
-        if self._env is not None and self._begin_write != self._begin_first:
+        if self._is_writing():
             self._begin_write = self._writer()
 
     # Called again when an exception has cut them off.
@@ -302,16 +339,13 @@ class LmdbEnvironment(ABC):
     def after_fork_in_child(self) -> None:
         # No transaction is alive (before_fork), so closing the copy touches neither the parent's reader slots nor
         # its locks; and LMDB must not be opened a second time while the copy is open.
-        if self._mutex is not None:
-            self._mutex.close()
         self._new_lock()
-        if self._journalled is not None:
-            self._journalled.close()
-            self._journalled = self._new_journalling()
+        self._let_go_of_journal()
         self._snapshots.after_fork_in_child()
         self._unregistered = False
         if self._env is not None:
-            self._main = self._long = None
             self._begin, self._begin_write = self._begin_reopened, self._begin_write_reopened
-            self._env.close()
-            self._env = None
+            self._shut()
+
+
+_OPENING = {LmdbEnvironment._open.__code__, LmdbEnvironment._put_away.__code__}

@@ -82,7 +82,7 @@ def examine_open(self: LmdbReader, timeout: float | None) -> Examined:
     """As :meth:`rack.shard.base.Shard.examine`, of which it is a part: an operation's shard is its ``self``."""
     refuse_inside_change(self)
     # Of an operation in whose middle a handler came.
-    outer = self._held if self._lock._is_owned() else None  # type: ignore[attr-defined]
+    outer = self._held if self._lock._is_owned() else None
     try:
         if not self._lock.acquire(timeout=-1 if timeout is None else timeout):
             raise LockTimeoutError(f"{self.path}: another thread's write is still waiting; not examined")

@@ -93,6 +93,19 @@ def _generation_in(path: str) -> int:
     return generation if magic == _MAGIC else 0
 
 
+def unsynced_part(path: str) -> int | None:
+    """Return how many bytes of a journal's records are not known to be on the disk; None if there is no journal."""
+    try:
+        with open(path, "rb") as file:
+            head = os.pread(file.fileno(), START, 0)
+    except OSError:
+        return None
+    if len(head) < START or not head.startswith(_MAGIC):
+        return None
+    end, synced = _NUMBER.unpack_from(head, 8 * _END)[0], _NUMBER.unpack_from(head, 8 * _SYNCED)[0]
+    return int(max(0, end - synced))  # one that is sealed, whose end is 0, was synced before that
+
+
 class Journal:
     """A journal that is open for writing. Its methods are called by whoever holds LMDB's writer lock, but for sync."""
 
@@ -100,10 +113,12 @@ class Journal:
         self.generation = generation
         self.path = journal_path(spec.path, generation)
         self._at = 0  # where the last record begins
+        self._size = START  # what may be written to without asking
         self._file = io.FileIO(self.path, "r+")  # closed even if an exception comes right here
         self._fd = self._file.fileno()
         try:
             self._salt = _check_header(os.pread(self._fd, _HEADER.size, 0), spec, generation, self.path)
+            # Whoever finds no space to make it larger cuts it again: only in a transaction can its size be relied on.
             self._use(os.fstat(self._fd).st_size)
         except BaseException:
             self._file.close()
@@ -131,7 +146,6 @@ class Journal:
     def _use(self, size: int) -> None:
         self._map = mmap.mmap(self._fd, size)  # the other one is closed when nothing refers to it any more
         self._numbers = memoryview(self._map)[: _HEAD + 24].cast("Q")  # each is written at once
-        self._size = max(size - _RESERVE, START)  # what may be written to without asking
 
     @property
     def end(self) -> int:
@@ -187,16 +201,20 @@ class Journal:
             raise StorePathError(5, "the journal could not be synced: what was written since may be lost", self.path)
         size = os.fstat(self._fd).st_size
         if end + _RESERVE > size:
-            new_size = max(end + _RESERVE, size + min(size, _LARGEST_STEP))
-            new_size = -(-new_size // _STEP) * _STEP
             try:
-                datafile.extend(self._fd, size, new_size, self.path)
-                size = new_size
+                size = self._grown(size, max(end + _RESERVE, size + min(size, _LARGEST_STEP)))
             except StoreFullError:
-                if end > size or not _only_removes(body):
-                    raise
-        if size > len(self._map):
+                least = end if _only_removes(body) else end + _RESERVE
+                if least > size:
+                    size = self._grown(size, least)
+        if size != len(self._map):
             self._use(size)
+        self._size = max(size - _RESERVE, START)
+
+    def _grown(self, size: int, need: int) -> int:
+        new_size = -(-need // _STEP) * _STEP
+        datafile.extend(self._fd, size, new_size, self.path)
+        return new_size
 
     def begin_sync(self, file: Descriptor) -> int:
         """Open ``file``, which is to be synced, unless all is on the disk; return the end that is on the disk then."""

@@ -21,6 +21,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import FileIO
+from itertools import chain, compress, repeat
+from operator import itemgetter
 from threading import RLock
 from typing import Any, Protocol
 
@@ -39,11 +41,14 @@ from rack.shard.lmdb.journal import (
     pack_operation,
 )
 from rack.shard.lmdb.journalfiles import is_begun, remove, unlink
+from rack.shard.lmdb.opening import MAX_KEY
 from rack.system.descriptor import Descriptor
 from rack.system.disk import sync_directory, sync_file, sync_path
 from rack.system.place import take_after_path
 
 _ROTATE_AT = 4 << 20  # bytes; a journal shorter than this is not worth a base
+_KEY, _VALUE = itemgetter(0), itemgetter(1)
+_HEADS = [pack_operation(PUT, length, 0) for length in range(MAX_KEY + 1)]  # of keys without a value, as sets have them
 _REST = 30.0  # seconds, after a base could not be made
 
 
@@ -79,6 +84,11 @@ class JournalledTxn:
             return False
         self._operations += (pack_operation(PUT if db is None else PUT + LONG, len(key), len(value)), key, value)
         return True
+
+    def put_new(self, pairs: list[Pair]) -> list[bool]:
+        added = put_new(self.inner, pairs)
+        self._operations += _puts(list(compress(pairs, added)))
+        return added
 
     def delete(self, key: bytes, db: Any = None) -> bool:
         if not self.inner.delete(key, b"", db):
@@ -142,10 +152,25 @@ class JournalledCursor:
         """Put pairs into the main database; those that are out of order are skipped, if ``append``."""
         consumed, added = self._cursor.putmulti(pairs, append=append)
         if added == len(pairs):
-            note = self._operations.extend
-            for key, value in pairs:
-                note((pack_operation(PUT, len(key), len(value)), key, value))
+            self._operations += _puts(pairs)
         return consumed, added
+
+
+def put_new(txn: Any, pairs: list[Pair]) -> list[bool]:
+    """Put the pairs whose keys are not in the main database; return for each whether it was put."""
+    if isinstance(txn, JournalledTxn):
+        return txn.put_new(pairs)
+    return list(map(txn.put, map(_KEY, pairs), map(_VALUE, pairs), repeat(True), repeat(False)))
+
+
+def _puts(pairs: list[Pair]) -> list[bytes]:
+    """Return the operations of a journal that put pairs into the main database."""
+    if any(map(_VALUE, pairs)):
+        keys, values = list(map(_KEY, pairs)), list(map(_VALUE, pairs))
+        packed = map(pack_operation, repeat(PUT), map(len, keys), map(len, values))
+        return list(chain.from_iterable(zip(packed, keys, values, strict=True)))
+    heads = _HEADS
+    return [heads[len(key)] + key for key, _ in pairs]
 
 
 class Journalling:
@@ -161,12 +186,17 @@ class Journalling:
         self._closed = False
         self._rests_until = 0.0  # after a base could not be made
 
+    def begin(self) -> None:
+        """Have a journal open that can be written to."""
+        if self._journal is None or self._journal.sealed:
+            self.open()
+
     def open(self) -> None:
         """Go on in the newest journal; until that is open, in the one there is."""
         self._spec = self._shard._locate()
         old, new = self._journal, self._newest()
+        self._shard._append = new.append  # first: what has a journal appends to that, whatever comes here
         self._journal = new
-        self._shard._append = new.append
         if old is not None:
             old.close()
 
@@ -206,8 +236,7 @@ class Journalling:
     def _current(self) -> Journal | None:
         if self._closed or (self._journal is None and not is_begun(self._spec.path)):
             return None
-        if self._journal is None or self._journal.sealed:
-            self.open()
+        self.begin()
         return self._journal
 
     def _sync(self, find: Callable[[], Journal | None]) -> None:
@@ -281,6 +310,8 @@ class Journalling:
 
         A sealed journal is on the disk: nobody will look after it.
         """
+        if self._journal is not journal or journal.sealed:
+            return  # another thread has opened the journal anew meanwhile: it is due again
         self._sync(lambda: journal)
         journal.seal()
         self.open()

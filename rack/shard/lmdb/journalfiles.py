@@ -26,6 +26,7 @@ from rack.shard.lmdb.journal import (
     journal_path,
     operations,
     records,
+    unsynced_part,
 )
 from rack.shard.problem import Problem
 from rack.system.disk import sync_directory, sync_path, sync_paths
@@ -214,6 +215,12 @@ def files(shard: str) -> list[str]:
 
 def journals(shard: str) -> list[str]:
     return [journal_path(shard, slot) for slot in range(SLOTS)]
+
+
+def unsynced(shard: str) -> int | None:
+    """Return how many bytes of the journals are not known to be on the disk; None if there are no journals."""
+    found = [part for path in journals(shard) if (part := unsynced_part(path)) is not None]
+    return sum(found) if found else None
 
 
 def _unfinished(shard: str) -> list[str]:

@@ -32,6 +32,7 @@ class LongKeys:
 
     def __init__(self, env: Any, name: bytes, spec: ShardSpec) -> None:
         self.table: Any = None
+        self.entered = 0
         self._env = env
         self._name = name
         self.kept = env.flags()["readonly"]  # then there is nobody to wait for
@@ -43,25 +44,48 @@ class LongKeys:
             with env.begin() as txn:
                 self.enter(txn)  # so that it is known that the table is there
 
-    def enter(self, txn: Any) -> None:
-        """Have the table's handle in this transaction, which is the only one in this process until :meth:`keep`.
+    def enter(self, txn: Any) -> int:
+        """Have the table's handle in this transaction, which only reads.
 
         LMDB keeps a handle for good only if it was made in a write transaction, and making one just for that would
         wait, when the shard is opened, for a writer that may be stopped. So until something is written each
         transaction has a handle of its own, for under a microsecond.
 
+        :returns: 0 if there is one for good; else a number for :meth:`is_lost`.
         :raises lmdb.NotFoundError: there is no such table.
         """
-        if not self.kept:
-            self.table = self._env.open_db(self._name, getattr(txn, "inner", txn), create=False)
+        if self.kept:
+            return 0
+        self.entered = mine = self.entered + 1
+        self.table = self._env.open_db(self._name, txn, create=False)
+        return mine
+
+    def is_lost(self, mine: int) -> bool:
+        """Return whether another transaction has got a handle in the middle of this one, in a signal handler say.
+
+        Then this one cannot use its own any more; and its end closes that which there is now.
+        """
+        return mine > 0 and (self.kept or self.entered != mine)
 
     def keep(self) -> None:
-        """The write transaction that was entered is committed."""
-        self.kept = True
+        """Have a handle that holds in all transactions from now on; waits for the writer."""
+        if not self.kept:
+            self.entered += 1
+            begun = []  # no variable refers to it: an exception's traceback would keep the transaction alive
+            try:
+                begun.append(self._env.begin(None, None, True))  # open_db() alone would wait with the GIL held
+                self.table = self._env.open_db(self._name, begun[0], create=False)
+                begun[0].commit()
+                self.kept = True
+            finally:
+                begun.clear()
 
     def count(self, txn: Any) -> int:
         entries: int = txn.stat(self.table)["entries"]
         return entries
+
+    def is_empty(self, txn: Any) -> bool:
+        return not txn.cursor(self.table).first()  # which is quicker than to count
 
     def get(self, txn: Any, key: bytes) -> bytes | None:
         record_key = self.find(txn, key)

@@ -8,7 +8,7 @@ import io
 import os
 import sys
 from fcntl import LOCK_EX
-from typing import Any
+from typing import Any, NamedTuple
 
 import lmdb
 
@@ -22,8 +22,10 @@ from rack.errors import (
 )
 from rack.shard.base import ShardSpec
 from rack.shard.holding import reentrant
-from rack.shard.lmdb import datafile
+from rack.shard.image import write_new
+from rack.shard.lmdb import datafile, pages
 from rack.shard.lmdb.datafile import IDENTITY, LONG_TABLE
+from rack.shard.lmdb.mutex import Mutex
 from rack.shard.problem import corrupt, missing, read_only
 from rack.system.flock import flock_within, while_open
 from rack.system.place import file_id, may_make
@@ -34,19 +36,53 @@ _MAX_READERS = 4096
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def open_file(spec: ShardSpec) -> tuple[Any, bool, tuple[int, int]]:
-    """Open a shard's file; return its environment, whether it is an unregistered reader's, and the file's inode."""
-    opened: list[tuple[Any, bool, tuple[int, int]]] = []  # no other variable has it: a traceback would keep it open
+def checked(spec: ShardSpec) -> tuple[int, int] | None:
+    """Look at a shard's file without opening it for use; return its (device, inode).
+
+    None: whether it is this shard can only be told by opening it; it is being written to just now, say.
+
+    :raises CorruptShardError: it is missing, cut short, or no shard.
+    """
+    check_interpreter()
+
+    def look(fd: int) -> tuple[int, int] | None:
+        datafile.check_header(fd, spec.path)
+        try:
+            _, leaf = pages.first_leaf(fd, pages.newest(pages.read_metas(fd)))
+        except pages.PageError:
+            return None
+        return file_id(os.fstat(fd)) if identity(spec) in leaf else None
+
+    return while_open(lambda: _file(spec._replace(readonly=True), None), look)
+
+
+class Opened(NamedTuple):
+    """What there is of a shard's file that is open."""
+
+    env: Any
+    unregistered: bool  # whether it is a reader's of whom writers do not know
+    inode: tuple[int, int]  # and the device, first
+    mutex: Mutex | None
+
+
+def open_file(spec: ShardSpec, inode: tuple[int, int] | None) -> Opened:
+    """Open a shard's file.
+
+    :param inode: the (device, inode) that it must have, if it was there before.
+    """
+    opened: list[Opened] = []  # no other variable has it: a traceback would keep it open
     try:
-        while_open(lambda: _file(spec), lambda fd: _open_locked(spec, fd, opened))
+        while_open(lambda: _file(spec, inode), lambda fd: _open_locked(spec, fd, opened))
         return opened.pop()
     except BaseException:
-        for env, _, _ in opened:
-            env.close()
+        for each in opened:
+            each.env.close()
+            if each.mutex is not None:
+                each.mutex.close()
         raise
 
 
-def _open_locked(spec: ShardSpec, fd: int, opened: list[tuple[Any, bool, tuple[int, int]]]) -> None:
+def _open_locked(spec: ShardSpec, fd: int, opened: list[Opened]) -> None:
     datafile.check_header(fd, spec.path)
     status = os.fstat(fd)
     size = status.st_size
@@ -59,21 +95,31 @@ def _open_locked(spec: ShardSpec, fd: int, opened: list[tuple[Any, bool, tuple[i
         with contextlib.suppress(ReadOnlyError):  # a directory that cannot be written to
             flock_within(spec.timeout, fd, LOCK_EX, spec.path)
             datafile.back_lock_file(spec.path + "-lock", status)
-    while True:
-        try:
-            opened.append((*open_env(spec, size), file_id(status)))
-            break
-        except lmdb.MapResizedError:  # to a reader, who has no growth lock: the file has just become larger
-            size = os.fstat(fd).st_size
-        except lmdb.Error as error:
-            raise translated(error, spec.path) from error
+    mutex = None
+    if not spec.readonly and sys.platform == "linux":
+        with contextlib.suppress(OSError, ValueError):  # it is but looked at
+            mutex = Mutex(spec.path + "-lock")
+    try:
+        while not opened:
+            try:
+                opened.append(Opened(*open_env(spec, size), file_id(status), mutex))
+            except lmdb.MapResizedError:  # to a reader, who has no growth lock: the file has just become larger
+                size = os.fstat(fd).st_size
+            except lmdb.Error as error:
+                raise translated(error, spec.path) from error
+    except BaseException:
+        if mutex is not None and not opened:
+            mutex.close()  # the exception's traceback would keep it open
+        raise
 
 
-def _file(spec: ShardSpec) -> io.FileIO:
+def _file(spec: ShardSpec, inode: tuple[int, int] | None) -> io.FileIO:
     """Open a shard's file; who may write has its growth lock."""
     try:
-        return io.FileIO(spec.path) if spec.readonly else datafile.growth_lock(spec.path, timeout=spec.timeout)
-    except FileNotFoundError:
+        return io.FileIO(spec.path) if spec.readonly else datafile.growth_lock(spec.path, inode, spec.timeout)
+    except FileNotFoundError as error:
+        if inode is not None and isinstance(error, RackError):
+            raise  # it was there when the store was opened
         raise missing(spec.path) from None
     except OSError as error:
         if isinstance(error, RackError):
@@ -121,22 +167,27 @@ def _yes() -> bool:
 
 
 def make(spec: ShardSpec) -> None:
+    check_interpreter()
     with open(spec.path, "xb"):
         pass
     with datafile.growth_lock(spec.path) as file:
         datafile.back_lock_file(spec.path + "-lock", os.fstat(file.fileno()))
-        env, _ = open_env(spec, datafile.INITIAL_SIZE)
-        try:
-            page = env.stat()["psize"]
-            # LMDB has just made the file this long, with holes: fill all but its two meta pages.
-            datafile.extend(file.fileno(), 2 * page, datafile.INITIAL_SIZE, spec.path)
-            if spec.layout != "small":
-                env.open_db(LONG_TABLE)
-            with env.begin(write=True) as txn:
-                txn.put(IDENTITY, identity(spec))
-            env.sync(True)
-        finally:
-            env.close()
+        fd = file.fileno()
+        write_new(spec.path, ("lmdb", spec.layout), identity(spec), lambda: _make_with_lmdb(spec, fd))
+
+
+def _make_with_lmdb(spec: ShardSpec, fd: int) -> None:
+    env, _ = open_env(spec, datafile.INITIAL_SIZE)
+    try:
+        page = env.stat()["psize"]
+        # LMDB has just made the file this long, with holes: fill all but its two meta pages.
+        datafile.extend(fd, 2 * page, datafile.INITIAL_SIZE, spec.path)
+        if spec.layout != "small":
+            env.open_db(LONG_TABLE)
+        with env.begin(write=True) as txn:
+            txn.put(IDENTITY, identity(spec))
+    finally:
+        env.close()
 
 
 def translated(error: lmdb.Error, path: str) -> Exception:

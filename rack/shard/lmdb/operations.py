@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice, takewhile
 from operator import itemgetter
 from typing import Any
@@ -10,9 +12,10 @@ from typing import Any
 import lmdb
 
 from rack.errors import TooLargeError
-from rack.shard.base import BLOCK_BYTES, MOST_ENTRIES, Pair, is_last
+from rack.shard.base import BLOCK_BYTES, MOST_ENTRIES, Pair, View, is_last
 from rack.shard.lmdb.datafile import IDENTITY, LONG_TABLE
 from rack.shard.lmdb.environment import LmdbEnvironment
+from rack.shard.lmdb.journaled import put_new
 from rack.shard.lmdb.longkeys import LongKeys
 from rack.shard.lmdb.opening import MAX_KEY, MAX_VALUE, identity
 from rack.shard.lmdb.sealed import PLAIN, seal, unseal
@@ -23,7 +26,8 @@ class ElementTooLongError(TooLargeError, lmdb.BadValsizeError):
 
 
 _RESERVED = (IDENTITY, LONG_TABLE)
-_VALUE = itemgetter(1)
+_FEW = 16  # pairs, of which no block is made
+_KEY, _VALUE = itemgetter(0), itemgetter(1)
 _VALUES_BYTES = BLOCK_BYTES + 1024  # with Rack's own two records, which are taken out again
 
 
@@ -97,10 +101,37 @@ def modify(shard: LmdbEnvironment, txn: Any, key: bytes, change: Callable[[bytes
         put(shard, txn, key, value)
 
 
+def transact(shard: LmdbEnvironment, txn: Any, body: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    plain = getattr(txn, "inner", txn)  # reads are not journalled
+    view = View(
+        partial(get, shard, plain), partial(put, shard, txn), partial(delete, shard, txn), partial(first, shard, plain)
+    )
+    return body(view, *args)
+
+
+def first(shard: LmdbEnvironment, txn: Any, start: bytes, stop: bytes | None, limit: int) -> list[Pair]:
+    if not limit:
+        return []
+    if start <= LONG_TABLE or (shard._long is not None and not shard._long.is_empty(txn)):
+        return scan(shard, txn, start, stop, False, True, limit)
+    pairs: list[Pair] = []
+    cursor = txn.cursor()
+    found = cursor.set_range(start)
+    while found and len(pairs) < limit:
+        if len(pairs) == _FEW:
+            return scan(shard, txn, start, stop, False, True, limit)
+        key, stored = cursor.item()
+        if stop is not None and key >= stop:
+            break
+        pairs.append((key, stored if len(stored) <= PLAIN else unseal(stored, shard._spec.path)))
+        found = cursor.next()
+    return pairs
+
+
 def get_many(shard: LmdbEnvironment, txn: Any, keys: Sequence[bytes]) -> list[bytes | None]:
-    txn_get, path = txn.get, shard._spec.path
+    find, path = txn.cursor().get, shard._spec.path
     return [
-        (stored if (stored := txn_get(key)) is None or len(stored) <= PLAIN else unseal(stored, path))
+        (stored if (stored := find(key)) is None or len(stored) <= PLAIN else unseal(stored, path))
         if 1 < len(key) <= MAX_KEY
         else get(shard, txn, key)
         for key in keys
@@ -110,7 +141,7 @@ def get_many(shard: LmdbEnvironment, txn: Any, keys: Sequence[bytes]) -> list[by
 def put_many(shard: LmdbEnvironment, txn: Any, pairs: list[Pair]) -> None:
     cursor = txn.cursor()
     try:
-        if pairs and pairs[0][0] > LONG_TABLE:  # as they are in order, none of the keys is reserved
+        if pairs and not _has_reserved(pairs):
             # What comes behind the last key fills its pages and splits none. LMDB skips a pair that does not.
             append = cursor.last() and cursor.key() < pairs[0][0]
             sealed = pairs
@@ -119,21 +150,33 @@ def put_many(shard: LmdbEnvironment, txn: Any, pairs: list[Pair]) -> None:
             _, added = cursor.putmulti(sealed, append=append)
             if added == len(pairs):
                 return
+            if append:  # a key is there twice
+                _, added = cursor.putmulti(sealed, append=False)
+                return
     except lmdb.BadValsizeError:
         pass  # a long key
     for key, value in pairs:
         put(shard, txn, key, value)
 
 
+def _has_reserved(pairs: list[Pair]) -> bool:
+    """Return whether a key of pairs, which are in order, is empty or reserved."""
+    if pairs[0][0] > LONG_TABLE:
+        return False
+    at = bisect_left(pairs, LONG_TABLE, key=_KEY)
+    return pairs[0][0] <= IDENTITY or (at < len(pairs) and pairs[at][0] == LONG_TABLE)
+
+
 def add_many(shard: LmdbEnvironment, txn: Any, pairs: list[Pair]) -> list[bool]:
+    lengths = list(map(len, map(_KEY, pairs)))
+    longest_value = max(map(len, map(_VALUE, pairs)), default=0)
+    if pairs and min(lengths) > 1 and max(lengths) <= MAX_KEY and longest_value <= PLAIN:
+        return put_new(txn, pairs)
     txn_put = txn.put
-    added = []
-    for key, value in pairs:
-        if 1 < len(key) <= MAX_KEY:
-            added.append(txn_put(key, value if len(value) <= PLAIN else seal(value), True, False))
-        else:
-            added.append(add(shard, txn, key, value) is None)
-    return added
+    return [
+        txn_put(key, seal(value), True, False) if 1 < len(key) <= MAX_KEY else add(shard, txn, key, value) is None
+        for key, value in pairs
+    ]
 
 
 def delete_many(shard: LmdbEnvironment, txn: Any, keys: list[bytes]) -> int:
@@ -230,6 +273,11 @@ def clear(shard: LmdbEnvironment, txn: Any) -> None:
         txn.drop(shard._long.table, delete=False)
     txn.drop(shard._main, delete=False)
     txn.put(IDENTITY, identity(shard._spec))
+
+
+def only_removes(body: object, args: tuple[Any, ...]) -> bool:
+    """Return whether an operation only removes, and cannot be done in parts."""
+    return body in (delete, pop, pop_first, clear) or (body is delete_many and len(args[0]) == 1)
 
 
 def room(shard: LmdbEnvironment, txn: Any) -> int:

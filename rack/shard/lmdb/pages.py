@@ -231,19 +231,32 @@ def read_overflow(fd: int, number: int, page_size: int, value_size: int) -> byte
     return value
 
 
+def first_leaf(fd: int, meta: Meta) -> tuple[int, bytes]:
+    """Return the first leaf of the main tree, with its number: Rack's own records are in it.
+
+    :raises PageError: a page on the way is damaged.
+    """
+    number = meta.main.root
+    for _ in range(MAX_DEPTH):
+        page = read_page(fd, number, meta.page_size)
+        if page_kind(page, number) == LEAF:
+            return number, page
+        try:
+            low, high, _ = _LINK.unpack_from(page, _places(page)[0])
+        except error:
+            raise PageError("has a node outside of the page") from None
+        number = low | high << 32
+    raise PageError("is deeper than LMDB's trees are")
+
+
 def first_value_at(fd: int) -> int:
     """Return where in the file the value of the first key of the main tree is, which is in a leaf.
 
     :raises PageError: a page on the way is damaged.
     """
     meta = newest(read_metas(fd))
-    number = meta.main.root
-    for _ in range(MAX_DEPTH):
-        page = read_page(fd, number, meta.page_size)
-        if page_kind(page, number) == LEAF:
-            return number * meta.page_size + leaf_nodes(page).values_at[0]
-        number = branch_nodes(page)[1][0]
-    raise PageError("is deeper than LMDB's trees are")
+    number, page = first_leaf(fd, meta)
+    return number * meta.page_size + leaf_nodes(page).values_at[0]
 
 
 def page_number(page: bytes, at: int) -> int:

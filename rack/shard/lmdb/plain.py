@@ -8,6 +8,7 @@ import lmdb
 
 from rack.shard.holding import by_hand, change
 from rack.shard.lmdb import operations
+from rack.shard.lmdb.mutex import look
 from rack.shard.lmdb.opening import MAX_KEY
 from rack.shard.lmdb.reader import LmdbReader
 from rack.shard.lmdb.sealed import PLAIN, seal, unseal
@@ -25,6 +26,8 @@ class PlainOperations(LmdbReader):
             try:
                 self._acquire()
                 self._busy = True
+                if self._word[0]:
+                    look(self._word)
                 txn = self._begin_write()
                 txn.put(key, value)
                 txn.commit()
@@ -51,6 +54,8 @@ class PlainOperations(LmdbReader):
             try:
                 self._acquire()
                 self._busy = True
+                if self._word[0]:
+                    look(self._word)
                 txn = self._begin_write()
                 if not txn.put(key, value, True, False):
                     present = txn.get(key)
@@ -78,6 +83,8 @@ class PlainOperations(LmdbReader):
             try:
                 self._acquire()
                 self._busy = True
+                if self._word[0]:
+                    look(self._word)
                 txn = self._begin_write()
                 value = txn.get(key)
                 value = change(value if value is None else unseal(value, self._spec.path))

@@ -13,6 +13,7 @@ import lmdb
 from rack.shard.holding import by_hand, change
 from rack.shard.lmdb import operations
 from rack.shard.lmdb.journal import PUT, pack_operation
+from rack.shard.lmdb.mutex import look
 from rack.shard.lmdb.opening import MAX_KEY
 from rack.shard.lmdb.reader import LmdbReader
 from rack.shard.lmdb.sealed import PLAIN, seal, unseal
@@ -30,9 +31,11 @@ class JournalledOperations(LmdbReader):
             try:
                 self._acquire()
                 self._busy = True
+                body = pack_operation(PUT, len(key), len(value)) + key + value
+                if self._word[0]:
+                    look(self._word)
                 txn = self._begin_write()
                 txn.put(key, value)
-                body = pack_operation(PUT, len(key), len(value)) + key + value
                 if not self._append(txn.id(), body):
                     self._journalled.append(txn.id(), body)
                 txn.commit()
@@ -62,6 +65,8 @@ class JournalledOperations(LmdbReader):
             try:
                 self._acquire()
                 self._busy = True
+                if self._word[0]:
+                    look(self._word)
                 txn = self._begin_write()
                 if txn.put(key, value, True, False):
                     body = pack_operation(PUT, len(key), len(value)) + key + value
@@ -96,6 +101,8 @@ class JournalledOperations(LmdbReader):
             try:
                 self._acquire()
                 self._busy = True
+                if self._word[0]:
+                    look(self._word)
                 txn = self._begin_write()
                 value = txn.get(key)
                 value = change(value if value is None else unseal(value, self._spec.path))

@@ -7,26 +7,36 @@ holds all other keys.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from rack.errors import StoreFullError
 from rack.shard.base import Examined, Home, Pair, Salvaged, ShardSpec, Snapshot
 from rack.shard.holding import change, exclusive, operation, refuse_inside, settle
 from rack.shard.lmdb import datafile, journalfiles, operations
 from rack.shard.lmdb.journaled import Journalling
+from rack.shard.lmdb.mutex import UNKNOWN
 from rack.shard.lmdb.opening import check_interpreter
 from rack.shard.lmdb.plain import PlainOperations
 from rack.shard.lmdb.recorded import JournalledOperations
-from rack.shard.lmdb.transactions import nothing
+from rack.shard.lmdb.transactions import Result, nothing
 from rack.shard.problem import UncleanError, closed, too_late, unrebuilt
+from rack.shard.room import clear_in_blocks, delete_in_halves
 from rack.shard.snapshot import SnapshotShard
 from rack.system.disk import sync_paths
 from rack.system.flock import held_by_others, named
 from rack.system.imports import importing
 from rack.system.place import is_readonly_medium
 
+if TYPE_CHECKING:
+    from rack.shard.figures import Access, Figures
+
+# Entries in a transaction of a bulk write. Fewer than 256 would cost more for each, and 20,000 as much: they leave the
+# processor's caches. See DESIGN.rst, "Bulk writes".
+_TRANSACTION = 512
 _READS = frozenset(("get", "contains", "get_many", "scan", "count", "version", "sync"))
 
 
@@ -35,7 +45,8 @@ class LmdbShard(PlainOperations):
     layouts = ("direct", "small")
     companions = ("-lock",)
     ordered = True
-    descriptors = 3  # with a journal
+    descriptors = 5  # the data, the lock, its map, the journal, its map
+    room = datafile.REMOVAL_ROOM * 4  # for as many times as the disk is full again
 
     @classmethod
     def check_usable(cls) -> None:
@@ -53,11 +64,9 @@ class LmdbShard(PlainOperations):
 
     def _claim(self, claimed: bool) -> None:
         self._server.claim(claimed)
-        if claimed and self._mutex is None:
-            with importing():
-                from rack.shard.lmdb.mutex import Mutex
-
-            self._mutex = Mutex.seen(self._spec.path + "-lock")
+        if claimed and self._word is UNKNOWN and self._mutex is not None:
+            self._mutex.find()
+            self._word = self._mutex.word
 
     def queue(self) -> None:
         self._write(nothing)
@@ -70,7 +79,8 @@ class LmdbShard(PlainOperations):
             if not self._lock.acquire(timeout=timeout):
                 raise too_late(timeout)
             # Reads wait for no other process.
-            if method.__name__ in _READS or self._spec.readonly or (self._mutex is not None and self._mutex.is_free()):
+            is_free = self._word is not UNKNOWN and not self._word[0]
+            if is_free or method.__name__ in _READS or self._spec.readonly:
                 self._patience = timeout
                 result = method(*args)
                 self._patience = None
@@ -115,7 +125,17 @@ class LmdbShard(PlainOperations):
     def pop_first(self) -> Pair | None:
         return self._write(operations.pop_first)
 
+    def transact(self, body: Callable[..., Result], *args: Any) -> Result:
+        result: Result = self._write(operations.transact, body, args)
+        return result
+
     # Many keys
+
+    @property
+    def transaction(self) -> int:
+        # The pages that a transaction leaves behind are used again by the next but one: small ones keep the file small.
+        # Where each is synced, that would take longer than all the rest.
+        return super().transaction if self._spec.durability == "always" else _TRANSACTION
 
     def put_many(self, pairs: list[Pair]) -> None:
         self._make_room(pairs)
@@ -132,10 +152,14 @@ class LmdbShard(PlainOperations):
         need = int(1.5 * step * sum(map(len, chain.from_iterable(pairs[::step])))) + 16 * len(pairs)
         room = self._read(operations.room)
         if need > room and not self._spec.readonly:
-            self._grow(need - room)
+            with contextlib.suppress(StoreFullError):  # there may be pages that are free again
+                self._grow(need - room)
 
     def delete_many(self, keys: list[bytes]) -> int:
-        return self._write(operations.delete_many, keys)
+        try:
+            return self._write(operations.delete_many, keys)
+        except StoreFullError as error:
+            return delete_in_halves(self.delete_many, keys, error)
 
     def change_many(self, pairs: list[Pair], keys: list[bytes]) -> None:
         self._make_room(pairs)
@@ -144,7 +168,10 @@ class LmdbShard(PlainOperations):
     # The whole shard
 
     def clear(self) -> None:
-        self._write(operations.clear)
+        try:
+            self._write(operations.clear)
+        except StoreFullError:
+            clear_in_blocks(self)
 
     def examine(self, timeout: float | None = None) -> Examined:
         with importing():
@@ -158,6 +185,13 @@ class LmdbShard(PlainOperations):
             from rack.shard.lmdb.examine import examine_file
 
         return examine_file(spec, alone)
+
+    @classmethod
+    def figures(cls, spec: ShardSpec, access: Access) -> Figures:
+        with importing():
+            from rack.shard.lmdb.figures import figures
+
+        return figures(spec, access)
 
     @classmethod
     def salvage(cls, spec: ShardSpec) -> Salvaged:
@@ -193,9 +227,18 @@ class LmdbShard(PlainOperations):
         elif self._journalled is None:
             self._env.sync(True)
 
-    def keep(self) -> None:
-        if self._journalled is not None:
+    def keep(self, has_company: bool = True) -> None:
+        # Of a shard that is not open here, once: somebody who was killed may have written to it.
+        if self._journalled is not None and (has_company or self._env is not None or not self._is_kept):
             self._journalled.sync()
+            if self._env is None:
+                self._rest_journal()
+
+    @exclusive
+    def _rest_journal(self) -> None:
+        if self._env is None:  # it was opened for others' sake
+            self._let_go_of_journal()
+            self._is_kept = True
 
     def shorten(self) -> None:
         if self._journalled is not None:
@@ -220,6 +263,14 @@ class LmdbShard(PlainOperations):
     @classmethod
     def files(cls, path: str) -> list[str]:
         return [*super().files(path), *journalfiles.files(path)]
+
+    @classmethod
+    def shrink(cls, path: str) -> None:
+        datafile.shrink(path)
+
+    @classmethod
+    def mark(cls, path: str) -> str | None:
+        return f"{os.stat(path).st_ino} {datafile.last_txn(path)}"
 
     @classmethod
     def stamp(cls, path: str) -> int:

@@ -12,17 +12,23 @@ import contextlib
 import os
 import shutil
 from collections.abc import Callable
+from io import FileIO
 from typing import IO, Any
 
 import lmdb
 
+from rack.errors import StoreDeletedError
 from rack.shard.base import ShardSpec
 from rack.shard.lmdb import datafile, operations, pages
+from rack.shard.lmdb.compact import RAW, State
+from rack.shard.lmdb.held import opened
 from rack.shard.lmdb.opening import identity, translated
 from rack.shard.lmdb.reader import LmdbReader
 from rack.shard.lmdb.transactions import Result
 from rack.shard.snapshot import SnapshotShard
 from rack.system.disk import sync_path
+
+_TRIES = 100  # to find out the state of a file while others write to it
 
 
 class LmdbSnapshot(SnapshotShard, LmdbReader):
@@ -33,14 +39,31 @@ class LmdbSnapshot(SnapshotShard, LmdbReader):
         self._spec = live._spec
         self._env = live._env
         self._main, self._long = live._main, live._long
+        self._inode = live._inode
+        self._metas = b""  # of the state, if they are known
         self._unregistered = live._unregistered
         self._begin = self._refuse_begin if live._unregistered else self._current
         try:
-            self._txn = live._started(live._env.begin if live._unregistered else live._begin)
+            if live._spec.readonly:  # no thread of this process writes to it
+                self._txn = live._started(live._env.begin if live._unregistered else live._begin)
+            else:
+                self._begin_known(live)
             self._start(live._snapshots)
         except BaseException:
             self._txn = None  # which aborts it
             raise
+
+    def _begin_known(self, live: LmdbReader) -> None:
+        """Begin the transaction, and keep the meta pages of its state, which are overwritten in two commits."""
+        with contextlib.suppress(StoreDeletedError), opened(live) as file:
+            for _ in range(_TRIES):
+                self._txn = live._started(live._begin)
+                self._metas = os.pread(file.fileno(), 2 * datafile.PAGE, 0)
+                if live._env.info()["last_txnid"] == self._txn.id():
+                    return
+                self._txn = None  # which aborts it
+        self._metas = b""
+        self._txn = live._started(live._begin)
 
     suffix = ""
     companions = ()
@@ -103,7 +126,7 @@ class LmdbSnapshot(SnapshotShard, LmdbReader):
     def _write_copy(self, path: str) -> None:
         with open(path, "xb") as file:
             if not self._unregistered:
-                self._read(_copy, file)
+                self._read(_copy_aside if self._metas else _copy, file)
                 return
             # LMDB must not follow pages that a writer may be changing. As bytes they are right if there is no commit.
             self._check_overtaken(0)
@@ -112,6 +135,7 @@ class LmdbSnapshot(SnapshotShard, LmdbReader):
             self._check_overtaken(0)
 
     def _move_to(self, path: str) -> None:
+        self._metas = b""  # the live shard's lock is held: no thread has a transaction that LMDB's copy would keep
         self._write_copy(path)
         env = lmdb.open(
             os.fsencode(path),
@@ -140,6 +164,24 @@ def make_ready(live: LmdbReader) -> None:
     """Have a shard ready for a snapshot; its lock is held."""
     live.version()  # opens it again, in a forked child
     live._keep_tables()
+
+
+def _copy_aside(shard: LmdbSnapshot, txn: Any, file: IO[bytes]) -> None:
+    """Write a compact copy for which no other process waits, as :mod:`rack.shard.lmdb.compact` does."""
+    raw = file.name + RAW
+    try:
+        with opened(shard) as source, FileIO(raw, "x+") as target:
+            State.parse(shard._metas).copy(source.fileno(), target.fileno())
+        with datafile.open_alone(raw) as env:
+            os.unlink(raw)
+            env.copyfd(file.fileno(), compact=True)
+    except (StoreDeletedError, pages.PageError):  # removed; or from a system with pages of another size
+        _copy(shard, txn, file)
+    except lmdb.Error as error:
+        raise translated(error, file.name) from error
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(raw)
 
 
 def _copy(shard: LmdbSnapshot, txn: Any, file: IO[bytes]) -> None:

@@ -8,13 +8,16 @@ from typing import Any, TypeVar
 import lmdb
 
 from rack.errors import RackError, StoreFullError
-from rack.shard.holding import change, is_inside, operation, refuse_inside_change, settle
+from rack.shard.holding import change, exclusive, is_inside, operation, refuse_inside_change, settle
 from rack.shard.lmdb import datafile
 from rack.shard.lmdb.datafile import IDENTITY
 from rack.shard.lmdb.environment import UNREGISTERED_TRIES, LmdbEnvironment
 from rack.shard.lmdb.journaled import JournalledTxn
+from rack.shard.lmdb.mutex import look
 from rack.shard.lmdb.opening import identity, translated
+from rack.shard.lmdb.operations import clear, only_removes
 from rack.shard.problem import closed
+from rack.shard.room import bytes_in
 
 Result = TypeVar("Result")
 
@@ -43,26 +46,32 @@ class LmdbTransactions(LmdbEnvironment):
     # instruction that no handler covers.
 
     def _read_held(self, body: Callable[..., Result], args: tuple[Any, ...]) -> Result:
-        overtaken = 0
+        overtaken = entered = 0
         txn = None
         try:
             while overtaken < UNREGISTERED_TRIES:
                 number = -1
+                was_kept = self._long is not None and self._long.kept
                 try:
                     with self._env.begin() if self._unregistered else self._begin() as txn:
                         number = txn.id() if self._unregistered else -1
                         if self._long is not None:
-                            self._long.enter(txn)
+                            entered = self._long.enter(txn)
                         result = body(self, txn, *args)
                     if not self._overtaken(number):
                         return result
                 except lmdb.Error as error:
                     if not self._overtaken(number):
-                        self._mend(error, args)
+                        # A signal handler that comes before the handle is had may have got another one.
+                        if not self._lost_table(entered) and (was_kept or self._long is None or not self._long.kept):
+                            self._mend(error, body, args)
                         continue
                 except Exception:
                     if not self._overtaken(number):
                         raise
+                finally:
+                    self._lost_table(entered)
+                    entered = 0
                 overtaken += 1
         except BaseException:
             if txn is not None:
@@ -72,6 +81,15 @@ class LmdbTransactions(LmdbEnvironment):
             f"{self._spec.path} changes faster than it can be read without being registered as a reader:"
             f" get the permission to write {self._spec.path}-lock"
         )
+
+    def _lost_table(self, entered: int) -> bool:
+        """Return whether the handle of the table of long keys that a read has had was lost, and put that right."""
+        if self._long is None or not self._long.is_lost(entered):
+            return False
+        self._long.kept = False
+        if self._is_writing():
+            self._begin_write = self._begin_first
+        return True
 
     def _overtaken(self, number: int) -> bool:
         """Return whether pages of snapshot ``number`` may have been used again, as nobody knew that they were read.
@@ -105,21 +123,20 @@ class LmdbTransactions(LmdbEnvironment):
         try:
             while True:
                 try:
+                    if self._word[0]:
+                        look(self._word)
                     txn = self._begin_write() if body is not nothing else self._begin_idle()
                     if self._journalled is not None:
                         txn = JournalledTxn(self._journalled, txn)
                     with txn:
-                        if self._long is not None:
-                            self._long.enter(txn)
-                        result = body(self, txn, *args)
-                    if self._long is not None:
-                        self._long.keep()
-                    return result
-                except lmdb.Error as error:
+                        return body(self, txn, *args)
+                except (lmdb.Error, StoreFullError) as error:
                     try:
-                        self._mend(error, args)
+                        self._mend(error, body, args)
                     except StoreFullError:
-                        if recycled or not self._recycle():
+                        if (recycled or not self._recycle()) and not (
+                            only_removes(body, args) and self._home.give_room()
+                        ):
                             raise
                         recycled = True
         except BaseException:
@@ -133,29 +150,42 @@ class LmdbTransactions(LmdbEnvironment):
             try:
                 return begin()
             except lmdb.Error as error:
-                self._mend(error, ())
+                self._mend(error, nothing, ())
 
-    def _mend(self, error: lmdb.Error, args: tuple[Any, ...]) -> None:
+    def _mend(self, error: Exception, body: object, args: tuple[Any, ...]) -> None:
         """Return if the operation should be tried again; raise what the user should see if not."""
         if self._check_write is not None:
             self._check_write(False)
         if self._begin == self._begin_closed:
             raise closed() from error  # meanwhile, by a signal handler
         if isinstance(error, lmdb.MapFullError):
-            self._grow(_bytes_in(args))
+            self._grow(self._removal_room(body) if only_removes(body, args) else 16 * datafile.PAGE + bytes_in(args))
         elif isinstance(error, lmdb.MapResizedError):
             self._adopt_size()
         elif isinstance(error, lmdb.ReadersFullError) and self._env.reader_check():
             pass
         elif type(error) is lmdb.Error and "closed/deleted" in str(error):
             pass  # the transaction: a signal handler that came in its middle has made the file larger
-        else:
+        elif isinstance(error, lmdb.Error):
             raise translated(error, self._spec.path) from error
+        else:
+            raise error  # the journal has no room
 
+    def _removal_room(self, body: object) -> int:
+        """Return how many bytes more of a map that is full removing takes."""
+        if body is not clear:
+            return datafile.REMOVAL_ROOM
+        # All pages are noted as free in one record, 8 bytes each.
+        return datafile.REMOVAL_ROOM + int(self._env.info()["map_size"]) // (datafile.PAGE // 8)
+
+    @exclusive
     def _keep_tables(self) -> None:
         """Have handles of tables that hold in any transaction begun from now on; may wait for the writer."""
-        if self._long is not None and not self._long.kept:
-            self._write(nothing)
+        while self._long is not None and not self._long.kept:
+            try:
+                self._long.keep()
+            except lmdb.Error as error:
+                self._mend(error, nothing, ())
 
     def _recycle(self) -> bool:
         """Make the pages that the last transactions freed available: LMDB uses them from the next but one on.
@@ -169,15 +199,3 @@ class LmdbTransactions(LmdbEnvironment):
         except lmdb.Error:
             return False
         return True
-
-
-def _bytes_in(args: tuple[Any, ...]) -> int:
-    """Return about how many bytes of a map an operation with these arguments may need."""
-    need = 16 * datafile.PAGE
-    for arg in args:
-        if isinstance(arg, bytes):
-            need += len(arg)
-        elif isinstance(arg, list):
-            for item in arg:
-                need += len(item) if isinstance(item, bytes) else len(item[0]) + len(item[1]) + 16
-    return need

@@ -22,7 +22,8 @@ from typing import Any, TypeVar
 
 from rack.errors import LockTimeoutError, RackError, StoreDeletedError, StorePathError
 from rack.shard.base import Home, ShardSpec
-from rack.shard.holding import change, exclusive, operation, reentrant, settle
+from rack.shard.descriptors import note_closed, note_opened
+from rack.shard.holding import change, exclusive, is_under_way, operation, reentrant, settle
 from rack.shard.place import located
 from rack.shard.problem import closed, missing
 from rack.shard.snapshot import Snapshots
@@ -31,11 +32,13 @@ from rack.shard.sqlite3.connection import (
     check_identity,
     connect,
     connect_to_read,
+    identity,
     raise_change_counter,
 )
-from rack.shard.sqlite3.failure import translated
-from rack.shard.sqlite3.header import check_header, files_state
-from rack.system.flock import flock_within
+from rack.shard.sqlite3.failure import is_full, translated
+from rack.shard.sqlite3.header import check_header, files_state, holds
+from rack.shard.sqlite3.room import Room
+from rack.system.flock import attempt, flock_within
 from rack.system.place import may_write, open_beside
 
 Result = TypeVar("Result")
@@ -66,6 +69,7 @@ class SqliteDatabase:
     _epoch = 0  # the number of its connection, which no other one of this process has
     _pinned = False  # whether the connection is always in a transaction: a snapshot's
 
+    _room: Room | None = None  # of who writes
     _is_marked = False  # whether it is put down that this process writes
 
     def __init__(self, spec: ShardSpec, home: Home, among: list[Any] | None = None) -> None:
@@ -84,7 +88,9 @@ class SqliteDatabase:
         if among is not None:
             among.append(self)
         try:
-            self._open()
+            # Who only reads has to know at once how, and who may not write, that he may not.
+            if not self._is_checked() or spec.readonly or not may_write(spec.path):
+                self._open()
         except BaseException:
             self._disconnect()
             raise
@@ -95,6 +101,8 @@ class SqliteDatabase:
         if self._connection is None:
             if self._at_fork:  # a signal handler that came in the middle of a fork: this very thread has the queue
                 raise reentrant(self.path)
+            if is_under_way(_OPENING, "self", lambda other: other is self):
+                raise reentrant(self.path, "opening the same shard, or putting it away")
             self._home.rejoin()
             self._open()
         assert self._connection is not None
@@ -102,11 +110,29 @@ class SqliteDatabase:
 
     # The file
 
+    def _is_checked(self) -> bool:
+        """Look at the file without opening it for use; return whether it is sure that it is this shard.
+
+        Before SQLite has the file open: closing a descriptor of it later would drop SQLite's locks.
+
+        :raises CorruptShardError: it is missing, cut short, or no database.
+        """
+        path = self._spec.path
+        try:
+            check_header(path)
+            self._check_inode()
+            return holds(path, identity(self._spec).encode())
+        except FileNotFoundError:
+            raise missing(path) from None
+        except OSError as error:
+            if isinstance(error, RackError):
+                raise
+            raise StorePathError(error.errno, error.strerror, path) from error
+
     def _open(self) -> None:
+        """Open the file: when it is used for the first time, after a fork, or after it was put away."""
         path = self._locate().path
         try:
-            # Before SQLite has the file open: closing a descriptor of it later would drop SQLite's locks.
-            check_header(path)
             status = self._check_inode()
             self.mere_reader = self._spec.readonly and not may_write(path)
             if not self._spec.readonly:  # who only reads need not wait for a writer
@@ -127,8 +153,9 @@ class SqliteDatabase:
         try:
             if self._queue >= 0:
                 flock_within(self._spec.timeout, self._queue, LOCK_EX, path + "-lock")
-            self._connection = self._connect()
+            self._connection = self._connected_in_room()
             self._epoch = next(_epochs)
+            note_opened(self)
         except ERRORS as error:
             self._disconnect()
             raise translated(error, self._spec.path) from error
@@ -161,6 +188,16 @@ class SqliteDatabase:
         self._inode = inode
         return status
 
+    def _connected_in_room(self) -> sqlite3.Connection:
+        """Connect; the log and its index may need room that is kept for that."""
+        self._room = None if self._queue < 0 else Room(self._spec.path, self._queue)
+        while True:
+            try:
+                return self._connect()
+            except sqlite3.Error as error:
+                if self._room is None or not is_full(error, self._spec.path) or not self._room.give():
+                    raise
+
     def _connect(self) -> sqlite3.Connection:
         spec = self._locate()
         if spec.readonly:
@@ -172,8 +209,12 @@ class SqliteDatabase:
             check_identity(spec, connection)
             connection.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[spec.durability]}")
             connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+            # Some systems' SQLite would write every page that is freed: 20 of them to delete a value of 50 KB.
+            connection.execute("PRAGMA secure_delete = FAST")
             # A log that had to become longer is cut to this when it is begun anew.
             connection.execute(f"PRAGMA journal_size_limit = {longest_log()}")
+            if self._room is not None:
+                self._room.begin(connection)
         except BaseException:
             connection.close()
             raise
@@ -188,10 +229,14 @@ class SqliteDatabase:
                 raise_change_counter(self._connection)
         try:
             self._end_connection()
+            if self._room is not None:
+                self._room.close()
         finally:
             self._queue = -1
+            self._room = None
             if self._queue_file is not None:
                 self._queue_file.close()
+        note_closed(self)
 
     def _end_connection(self) -> None:
         """Close the connection. At no instant is one in use that is closed, or one forgotten that is open."""
@@ -225,6 +270,43 @@ class SqliteDatabase:
             settle(self)
             raise
 
+    @operation
+    def put_away(self) -> bool:
+        """Close the file until it is used again, unless it is in use just now; return whether it is closed."""
+        lock = self._lock
+        was_owned = True
+        try:
+            was_owned = lock._is_owned()  # type: ignore[attr-defined]
+            if was_owned or not lock.acquire(blocking=False):
+                return False
+            self._busy = True
+            is_shut = self._put_away()
+            self._busy = False
+            if lock._is_owned():  # type: ignore[attr-defined]  # a signal handler that came here may have given it back
+                lock.release()
+            return is_shut
+        except BaseException:
+            # Only what is called right here is sure to be called at the recursion limit.
+            try:
+                if not was_owned and lock._is_owned():  # type: ignore[attr-defined]
+                    self._disconnect()  # from where it was cut off
+            finally:
+                if not was_owned and self._queue >= 0:
+                    flock(self._queue, LOCK_UN)
+                while not was_owned and lock._is_owned():  # type: ignore[attr-defined]
+                    self._busy = False
+                    lock.release()
+            raise
+
+    def _put_away(self) -> bool:
+        if self._spec.readonly or self._snapshots:
+            return False
+        if self._connection is not None:
+            if not attempt(self._queue, LOCK_EX):
+                return False
+            self._disconnect()
+        return True
+
     @exclusive
     def on_write(self, check: Callable[[bool], None] | None) -> None:
         self._check_write = check
@@ -255,3 +337,6 @@ class SqliteDatabase:
         self._patience = None
         self._held = None
         self._snapshots.after_fork_in_child()
+
+
+_OPENING = {SqliteDatabase._open.__code__, SqliteDatabase._put_away.__code__}

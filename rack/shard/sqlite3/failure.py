@@ -19,13 +19,19 @@ def translated(error: Exception, path: str) -> Exception:
         return read_only(path)
     if kind == sqlite3.SQLITE_TOOBIG or isinstance(error, sqlite3.DataError | OverflowError):
         return TooLargeError(f"a key or value is larger than SQLite holds (about 10**9 bytes): {error}")
-    if kind == sqlite3.SQLITE_FULL or (kind == sqlite3.SQLITE_IOERR and _disk_is_full(path)):
+    if is_full(error, path):
         return StoreFullError(errno.ENOSPC, f"{error}; nothing was changed", path)
     if kind == sqlite3.SQLITE_IOERR and _size_is_limited():
         return StoreFullError(errno.EFBIG, f"{error}: file-size limit; nothing was changed", path)
     if kind in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         return StorePathError(_reason(), str(error), path)
     return corrupt(path, f"is damaged: {error}")
+
+
+def is_full(error: Exception, path: str) -> bool:
+    """Whether there is no room on the disk, or the database may not have more pages."""
+    kind = code_of(error) & 0xFF
+    return kind == sqlite3.SQLITE_FULL or (kind == sqlite3.SQLITE_IOERR and _disk_is_full(path))
 
 
 def is_overflow(error: BaseException) -> bool:

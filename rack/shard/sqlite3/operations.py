@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-from rack.shard.base import BLOCK_BYTES, MOST_ENTRIES, Pair
+from rack.shard.base import BLOCK_BYTES, MOST_ENTRIES, Pair, View
 from rack.shard.sqlite3.connection import BUSY_SECONDS, roll_back
 
 _TRIGGERS = {
@@ -70,6 +71,17 @@ def modify(connection: sqlite3.Connection, key: bytes, change: Callable[[bytes |
     value = change(get(connection, key))
     if value is not None:
         put(connection, key, value)
+
+
+def transact(connection: sqlite3.Connection, body: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    view = View(
+        partial(get, connection), partial(put, connection), partial(delete, connection), partial(first, connection)
+    )
+    return body(view, *args)
+
+
+def first(connection: sqlite3.Connection, start: bytes, stop: bytes | None, limit: int) -> list[Pair]:
+    return scan(connection, start, stop, False, True, limit)
 
 
 def get_many(connection: sqlite3.Connection, keys: Sequence[bytes]) -> list[bytes | None]:
@@ -152,11 +164,11 @@ def create_triggers(connection: sqlite3.Connection) -> None:
         connection.execute(f"CREATE TRIGGER {name} {rest}")
 
 
-def shorten_log(connection: sqlite3.Connection) -> None:
-    """Cut the log off, if nobody reads in it."""
+def move_log(connection: sqlite3.Connection, mode: str = "TRUNCATE") -> None:
+    """Move the log into the database and begin it anew ("RESTART") or cut it off, if nobody reads in it."""
     try:
         connection.execute("PRAGMA busy_timeout = 0")
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
     except sqlite3.Error:  # there is no need
         pass
     finally:

@@ -12,22 +12,27 @@ import io
 import sqlite3
 from collections.abc import Callable
 from fcntl import LOCK_EX, flock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rack.errors import RackError, ReadOnlyError
+from rack.errors import RackError, ReadOnlyError, StoreFullError
 from rack.shard.base import Examined, Pair, Salvaged, ShardSpec, Snapshot
 from rack.shard.holding import change, refuse_inside, settle
+from rack.shard.image import write_new
 from rack.shard.problem import missing
+from rack.shard.room import bytes_in, clear_in_blocks, delete_in_halves
 from rack.shard.sqlite3 import operations
 from rack.shard.sqlite3.connection import connect, identity, roll_back
 from rack.shard.sqlite3.database import longest_log
 from rack.shard.sqlite3.failure import translated
-from rack.shard.sqlite3.header import change_counter, size_of
+from rack.shard.sqlite3.header import change_counter, files_mark, log_state, size_of
 from rack.shard.sqlite3.reader import SqliteReader
 from rack.shard.sqlite3.transactions import Result
 from rack.system.disk import path_error, sync_path
 from rack.system.flock import held_by_others
 from rack.system.imports import importing
+
+if TYPE_CHECKING:
+    from rack.shard.figures import Access, Figures
 
 _SPARE = 1 << 18  # bytes: frames have headers, and the last commit may go beyond
 _TABLES = """
@@ -42,7 +47,7 @@ class SqliteShard(SqliteReader):
     longest_path = 511
     ordered = True
     stamped_when_open = False
-    _kept: object = None  # the version that keep() has on the disk
+    _kept: object = None  # the state of the log that keep() has on the disk
 
     @classmethod
     def create(cls, spec: ShardSpec) -> None:
@@ -50,13 +55,7 @@ class SqliteShard(SqliteReader):
             with open(path, "xb"):
                 pass
         try:
-            with contextlib.closing(connect(spec.path, "rw")) as connection:
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute("PRAGMA synchronous = FULL")
-                connection.executescript(_TABLES)
-                operations.create_triggers(connection)
-                rows = [("identity", identity(spec)), ("count", 0)]
-                connection.executemany("INSERT INTO rack VALUES (?, ?)", rows)
+            write_new(spec.path, "sqlite3", identity(spec).encode(), lambda: _make_with_sqlite(spec))
         except sqlite3.Error as error:
             raise translated(error, spec.path) from error
 
@@ -83,6 +82,10 @@ class SqliteShard(SqliteReader):
     def modify(self, key: bytes, change: Callable[[bytes | None], bytes | None]) -> None:
         self._write(operations.modify, key, change)
 
+    def transact(self, body: Callable[..., Result], *args: Any) -> Result:
+        result: Result = self._write(operations.transact, body, args)
+        return result
+
     # Many keys
 
     def put_many(self, pairs: list[Pair]) -> None:
@@ -92,22 +95,36 @@ class SqliteShard(SqliteReader):
         return self._write_much(operations.add_many, pairs)
 
     def delete_many(self, keys: list[bytes]) -> int:
-        return self._write_much(operations.delete_many, keys)
+        try:
+            return self._write_much(operations.delete_many, keys)
+        except StoreFullError as error:
+            return delete_in_halves(self.delete_many, keys, error)
 
     def change_many(self, pairs: list[Pair], keys: list[bytes]) -> None:
         self._write_much(operations.change_many, pairs, keys)
 
     def _write_much(self, body: Callable[..., Result], *args: Any) -> Result:
+        need = bytes_in(args)
+        if self._room is None or not self._room.has(need):
+            self._write(self._add_room, need, transaction=False)
         result = self._write(body, *args)
         if size_of(self._spec.path + "-wal") > longest_log() + _SPARE:
             with contextlib.suppress(RackError):  # it is not for this that it was called
-                self._write(operations.shorten_log, transaction=False)
+                self._write(operations.move_log, transaction=False)
         return result
+
+    def _add_room(self, connection: sqlite3.Connection, need: int) -> None:
+        """Let pages be added for a bulk write: a transaction that meets the limit has to be done again."""
+        if self._room is not None:
+            self._room.add(connection, need)
 
     # The whole shard
 
     def clear(self) -> None:
-        self._write_much(operations.clear)
+        try:
+            self._write_much(operations.clear)
+        except StoreFullError:
+            clear_in_blocks(self)
 
     def examine(self, timeout: float | None = None) -> Examined:
         with importing():
@@ -121,6 +138,13 @@ class SqliteShard(SqliteReader):
             from rack.shard.sqlite3.examine import examine_file
 
         return examine_file(spec, alone)
+
+    @classmethod
+    def figures(cls, spec: ShardSpec, access: Access) -> Figures:
+        with importing():
+            from rack.shard.sqlite3.figures import figures
+
+        return figures(spec, access)
 
     @classmethod
     def salvage(cls, spec: ShardSpec) -> Salvaged:
@@ -142,6 +166,10 @@ class SqliteShard(SqliteReader):
             raise path_error(error, log) from error
 
     @classmethod
+    def mark(cls, path: str) -> str | None:
+        return files_mark(path)
+
+    @classmethod
     def stamp(cls, path: str) -> int:
         try:
             return change_counter(path) << 32 | size_of(path + "-wal")
@@ -149,14 +177,22 @@ class SqliteShard(SqliteReader):
             raise missing(path) from None
 
     @classmethod
+    def unsynced_files(cls, path: str) -> list[str]:
+        # Who closes the last connection has it in the database, on the disk. A process that was killed does not, and
+        # the last that has the store open may have no connection: as after a fork.
+        return [path + "-wal"]
+
+    @classmethod
     def log_files(cls, path: str) -> list[str]:
         return [path + "-wal"]
 
-    def keep(self) -> None:
-        version = self.version()
-        if version != self._kept:
-            self.sync()
-            self._kept = version
+    def keep(self, has_company: bool = True) -> None:
+        log = self._locate().path + "-wal"
+        state = log_state(log)
+        if state is None or state != self._kept:
+            with contextlib.suppress(FileNotFoundError):
+                sync_path(log)
+            self._kept = state
 
     def snapshot(self) -> Snapshot:
         with importing():
@@ -211,6 +247,16 @@ class SqliteShard(SqliteReader):
             while self._lock._is_owned():  # type: ignore[attr-defined]  # it was not, before: see refuse_inside()
                 self._busy = False
                 self._lock.release()
+
+
+def _make_with_sqlite(spec: ShardSpec) -> None:
+    with contextlib.closing(connect(spec.path, "rw")) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.executescript(_TABLES)
+        operations.create_triggers(connection)
+        rows = [("identity", identity(spec)), ("count", 0)]
+        connection.executemany("INSERT INTO rack VALUES (?, ?)", rows)
 
 
 def _queue_file(path: str) -> io.FileIO:

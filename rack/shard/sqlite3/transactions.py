@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable
-from fcntl import LOCK_EX, LOCK_UN, flock
+from collections.abc import Callable, Iterator
+from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 from typing import Any, TypeVar
 
 from rack.errors import LockTimeoutError
@@ -13,10 +13,26 @@ from rack.shard.holding import change, exclusive, is_inside, operation, reentran
 from rack.shard.problem import closed, read_only
 from rack.shard.sqlite3.connection import BUSY_SECONDS, ERRORS, roll_back
 from rack.shard.sqlite3.database import SqliteDatabase
-from rack.shard.sqlite3.failure import code_of, is_overflow, translated
+from rack.shard.sqlite3.failure import code_of, is_full, is_overflow, translated
 from rack.system.flock import flock_within
 
 Result = TypeVar("Result")
+
+
+LOCK_EX_NB = LOCK_EX | LOCK_NB
+#: How often the lock is tried, 1 us each, until it is waited for. A short transaction is over by then, and who sleeps
+#: is woken up 20 us late.
+_TRIES = 30
+
+
+def _wait_for(queue: int) -> None:
+    for _ in range(_TRIES):
+        try:
+            flock(queue, LOCK_EX_NB)
+            return
+        except BlockingIOError:
+            pass
+    flock(queue, LOCK_EX)
 
 
 class SqliteTransactions(SqliteDatabase):
@@ -79,10 +95,14 @@ class SqliteTransactions(SqliteDatabase):
             if inside:  # in the middle of reading several entries, or of keeping out writers
                 raise reentrant(self.path)
             roll_back(connection)  # of an operation that was cut off
+        remedies: Iterator[str] | None = None
         while True:
             try:
                 if self._patience is None:
-                    flock(self._queue, LOCK_EX)
+                    try:
+                        flock(self._queue, LOCK_EX_NB)
+                    except BlockingIOError:
+                        _wait_for(self._queue)
                 else:
                     flock_within(self._patience, self._queue, LOCK_EX, self._spec.path + "-lock")
                 if transaction or self._check_write is not None:
@@ -97,9 +117,13 @@ class SqliteTransactions(SqliteDatabase):
                 return result
             except BaseException as error:
                 # At the recursion limit only what is called right here is sure to be called.
+                remedy = None
                 try:
                     if connection.in_transaction:
                         connection.execute("ROLLBACK")
+                    if isinstance(error, sqlite3.Error) and self._room is not None and is_full(error, self._spec.path):
+                        remedies = remedies or self._room.remedies(connection, body, args)
+                        remedy = next(remedies, None)
                 except sqlite3.Error:
                     pass  # it was closed, or is rolled back
                 finally:
@@ -111,7 +135,8 @@ class SqliteTransactions(SqliteDatabase):
                     raise
                 if self._check_write is not None:
                     self._check_write(False)
-                self._mend(error)
+                if remedy is None:
+                    self._mend(error)
 
     def _marked(self) -> sqlite3.Connection:
         """Have it put down that this process writes; return the connection."""

@@ -95,6 +95,24 @@ def test_a_record_that_is_torn_ends_the_journal(tmp_path: Path, monkeypatch: pyt
         assert sorted(d) == [b"%d" % number for number in range(7)]
 
 
+@pytest.mark.parametrize("length", [0, 1, 60, 1 << 12, 1 << 40, (1 << 64) - 1])
+def test_a_length_that_is_none_ends_the_journal(length: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with everysec(tmp_path / "d", shards=1, serdes="bytes") as d:
+        for number in range(10):
+            d[b"%d" % number] = b"value" * 100
+        after = fail_power(tmp_path / "d", monkeypatch, synced=False)
+    (file,) = after.parent.glob("*-journal-*")
+    data = bytearray(file.read_bytes())
+    at = 4096
+    for _ in range(7):
+        at += 24 + int.from_bytes(data[at : at + 8], "little")
+    assert data[at : at + 8] != bytes(8) != data[at + 8 : at + 16]  # a record begins there
+    data[at : at + 8] = length.to_bytes(8, "little")
+    file.write_bytes(data)
+    with PersistentDict(after, serdes="bytes") as d:
+        assert sorted(d) == [b"%d" % number for number in range(7)]
+
+
 def test_a_process_killed_between_journal_and_commit_leaves_nothing_that_others_then_contradict(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,6 +207,35 @@ def test_journals_are_replaced_by_bases_while_processes_write(
     with PersistentDict(after) as d:
         assert dict(d) == expected
     assert_sound(PersistentDict(path))
+    assert_sound(PersistentDict(after))
+
+
+def test_a_journal_that_is_opened_anew_while_the_next_one_is_made_stays_the_one_that_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rack.shard.lmdb.journaled._ROTATE_AT", 10_000)
+    with everysec(tmp_path / "d", shards=1) as d:
+        stop_keepers(d)
+        d.update({number: bytes(1000) for number in range(100)})
+        shard: Any = d._store.shards[0]
+        create = journaled.create
+
+        def create_late(*args: Any) -> str:
+            shard._journalled.open()  # as another thread's write does
+            return create(*args)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("rack.shard.lmdb.journaled.create", create_late)
+            shard.shorten()
+        d["after"] = 1
+        shard.shorten()
+        d["later"] = 2
+        assert len(list(tmp_path.glob("d-*-journal-*"))) == 2  # now it was due again
+        shard.keep()
+        expected = dict(d)
+        after = fail_power(tmp_path / "d", monkeypatch)
+    with PersistentDict(after) as d:
+        assert dict(d) == expected
     assert_sound(PersistentDict(after))
 
 
@@ -318,3 +365,24 @@ def test_after_a_sync_that_failed_nothing_more_is_written(tmp_path: Path, monkey
         with pytest.raises(OSError, match="could not be synced"):
             d["b"] = bytes(1 << 20)
         assert dict(d) == {"a": 1}
+
+
+def test_a_journal_that_was_longer_when_it_was_opened_is_written_to_as_it_is(tmp_path: Path) -> None:
+    """Another process was just making it longer, and found no space: what is behind its end would be a SIGBUS."""
+
+    def work() -> int:
+        with everysec(tmp_path / "d", shards=1) as d:
+            d["a"] = 1
+            spec = d._store.shards[0]._spec
+            path = journal.journal_path(spec.path, 1)
+            size = os.path.getsize(path)
+            os.truncate(path, size + (1 << 20))
+            opened = journal.Journal.newest(spec)
+            os.truncate(path, size)
+            for number in range(3 * size // 1000):
+                assert opened.append(1000 + number, bytes(1000))
+            opened.close()
+            return os.path.getsize(path) - size
+
+    with Crew() as crew:
+        assert crew.start(work).result() > 0

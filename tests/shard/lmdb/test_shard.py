@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import lmdb
 import pytest
 
+from rack import PersistentDict
 from rack.errors import CorruptShardError, TooLargeError
 from tests.conformance.bench import Bench
 from tests.conformance.raw import RAW, RawLmdb, long_record, sha256
@@ -83,3 +85,23 @@ class TestShardLmdb(ShardSuite):
             assert bench.stored() == {}
         else:
             bench.sound = False
+
+
+def _one_digest(data: bytes) -> bytes:
+    return bytes(32)
+
+
+def test_long_keys_of_one_digest_are_told_apart_also_when_the_first_is_deleted(tmp_path: Path) -> None:
+    with PersistentDict[bytes, int](tmp_path / "d", engine="lmdb", shards=1, key_serdes="bytes", hash=_one_digest) as d:
+        first, second, third, fourth = (b"x" * 600 + b"%d" % number for number in range(1, 5))
+        d.update({first: 1, second: 2, third: 3})
+        del d[first]
+        assert dict(d) == {second: 2, third: 3}
+        d[fourth] = 4
+        d[third] = 33
+        assert (d.add(second, 0), d.add(first, 11)) == (False, True)
+        assert dict(d) == {first: 11, second: 2, third: 33, fourth: 4}
+        assert d.check() == 4
+        del d[third], d[first]
+        assert dict(d) == {second: 2, fourth: 4}
+        assert d.check() == 2

@@ -40,6 +40,7 @@ WRITES: dict[str, Callable[[Any, Any, Any], object]] = {
     "put": lambda shard, key, value: shard.put(key, value),
     "add": lambda shard, key, value: shard.add(key, value),
     "modify": lambda shard, key, value: shard.modify(key, lambda old: value),
+    "transact": lambda shard, key, value: shard.transact(lambda view: (view.delete(b"there"), view.put(key, value))),
     "put_many": lambda shard, key, value: shard.put_many([(b"a", b"1"), (key, value)]),
     "add_many": lambda shard, key, value: shard.add_many([(b"a", b"1"), (key, value)]),
     "change_many": lambda shard, key, value: shard.change_many([(b"a", b"1"), (key, value)], [b"there"]),

@@ -1,0 +1,122 @@
+"""Requests of a crawl: Scrapy's objects on one side, jobs of a queue on the other."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from contextlib import suppress
+
+from scrapy import Request
+from scrapy.crawler import Crawler
+from scrapy.dupefilters import RFPDupeFilter
+from scrapy.statscollectors import StatsCollector
+from scrapy.utils.request import request_from_dict
+
+from rack.adapters.scrapy.share import Claimed, Share
+from rack.errors import LeaseLostError, told
+from rack.jobs.records import LEAST_PRIORITY, MOST_PRIORITY
+
+logger = logging.getLogger(__name__)
+
+#: In the meta of a request: it is not over when the engine has done with it, but is to be crawled again.
+AGAIN = "rack_again"
+#: In the meta of a start request that was queued: the how manieth one of its kind it is.
+STARTED = "rack_start"
+
+
+class Requests:
+    """The requests of a crawl, as the scheduler has them: what it has in place of a disk queue.
+
+    A request that was handed out is over when the engine has done with it: its callback is exhausted, its items have
+    passed the pipelines, and what it has led to is put; a retry or a redirect is put as a request of its own.
+    """
+
+    def __init__(self, share: Share, crawler: Crawler, stats: StatsCollector) -> None:
+        self._share = share
+        self._crawler = crawler
+        self._stats = stats
+        self._flying: dict[Request, Claimed] = {}
+        #: The unique key of the request that is pushed next; None: it has none.
+        self.key: bytes | None = None
+
+    def __len__(self) -> int:
+        """Return how many requests of the whole crawl are not over, without those that this process is at work on."""
+        self.settle()
+        return max(0, len(self._share) - len(self._flying))
+
+    def write(self) -> None:
+        self._share.write()
+
+    def claim(self) -> bool:
+        return self._share.claim()
+
+    def give_back_unused(self) -> None:
+        self._share.give_back_unused()
+
+    def push(self, request: Request) -> None:
+        """:raises ValueError: the request cannot be stored."""
+        key, self.key = self.key, None
+        try:
+            data = pickle.dumps(request.to_dict(spider=self._crawler.spider), 4)
+        except (pickle.PicklingError, AttributeError, TypeError, ValueError) as error:
+            if key is not None:
+                self._share.keep(key)
+            raise ValueError(str(error)) from error
+        self._share.put(data, key, min(max(request.priority, LEAST_PRIORITY), MOST_PRIORITY))
+
+    def pop(self) -> Request | None:
+        while (job := self._share.next() or self._claimed()) is not None:
+            try:
+                request = request_from_dict(pickle.loads(job.item), spider=self._crawler.spider)
+            except Exception as error:
+                self._refuse(job, error)
+                continue
+            if job.claims > 1:
+                self._stats.inc_value("rack/claimed_again")
+            self._flying[request] = job
+            return request
+        return None
+
+    def _claimed(self) -> Claimed | None:
+        self.settle()  # what is over is written before requests are claimed
+        self._share.claim()
+        return self._share.take()
+
+    def _refuse(self, job: Claimed, error: Exception) -> None:
+        logger.error(
+            "A stored request cannot be read (%(reason)s): it has failed, see 'rack queue --failed': %(data)r",
+            {"reason": told(error), "data": job.item[:200]},
+            exc_info=True,
+            extra={"spider": self._crawler.spider},
+        )
+        self._stats.inc_value("rack/unreadable")
+        with suppress(LeaseLostError):
+            job.fail(told(error))
+
+    def settle(self) -> None:
+        """Find out which requests are over."""
+        if not self._flying:
+            return
+        slot = self._crawler.engine._slot  # nothing public tells when a request is over
+        assert slot is not None
+        for request in self._flying.keys() - slot.inprogress:
+            job = self._flying.pop(request)
+            if request.meta.get(AGAIN):
+                self._share.release(job)
+            else:
+                self._share.done(job)
+
+    def extend(self) -> None:
+        """Extend the leases of all that this process has in hand."""
+        self._share.extend(self._flying.values())
+
+    def close(self) -> None:
+        """Write what is to be written, and give back all that this process has in hand."""
+        self._share.close(self._flying.values())
+
+
+class QueueFilter(RFPDupeFilter):
+    """What is seen is in the queue, and the scheduler asks that. This tells of what was filtered, as Scrapy's does."""
+
+    def request_seen(self, request: Request) -> bool:
+        return False

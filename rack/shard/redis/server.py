@@ -1,0 +1,213 @@
+"""A store's servers: its mark, ``NAME.rack``, and its shards, together."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from rack.errors import CorruptShardError, MismatchError, StoreDeletedError, UnsupportedOperation
+from rack.shard.address import Address
+from rack.shard.base import Shard, ShardSpec
+from rack.shard.redis.link import Link, Request, Session
+from rack.shard.redis.node import Node
+from rack.shard.redis.ordered import OrderedShard
+from rack.shard.redis.protocol import pack, slot_of, strings
+from rack.shard.redis.scripts import MARK
+from rack.shard.redis.shard import Plan, RedisShard
+from rack.shard.redis.url import renamed
+from rack.shard.server import Call, Server
+
+_SHARDS, _SHARDS_OF_CLUSTER = 16, 256  # the second: over 30 nodes, each has about as many as the others
+_ENDING = b".rack"
+_PATIENCE = 2000  # milliseconds for replicas
+
+
+class RedisServer(Server):
+    """One server, or a cluster."""
+
+    def __init__(self, address: Address, timeout: float | None) -> None:
+        super().__init__(address, timeout)
+        self.default_shards = _SHARDS_OF_CLUSTER if address.parts.cluster else _SHARDS
+        self._link = Link(address, timeout, self._greet)
+        self._sessions: deque[Session] = deque()
+        self._identities: list[tuple[int, bytes, bytes]] = []  # slot, key, and what is there
+        self._shards: list[RedisShard] = []
+        self._mark = _bytes(address.parts.store) + _ENDING
+        self._mark_slot = slot_of(self._mark)
+
+    def _ask(self, slot: int, *words: bytes) -> Any:
+        return self._link.one(Request(slot, pack(*words)))
+
+    def _ask_each(self, place: str, shards: int, *words: bytes) -> list[Any]:
+        """Send a command for each shard; a word ``*`` begins with its hash."""
+        requests = []
+        for number in range(shards):
+            hash = _hash(place, number)
+            command = [hash + word[1:] if word[:1] == b"*" else word for word in words]
+            requests.append(Request(slot_of(hash[1:-1]), pack(*command)))
+        return self._link.many(requests)
+
+    # The mark
+
+    def read(self, hasty: bool = False) -> bytes | None:
+        request = Request(self._mark_slot, pack(b"GET", self._mark))
+        try:
+            mark: bytes | None = self._link.once(request) if hasty else self._link.one(request)
+        except CorruptShardError:
+            raise MismatchError(
+                f"{self.address}: the key {_ENDING.decode()} of this name is there, and is none of Rack's: it is not a"
+                " string. Choose another name"
+            ) from None
+        self._link.is_open = True
+        return mark
+
+    def change(self, before: bytes | None, after: bytes | None) -> bool:
+        words = [b"-" if each is None else b"+" + each for each in (before, after)]
+        data = b"*6\r\n%b%b" % (MARK.call, strings((b"1", self._mark, *words)))
+        changed: bytes = self._link.one(Request(self._mark_slot, data, MARK))
+        return changed == b"1"
+
+    # The shards
+
+    def is_free(self, place: str, shards: int) -> bool:
+        return not any(self._ask_each(place, shards, b"EXISTS", b"*", b"*:o"))
+
+    def prepare(self, place: str, store_id: str, shards: int) -> None:
+        requests = []
+        for number in range(shards):
+            hash = _hash(place, number)
+            data = pack(b"SET", hash + b":id", _identity(store_id, number))
+            requests.append(Request(slot_of(hash[1:-1]), data))
+        self._link.many(requests)
+
+    def shards(self, place: str, specs: Sequence[ShardSpec]) -> list[Shard]:
+        identities = self._ask_each(place, len(specs), b"GET", b"*:id")
+        types = self._ask_each(place, len(specs), b"TYPE", b"*")
+        for spec, found, kind in zip(specs, identities, types, strict=True):
+            expected = _identity(spec.store_id, spec.number)
+            if found != expected:
+                raise _problem(spec, found, expected)
+            if kind not in (b"hash", b"none"):
+                raise CorruptShardError(
+                    errno.EEXIST, f"is a {kind.decode()} on the server, and no shard of Rack's", spec.path
+                )
+        made = [(OrderedShard if spec.layout == "ordered" else RedisShard) for spec in specs]
+        self._shards = [cls(spec, place, self._link, self._sessions) for cls, spec in zip(made, specs, strict=True)]
+        self._identities = [
+            (shard.slot, shard.hash + b":id", _identity(spec.store_id, spec.number))
+            for shard, spec in zip(self._shards, specs, strict=True)
+        ]
+        return list(self._shards)
+
+    def _greet(self, link: Link, node: Node, connection: Any) -> None:
+        """Look, on each new connection, whether the store still is there: the server may have been started anew."""
+        for slot, key, identity in self._identities:
+            if link.node_of(slot) is node:
+                connection.send_packed_command((pack(b"GET", key),), False)
+                try:
+                    found = connection.read_response(True)
+                except ResponseError:  # another node has it by now, or this user may not read: what follows tells
+                    return
+                if found != identity:
+                    raise StoreDeletedError(
+                        f"{self.address}: the server {node.name} does not have the store any more: it was removed, or"
+                        " the server was started again without its data"
+                    )
+                return
+
+    def together(self, calls: Sequence[Call]) -> list[object]:
+        plans: list[tuple[RedisShard, Plan]] = []
+        for shard, name, args in calls:
+            assert isinstance(shard, RedisShard)
+            plans.append((shard, shard.plan(name, args)))
+        answers = self._link.many([request for _, plan in plans for request in plan.requests])
+        results, at = [], 0
+        for shard, plan in plans:
+            results.append(shard.finished(plan, answers[at : at + len(plan.requests)]))
+            at += len(plan.requests)
+        return results
+
+    # What it can do
+
+    def _masters(self) -> list[tuple[int, int]]:
+        """Return, for each server that has slots, one of them, and how many replicas it has."""
+        slots = list(map(self._link.slot_on, self._link.masters()))
+        roles = [self._ask(slot, b"ROLE") for slot in slots]
+        return [(slot, len(role[2]) if role[0] == b"master" else 0) for slot, role in zip(slots, roles, strict=True)]
+
+    def sync(self) -> None:
+        own = {self._link.node_of(shard.slot): shard for shard in self._shards}
+        for slot, replicas in self._masters():
+            shard = own.get(self._link.node_of(slot))
+            if shard is None:
+                continue
+            # What a connection has written last is waited for, and with it all that came before, by whomever.
+            wait = pack(b"WAIT", b"1", b"%d" % _PATIENCE) if replicas else None
+            data = pack(b"SET", shard.hash + b":t:sync", b"", b"PX", b"1000")
+            if not shard.is_readonly:
+                self._link.one(Request(shard.slot, data, None, wait))
+
+    def check_durable(self) -> None:
+        if lacking := [slot for slot, replicas in self._masters() if not replicas]:
+            raise UnsupportedOperation(
+                f"{self.address}: durability 'always' means that a replica has each write, and"
+                f" {self._link.node_of(lacking[0]).name} has none: give it one, or choose 'everysec'"  # type: ignore[union-attr]
+            )
+
+    def clock(self) -> Callable[[], int]:
+        seconds, micros = map(int, self._ask(self._mark_slot, b"TIME"))
+        ahead = (seconds * 1_000_000 + micros) * 1000 - time.monotonic_ns()
+        return lambda: time.monotonic_ns() + ahead
+
+    def sizes(self, place: str, shards: int) -> list[int]:
+        sizes = [0] * shards
+        for key in (b"*", b"*:o"):
+            found = self._ask_each(place, shards, b"MEMORY", b"USAGE", key, b"SAMPLES", b"20")
+            sizes = [size + (more or 0) for size, more in zip(sizes, found, strict=True)]
+        return sizes
+
+    def remove(self, place: str, shards: int) -> None:
+        self._ask_each(place, shards, b"UNLINK", b"*:id", b"*", b"*:o", b"*:v")
+
+    def sibling(self, ending: str) -> Address:
+        return renamed(self.address, self.address.parts.store + ending)
+
+    def forget(self) -> None:
+        self._link.forget()
+        self._sessions.clear()
+
+    def close(self) -> None:
+        self._link.close()
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _hash(place: str, number: int) -> bytes:
+    return b"{%b:%d}" % (_bytes(place), number)
+
+
+def _identity(store_id: str, number: int) -> bytes:
+    return b"rack %b %d" % (store_id.encode(), number)
+
+
+def _problem(spec: ShardSpec, found: bytes | None, expected: bytes) -> CorruptShardError:
+    if found is None:
+        return CorruptShardError(
+            errno.ENOENT,
+            "a shard of the store is missing: its server was emptied, or started again without its data. What the other"
+            " servers have is still there; restore the server's own backup",
+            spec.path,
+        )
+    if found.split()[1:2] != expected.split()[1:2]:
+        return CorruptShardError(errno.EEXIST, "belongs to another store", spec.path)
+    return CorruptShardError(errno.EEXIST, f"has the identity {found!r}, and not {expected!r}", spec.path)
+
+
+SERVER = RedisServer

@@ -1,0 +1,118 @@
+"""A place of stores on a server, and their bytes read and written there by redis-py's own commands."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import marshal
+import os
+from collections.abc import Iterable
+from tempfile import gettempdir
+from typing import Any
+
+import xxhash
+
+from rack import PersistentDict, PersistentSet
+from tests.conformance.model import Place
+
+_numbers = itertools.count()
+
+
+class Folder(str):
+    """Stands for a folder: ``folder / "name"`` is the URL of a store."""
+
+    def __truediv__(self, name: str) -> str:
+        url, _, rest = self.partition("?name=")
+        prefix, mark, options = rest.partition("&")
+        return f"{url}?name={prefix}{name}{mark}{options}"
+
+    def glob(self, pattern: str) -> list[str]:
+        return []  # no files
+
+
+class RawServer:
+    """Reads and writes what shards have, as DESIGN.rst describes it, without Rack's code."""
+
+    def __init__(self, client: Any, ordered: bool) -> None:
+        self.client = client
+        self.ordered = ordered
+
+    def _hash(self, name: str, number: int) -> bytes:
+        place = json.loads(self.client.get(f"{name}.rack"))["place"]
+        return f"{{{place}:{number}}}".encode()
+
+    def read(self, name: str, shards: int) -> dict[bytes, bytes]:
+        entries: dict[bytes, bytes] = {}
+        for number in range(shards):
+            hash = self._hash(name, number)
+            content = self.client.hgetall(hash)
+            assert {self.shard_of(key, shards) for key in content} <= {number}
+            if self.ordered:
+                assert sorted(content) == self.client.zrange(hash + b":o", 0, -1)
+            entries |= content
+        return entries
+
+    def shard_of(self, key: bytes, shards: int) -> int:
+        return xxhash.xxh3_64_intdigest(key) * shards >> 64
+
+    def write_store(self, url: str, shards: int, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+        self.write(url.partition("?name=")[2].partition("&")[0], shards, pairs)
+
+    def write(self, name: str, shards: int, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+        with self.client.pipeline(transaction=False) as pipeline:
+            for key, value in pairs:
+                hash = self._hash(name, self.shard_of(key, shards))
+                pipeline.hset(hash, key, value)
+                if self.ordered:
+                    pipeline.zadd(hash + b":o", {key: 0})
+            pipeline.execute()
+
+
+class ServedPlace(Place):
+    """Names of one server that no other test has; all is checked, closed and removed in the end."""
+
+    def __init__(self, url: str, client: Any, shards: int, ordered: bool) -> None:
+        self.prefix = f"test{next(_numbers)}:"
+        folder = Folder(f"{url}?name={self.prefix}{'&layout=ordered' if ordered else ''}")
+        self._raw = RawServer(client, ordered)
+        super().__init__(folder, "redis", self._raw, shards)  # type: ignore[arg-type]
+
+    def filled_dict(self, content: dict[Any, Any], name: str = "store", **options: Any) -> PersistentDict[Any, Any]:
+        made = self.dict(name, **options)
+        with made:
+            pass
+        pairs = [(marshal.dumps(key, 2), marshal.dumps(value)) for key, value in content.items()]
+        self._raw.write(self.prefix + name, self.shards, pairs)
+        return made.open()
+
+    def filled_set(self, content: set[Any], name: str = "store", **options: Any) -> PersistentSet[Any]:
+        made = self.set(name, **options)
+        with made:
+            pass
+        self._raw.write(self.prefix + name, self.shards, [(marshal.dumps(each, 2), b"") for each in content])
+        return made.open()
+
+    def stored(self, container: Any) -> Any:
+        entries = self._raw.read(container._path.parts.store, self.shards)
+        if isinstance(container, PersistentSet):
+            assert set(entries.values()) <= {b""}
+            return {marshal.loads(key) for key in entries}
+        return {marshal.loads(key): marshal.loads(value) for key, value in entries.items()}
+
+    def anonymous(self) -> list[str]:
+        """Return those there are: what has no name, and will have none, is in files for the time being."""
+        unnamed = [key.decode() for key in self._keys() if b"~" in key and b".rack" in key]
+        return unnamed + [name for name in os.listdir(gettempdir()) if "rack-anonymous" in name]
+
+    def _keys(self) -> list[bytes]:
+        pattern = f"*{self.prefix}*"
+        if hasattr(self._raw.client, "get_primaries"):
+            return list(self._raw.client.scan_iter(pattern, count=1000, target_nodes="primaries"))
+        return list(self._raw.client.scan_iter(pattern, count=1000))
+
+    def finish(self) -> None:
+        try:
+            super().finish()
+        finally:
+            for key in self._keys():
+                self._raw.client.delete(key)

@@ -1,0 +1,262 @@
+"""Jobs survive their workers: processes that claim jobs, and are killed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import threading
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rack import LeaseLostError, PersistentQueue
+from rack.jobs.job import Counts
+from tests.store.test_boot import after_reboot
+from tests.support.processes import Crew, hear, run, tell
+from tests.support.processes import end_sound as end_sound
+from tests.support.processes import engine as engine
+
+pytestmark = pytest.mark.usefixtures("engine")
+
+Queue = PersistentQueue[Any]
+
+
+def _note(log: int, *words: object) -> None:
+    os.write(log, (" ".join(map(str, words)) + "\n").encode())  # as a whole, at the end of the file
+
+
+def _work(path: Path, lease: float) -> None:
+    """Claim jobs until none is left, and note what is done with each."""
+    log = os.open(path.with_name("log"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    rng = random.Random(os.getpid())
+    with Queue(path, lease=lease) as queue:
+        while True:
+            job = queue.claim(wait=0.2)
+            if job is None:
+                if queue.join(timeout=0.01):
+                    return
+                continue
+            _note(log, "claimed", job.item, job.claims, os.getpid())
+            if job.item < 10_000 and job.claims == 1 and rng.random() < 0.5:
+                queue.put(job.item + 10_000)  # a link on the page
+            time.sleep(rng.random() * 0.004)
+            _note(log, "working", job.item, job.claims, os.getpid())
+            job.done()
+            _note(log, "done", job.item, job.claims, os.getpid())
+
+
+@pytest.mark.parametrize("durability", ["process", "everysec"])
+def test_no_job_is_lost_or_done_twice_while_workers_are_killed(
+    durability: str, tmp_path: Path, seed: int, long: bool
+) -> None:
+    path, rng = tmp_path / "q", random.Random(seed)
+    kills, jobs = (20, 3000) if long else (6, 500)
+    with Queue(path, shards=4, durability=durability) as queue:
+        assert queue.put_many(range(jobs)) == jobs
+    killed: set[int] = set()
+    with Crew() as crew:
+        workers = [crew.start(_work, path, 600.0) for _ in range(4)]
+        for number in range(kills):
+            time.sleep(0.02 + rng.random() * 0.1)
+            victim = workers[number % 4]
+            victim.kill()
+            killed.add(victim.pid)
+            workers[number % 4] = crew.start(_work, path, 600.0)
+        for worker in workers:
+            worker.result()
+    claims: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
+    done: Counter[int] = Counter()
+    for line in path.with_name("log").read_text().splitlines():
+        what, item, count, pid = line.split()
+        if what == "claimed":
+            claims[int(item)].append((int(count), int(pid)))
+        elif what == "done":
+            done[int(item)] += 1
+    with Queue(path) as queue:
+        counts = queue.counts()
+        assert counts == Counts(0, 0, 0, counts.done, 0)
+        assert claims.keys() >= set(range(jobs))
+        # What was done, and not noted any more, is counted as well.
+        assert len(claims) <= counts.done <= len(claims) + len(killed)
+    assert max(done.values()) == 1
+    repeated = [each for each in claims.values() if len(each) > 1]
+    assert sum(len(each) - 1 for each in repeated) <= len(killed)  # at most one for each kill
+    print(f"{len(repeated)} of {len(claims)} jobs were claimed again after {len(killed)} kills")
+    assert repeated, "the workers were killed too late"
+    for each in repeated:  # nobody got it while its worker was alive
+        assert {pid for _, pid in sorted(each)[:-1]} <= killed
+
+
+def test_the_job_of_a_dead_process_is_claimed_again_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "q"
+
+    def claim() -> None:
+        with Queue(path, lease=1000) as queue:
+            for job in queue.claim_many(3):
+                tell(job.item)
+            hear()
+
+    with Queue(path) as queue, Crew() as crew:
+        queue.put_many("abc")
+        worker = crew.start(claim)
+        items = {worker.hear() for _ in range(3)}
+        assert queue.claim(wait=0.5) is None  # it is alive
+        worker.kill()
+        began = time.monotonic()
+        again = [queue.claim(wait=10) for _ in range(3)]
+        assert {job.item for job in again if job is not None} == items
+        assert time.monotonic() - began < 2
+
+
+def test_a_process_that_has_the_number_of_a_dead_one_does_not_keep_its_leases(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rack.system import processes
+
+    me = processes.myself()
+    if not me.start:
+        pytest.skip("this system does not tell when a process was started")
+    with Queue(tmp_path / "q", lease=1000) as queue:
+        queue.put_many("abc")
+        monkeypatch.setattr(processes, "_myself", me._replace(start=me.start - 1))  # of the same number, before
+        assert queue.claim() is not None
+        monkeypatch.setattr(processes, "_myself", me._replace(start=me.start - 1, namespace=1))  # in a container
+        assert queue.claim() is not None
+        monkeypatch.setattr(processes, "_myself", me)
+        queue._opened.swept = 0
+        assert queue.claim() is not None
+        queue._opened.swept = 0
+        assert [job.claims for job in queue.claim_many(9)] == [2]
+        assert queue.counts().leased == 3
+
+
+def test_who_waits_sees_a_job_at_most_50_ms_after_it_was_put_without_spinning(tmp_path: Path) -> None:
+    path = tmp_path / "q"
+
+    def wait() -> None:
+        with Queue(path) as queue:
+            tell()
+            for _ in range(6):
+                cpu = time.process_time()
+                job = queue.claim(wait=60)
+                assert job is not None
+                late = time.monotonic() - job.item
+                job.done()
+                tell((late, time.process_time() - cpu))
+
+    with Queue(path) as queue, Crew() as crew:
+        worker = crew.start(wait)
+        worker.hear()
+        answers = []
+        for _ in range(6):
+            time.sleep(0.3)
+            assert queue.put(time.monotonic())
+            answers.append(worker.hear())
+        worker.result()
+    late, cpu = (sorted(each) for each in zip(*answers, strict=True))
+    assert late[len(late) // 2] < 0.05, late  # others use the machine, too
+    assert cpu[len(cpu) // 2] < 0.06, cpu  # of 0.3 s
+
+
+def test_who_waits_sees_when_a_delay_or_a_lease_is_over(tmp_path: Path) -> None:
+    with Queue(tmp_path / "q", lease=0.3) as queue:
+        queue.put("a", delay=0.3)
+        began = time.monotonic()
+        assert queue.claim(wait=0) is None
+        assert queue.claim(wait=10) is not None
+        assert 0.29 < time.monotonic() - began < 0.5
+        began = time.monotonic()
+        assert queue.claim(wait=0.05) is None
+        job = queue.claim(wait=10)
+        assert 0.29 < time.monotonic() - began < 0.5
+        assert job is not None
+        assert job.claims == 2
+
+
+def _drain(queue: Queue) -> list[Any]:
+    items = []
+    while (job := queue.claim()) is not None:
+        with job:
+            items.append(job.item)
+    return items
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "thread"])
+def test_each_job_is_done_by_one_of_several(method: str, tmp_path: Path) -> None:
+    with Queue(tmp_path / "q", shards=4) as queue:
+        queue.put_many(range(400))
+        if method == "thread":
+            found: list[list[Any]] = []
+            threads = [threading.Thread(target=lambda: found.append(_drain(queue))) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        else:
+            with multiprocessing.get_context(method).Pool(2) as pool:
+                found = pool.map(_drain, [queue] * 2, 1)
+        assert sorted(item for items in found for item in items) == list(range(400))
+        assert queue.counts() == Counts(0, 0, 0, 400, 0)
+
+
+def test_a_forked_child_and_its_parent_have_leases_of_their_own(tmp_path: Path) -> None:
+    with Queue(tmp_path / "q", lease=1000, shards=1) as queue:
+        queue.put_many("abc")
+        mine = queue.claim()
+
+        def child() -> None:
+            assert queue.claim() is not None
+            assert mine is not None
+            mine.done()  # it may be handed on
+
+        run(child, [()])
+        assert mine is not None
+        with pytest.raises(LeaseLostError):
+            mine.done()
+        job = queue.claim(wait=5)  # that of the child, which is dead; or the last one
+        assert job is not None
+        assert {job.item, queue.claim(wait=5).item} == {"b", "c"}  # type: ignore[union-attr]
+
+
+def test_after_a_reboot_all_leases_are_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Queue(tmp_path / "q", lease=10**6, durability="everysec", shards=2) as queue:
+        queue.put_many(range(20))
+        queue.put("later", delay=1000)
+        jobs = queue.claim_many(10)
+        jobs[0].done()
+        queue.sync()
+        place = after_reboot(tmp_path / "q", monkeypatch)
+    with Queue(place) as queue:
+        assert queue.counts() == Counts(10, 1, 9, 1, 0)
+        found = queue.claim_many(99)
+        assert Counter(job.claims for job in found) == {1: 10, 2: 9}
+        for job in found:
+            job.done()
+        assert queue.counts() == Counts(0, 1, 0, 20, 0)
+
+
+def test_put_of_many_processes_is_new_to_exactly_one_while_others_claim(tmp_path: Path) -> None:
+    path = tmp_path / "q"
+
+    def put(number: int) -> int:
+        with Queue(path, unique="ever", shards=2) as queue:
+            return sum(queue.put(item) for item in range(200))
+
+    def claim(number: int) -> list[Any]:
+        items = []
+        with Queue(path, unique="ever", shards=2) as queue:
+            while (job := queue.claim(wait=0.5)) is not None:
+                items.append(job.item)
+                job.done()
+        return items
+
+    def work(number: int) -> Any:
+        return put(number) if number < 4 else claim(number)
+
+    answers = run(work, [(number,) for number in range(6)])
+    assert sum(answers[:4]) == 200
+    assert sorted(item for items in answers[4:] for item in items) == list(range(200))
