@@ -132,7 +132,7 @@ class Stream(Input):
                 while not self._ready(IDLE):
                     self._idle()
                 end = time.monotonic() + LONGEST
-            elif not self._ready(min(LINGER, end - time.monotonic())):
+            elif (left := end - time.monotonic()) <= 0 or not self._ready(min(LINGER, left)):
                 break
             piece = self._file.read(min(size - total, _PIECE))
             if piece is None:  # in non-blocking mode, and another process was faster

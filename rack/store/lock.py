@@ -22,6 +22,7 @@ from rack.system.place import file_id, open_beside, path_of
 
 _SUFFIX = ".rack-lock"
 ROOM_STEP = 16 << 10  # bytes, of which a shard needs one or two to be emptied
+PATIENCE = 1.0  # seconds for those who have the store open without using it: they look whether it is there, or let go
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -89,7 +90,7 @@ class StoreLock:
 
     def claim_or_raise(self, purpose: str) -> None:
         """Hold the lock exclusively, or raise StoreInUseError with the processes in the way."""
-        deadline = time.monotonic() + 0.15  # others may be just looking whether the store exists
+        deadline = time.monotonic() + PATIENCE
         patience = time.monotonic() + 30  # and one who has it exclusively makes it, or has it on the disk and closes it
         while not self.claim():
             now = time.monotonic()

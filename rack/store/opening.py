@@ -12,7 +12,7 @@ from rack.store import files
 from rack.store.admission import DurabilityInUseError, admit
 from rack.store.bulk import LEAST_MEMORY
 from rack.store.gate import gate, is_at
-from rack.store.lock import StoreLock
+from rack.store.lock import PATIENCE, StoreLock
 from rack.store.manifest import Manifest, Request, is_half_moved, manifest_path
 from rack.store.record import DEFAULT_DURABILITY, DURABILITIES
 from rack.system.flock import lock_timeout, pause, while_open
@@ -149,7 +149,7 @@ def enter(
         admitted = admit(path, manifest, request, durability, mode.flag == "r", lock)
         return Entry(manifest, lock, admitted) if lock.is_current() else None
 
-    deadline = time.monotonic() + 0.15  # as in StoreLock.claim_or_raise
+    deadline = time.monotonic() + PATIENCE
     while True:
         try:
             return while_open(lambda: gate(path, mode.timeout), inside)

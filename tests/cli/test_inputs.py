@@ -78,13 +78,19 @@ def test_portions_of_a_block_hold_each_record_once(data: bytes, separator: bytes
     assert all(len(portion) <= most for portion in found)
 
 
-def test_what_comes_through_a_pipe_without_a_pause_is_handed_on_soon() -> None:
+@pytest.mark.parametrize("longest", [0.0, inputs.LONGEST])  # with 0.0 the time is always over when it is looked at
+def test_what_comes_through_a_pipe_without_a_pause_is_handed_on_soon(
+    longest: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inputs, "LONGEST", longest)
     for_reading, for_writing = os.pipe()
     stop = threading.Event()
 
     def write() -> None:
-        while not stop.wait(0.005):
+        end = time.monotonic() + 20
+        while not stop.wait(0.005) and time.monotonic() < end:
             os.write(for_writing, b"line\n")
+        os.close(for_writing)
 
     writer = threading.Thread(target=write)
     with Stream(for_reading, lambda: None) as source:
@@ -96,7 +102,6 @@ def test_what_comes_through_a_pipe_without_a_pause_is_handed_on_soon() -> None:
         finally:
             stop.set()
             writer.join()
-            os.close(for_writing)
     os.close(for_reading)
 
 

@@ -235,7 +235,7 @@ def test_who_needs_it_for_himself_waits_for_what_has_not_been_given_back(
         change(path)
 
     with Crew() as crew:
-        for change in (replaced, removed, compacted, switched, written):
+        for change in (replaced, removed, compacted, switched, moved, written):
             worker = crew.start(work, change)
             with Dict(path, durability="everysec") as d:
                 task = pickle.dumps(d)
