@@ -27,7 +27,7 @@ from bench import report
 from bench.alone import alone
 from bench.data import FULL, urls
 from bench.runner import Result, Series
-from bench.workloads import Workload, check
+from bench.workloads import Apart, Workload, check
 
 ELEMENTS = 2_000_000
 ELEMENTS_QUICK = 100_000
@@ -252,7 +252,7 @@ class Sqlitedict(ByLookup):
 WAYS: list[type[Way]] = [Rack, RackWorkers, Sqlite, SqliteOrdered, Sort, Comm, Diskcache, Sqlitedict]
 
 
-class Algebra(Workload):
+class Algebra(Apart):
     """One operation on two sets, half of each shared."""
 
     operation: ClassVar[str]
@@ -270,18 +270,6 @@ class Algebra(Workload):
 
     def rivals(self) -> list[Any]:
         return [way() for way in WAYS]
-
-    def work(self, ops: int) -> list[Any]:
-        return []
-
-    def warm(self, rival: Any) -> None:
-        pass
-
-    def run(self, rival: Any, part: list[Any]) -> Any:
-        pass
-
-    def verify(self, rival: Any, work: list[Any], answers: list[Any]) -> None:
-        pass
 
     def contest(self, rounds: int, base: Path | None, tick: Callable[[], None]) -> Result:
         """Like :func:`bench.runner.run`; each in a process of its own, on sets that are made once."""

@@ -25,7 +25,7 @@ from bench import report
 from bench.alone import alone
 from bench.data import FULL
 from bench.runner import Result, Series
-from bench.workloads import Workload, check
+from bench.workloads import Apart, check
 
 PAGES, PAGES_QUICK = 3_000, 600
 REQUESTS, REQUESTS_QUICK = 20_000, 4_000
@@ -132,20 +132,8 @@ class SerializedQueue:
         return len(self.waiting)
 
 
-class Crawling(Workload):
+class Crawling(Apart):
     """What these benchmarks have in common: each contestant in a process of its own, in turns."""
-
-    def work(self, ops: int) -> list[Any]:
-        return []
-
-    def warm(self, rival: Any) -> None:
-        pass
-
-    def run(self, rival: Any, part: list[Any]) -> Any:
-        pass
-
-    def verify(self, rival: Any, work: list[Any], answers: list[Any]) -> None:
-        pass
 
     @property
     @abstractmethod

@@ -23,7 +23,7 @@ from bench.alone import alone, can_limit
 from bench.data import FULL
 from bench.rivals import Rocks
 from bench.runner import Result, Series, disk_usage
-from bench.workloads import Workload, check
+from bench.workloads import Apart, check
 
 KEYS, MEMORY = 8_000_000, 256 << 20
 KEYS_QUICK, MEMORY_QUICK = 1_000_000, 128 << 20
@@ -97,7 +97,7 @@ class RocksIngester(Ingester):
         return count
 
 
-class Ingest(Workload):
+class Ingest(Apart):
     """Keys in random order."""
 
     name = "ingest"
@@ -120,18 +120,6 @@ class Ingest(Workload):
 
     def rivals(self) -> list[Any]:
         return [RackIngester(), RocksIngester()]
-
-    def work(self, ops: int) -> list[Any]:
-        return []
-
-    def warm(self, rival: Any) -> None:
-        pass
-
-    def run(self, rival: Any, part: list[Any]) -> Any:
-        pass
-
-    def verify(self, rival: Any, work: list[Any], answers: list[Any]) -> None:
-        pass
 
     def contest(self, rounds: int, base: Path | None, tick: Callable[[], None]) -> Result:
         """Like :func:`bench.runner.run`; each in a process of its own."""

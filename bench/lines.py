@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 from bench.alone import alone
 from bench.data import FULL, urls
 from bench.runner import Result, Series
-from bench.workloads import Workload, check
+from bench.workloads import Apart, Workload, check
 
 LINES = 2_000_000
 LINES_QUICK = 100_000
@@ -41,7 +41,7 @@ class Way:
     prepare: str = "true"
 
 
-class Dedup(Workload):
+class Dedup(Apart):
     """Some commands on a file of lines; ``known.txt`` has others, if there are any."""
 
     ways: ClassVar[list[Way]]
@@ -52,18 +52,6 @@ class Dedup(Workload):
 
     def rivals(self) -> list[Any]:
         return list(self.ways)
-
-    def work(self, ops: int) -> list[Any]:
-        return []
-
-    def warm(self, rival: Any) -> None:
-        pass
-
-    def run(self, rival: Any, part: list[Any]) -> Any:
-        pass
-
-    def verify(self, rival: Any, work: list[Any], answers: list[Any]) -> None:
-        pass
 
     def write(self, directory: Path) -> int:
         """Write the files, and return how many lines are new."""

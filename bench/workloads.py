@@ -81,6 +81,22 @@ class Workload(ABC):
         """Raise :class:`WrongAnswer` if the work was not done. `answers`: what :meth:`run` returned for each part."""
 
 
+class Apart(Workload):
+    """A benchmark with rounds of its own (``contest``), in which each contestant has a process to itself."""
+
+    def work(self, ops: int) -> list[Any]:
+        return []
+
+    def warm(self, rival: Any) -> None:
+        pass
+
+    def run(self, rival: Any, part: list[Any]) -> Any:
+        pass
+
+    def verify(self, rival: Any, work: list[Any], answers: list[Any]) -> None:
+        pass
+
+
 class Set(Workload):
     """`d[key] = value` of new keys."""
 
