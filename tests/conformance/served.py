@@ -44,13 +44,16 @@ class RawServer:
     def read(self, name: str, shards: int) -> dict[bytes, bytes]:
         entries: dict[bytes, bytes] = {}
         for number in range(shards):
-            hash = self._hash(name, number)
-            content = self.client.hgetall(hash)
+            content = self.read_shard(self._hash(name, number))
             assert {self.shard_of(key, shards) for key in content} <= {number}
-            if self.ordered:
-                assert sorted(content) == self.client.zrange(hash + b":o", 0, -1)
             entries |= content
         return entries
+
+    def read_shard(self, hash: bytes) -> dict[bytes, bytes]:
+        content: dict[bytes, bytes] = self.client.hgetall(hash)
+        if self.ordered:
+            assert sorted(content) == self.client.zrange(hash + b":o", 0, -1)
+        return content
 
     def shard_of(self, key: bytes, shards: int) -> int:
         return xxhash.xxh3_64_intdigest(key) * shards >> 64
@@ -59,9 +62,14 @@ class RawServer:
         self.write(url.partition("?name=")[2].partition("&")[0], shards, pairs)
 
     def write(self, name: str, shards: int, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+        self._put((self._hash(name, self.shard_of(key, shards)), key, value) for key, value in pairs)
+
+    def write_shard(self, hash: bytes, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+        self._put((hash, key, value) for key, value in pairs)
+
+    def _put(self, entries: Iterable[tuple[bytes, bytes, bytes]]) -> None:
         with self.client.pipeline(transaction=False) as pipeline:
-            for key, value in pairs:
-                hash = self._hash(name, self.shard_of(key, shards))
+            for hash, key, value in entries:
                 pipeline.hset(hash, key, value)
                 if self.ordered:
                     pipeline.zadd(hash + b":o", {key: 0})

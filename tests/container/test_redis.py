@@ -20,7 +20,7 @@ from tests.conformance.served import ServedPlace
 from tests.conformance.set_suite import SetSuite
 from tests.conformance.shardview_suite import ShardViewSuite
 from tests.conformance.views_suite import ViewsSuite
-from tests.support.servers import Cluster, Server, redis
+from tests.support.servers import Cluster, Server
 from tests.support.servers import cluster as cluster
 from tests.support.servers import server as server
 
@@ -65,8 +65,7 @@ class OnCluster(OnServer):
 
     @pytest.fixture
     def place(self, cluster: Cluster, shards: int) -> Iterator[Any]:
-        port = next(iter(cluster.servers))
-        with redis.RedisCluster(host="127.0.0.1", port=port) as client:
+        with cluster.client() as client:
             place = ServedPlace(cluster.url, client, shards, self.ordered)
             yield place
             place.finish()

@@ -18,7 +18,9 @@ from typing import Any
 import pytest
 
 redis: Any = pytest.importorskip("redis")
-SERVER, CLIENT = shutil.which("redis-server"), shutil.which("redis-cli")
+#: RACK_REDIS_SERVER is the path of another one that takes the same options: Valkey's, say.
+SERVER = os.environ.get("RACK_REDIS_SERVER") or shutil.which("redis-server")
+CLIENT = shutil.which("redis-cli")
 if SERVER is None or CLIENT is None:
     pytest.skip("there is no redis-server here (Debian: apt-get install redis-server)", allow_module_level=True)
 
@@ -122,6 +124,9 @@ class Cluster:
                     return
             time.sleep(0.05)
         raise AssertionError("the cluster does not come up")
+
+    def client(self) -> Any:
+        return redis.RedisCluster(host="127.0.0.1", port=self.running[0].port)
 
     @property
     def running(self) -> list[Server]:

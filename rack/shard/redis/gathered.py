@@ -9,7 +9,7 @@ from typing import Any
 from rack.shard.base import BLOCK_BYTES, BLOCK_ITEMS
 from rack.shard.redis.parts import size_of
 
-_LOOKED_UP = 128  # values that are asked for at a time, as nobody knows how large they are
+_LOOKED_UP = 16, 128  # values that are asked for at a time, as nobody knows how large they are: at first, and at most
 
 
 class Gathered:
@@ -23,6 +23,7 @@ class Gathered:
         self._gather = gather
         self._get_many = get_many
         self._keys: list[bytes] | None = None
+        self._looked_up, self._most = _LOOKED_UP
 
     def scan(
         self, start: bytes, stop: bytes | None, reverse: bool, values: bool, limit: int = BLOCK_ITEMS
@@ -38,11 +39,13 @@ class Gathered:
         size = 0
         while begin < end and len(block) < limit and size < BLOCK_BYTES:
             # What is gone by now is left out: a block that is short would be taken for the last one.
-            most = min(end - begin, limit - len(block), _LOOKED_UP)
+            most = min(end - begin, limit - len(block), self._looked_up)
             some = keys[end - most : end][::-1] if reverse else keys[begin : begin + most]
             begin, end = (begin, end - most) if reverse else (begin + most, end)
             found = zip(some, self._get_many(some), strict=True)
             pairs: list[Any] = [pair for pair in found if pair[1] is not None]
-            size += size_of(pairs)
+            found_size = size_of(pairs)
+            self._looked_up = max(1, min(self._most, BLOCK_BYTES * most // (found_size + 1)))
+            size += found_size
             block += pairs
         return block

@@ -314,6 +314,8 @@ class RedisShard(Shard):
 
     def sync(self) -> None:
         """Nothing: the store's servers are asked."""
+        if self._link is _CLOSED:
+            raise closed()
 
     def keep(self, has_company: bool = True) -> None:
         """Nothing: the servers look after their files."""
