@@ -75,6 +75,7 @@ NEEDLESS_SKIPS = (
     "this system has no flock command",
     "needs /dev/full",
     "there is no redis-server here",
+    "there is no ip or unshare command",
 )
 
 

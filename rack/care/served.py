@@ -14,7 +14,7 @@ from rack.shard import server_of
 from rack.shard.address import Address
 from rack.shard.base import Examined
 from rack.shard.server import Server
-from rack.store import registry
+from rack.store import registry, servers
 from rack.store.manifest import Request, absolute_path
 from rack.store.opening import Mode
 from rack.store.servers import Mark, read_mark
@@ -98,10 +98,8 @@ def examined(address: Address, number: int) -> Examined:
 
 
 def remove(address: Address) -> None:
-    """Remove a store: first its mark, so that it is not there any more, whatever is left."""
     with marked(address) as (server, mark):
-        if server.change(mark.data, None):
-            server.remove(mark.place, mark.manifest.shards)
+        servers.remove(server, mark)
 
 
 def exists(address: Address) -> bool:

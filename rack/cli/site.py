@@ -48,8 +48,8 @@ _OF_100 = [kind for kind, share in _SHARES.items() for _ in range(share)]
 class Site:
     """A site of ``pages`` pages, each with a number from 0; served while it is entered, by a process of its own.
 
-    It has ``hosts`` hosts, which are ports of 127.0.0.1, and page n is on host n modulo that. All pages can be reached
-    from :attr:`start`. ``delay``: how many seconds a slow page takes.
+    It has ``hosts`` hosts, which are ports of :attr:`address`, and page n is on host n modulo that. All pages can be
+    reached from :attr:`start`. ``delay``: how many seconds a slow page takes.
 
     >>> from urllib.request import urlopen
     >>> with Site(100, seed=1) as site:
@@ -58,12 +58,14 @@ class Site:
     (True, 1)
     """
 
+    address = "127.0.0.1"
+
     def __init__(self, pages: int, seed: int = 0, hosts: int = 1, delay: float = 0.2) -> None:
         self.pages = pages
         self.delay = delay
         self._seed = seed
         self._asked = mmap.mmap(-1, pages * _COUNT)  # shared with the process that serves
-        self._sockets = [_listening() for _ in range(hosts)]
+        self._sockets = [_listening(self.address) for _ in range(hosts)]
         self._ports: list[int] = [each.getsockname()[1] for each in self._sockets]
         self._process = get_context("fork").Process(target=self._serve, args=(os.getpid(),), daemon=True)
 
@@ -75,7 +77,7 @@ class Site:
         return self.url(0)
 
     def url(self, number: int) -> str:
-        return f"http://127.0.0.1:{self._port(number)}{_path(number)}"
+        return f"http://{self.address}:{self._port(number)}{_path(number)}"
 
     def number(self, url: str) -> int | None:
         """Return the number of the page with a URL; None: there never was one."""
@@ -260,5 +262,5 @@ def _path(number: int) -> str:
     return f"/pages/{number}"
 
 
-def _listening() -> socket.socket:
-    return socket.create_server(("127.0.0.1", 0), backlog=1024)
+def _listening(address: str) -> socket.socket:
+    return socket.create_server((address, 0), backlog=1024)

@@ -77,8 +77,12 @@ class Server(ABC):
         """Remove the shards."""
 
     @abstractmethod
+    def named(self, store: str) -> Address:
+        """Return the address of another store on the same servers."""
+
     def sibling(self, ending: str) -> Address:
-        """Return the address of another store on the same servers: its name is this one's and the ending."""
+        """Return the address of a store there whose name is this one's and the ending."""
+        return self.named(f"{self.address.parts.store}{ending}")
 
     @abstractmethod
     def forget(self) -> None:

@@ -18,13 +18,13 @@ from rack.shard import served_by, server_of
 from rack.shard.address import Address
 from rack.shard.server import Server
 from rack.store import files
-from rack.store.manifest import Manifest, Request
+from rack.store.manifest import DEFAULT_SHARDS, Manifest, Request
 from rack.store.opening import Mode
 from rack.store.served import OpenServed
 from rack.store.site import Site
 from rack.system.imports import importing
 
-_RANDOM = 6  # bytes of a name that no other store has
+_PASSING, _RANDOM = "~", 6  # a name that no other store has ends with this, and so many bytes in hex
 
 
 class Mark(NamedTuple):
@@ -61,6 +61,25 @@ def read_mark(server: Server) -> Mark | None:
     return None if data is None else Mark.parse(data, server.address)
 
 
+def remove(server: Server, mark: Mark) -> None:
+    """Remove a store: first its mark, so that it is not there any more, whatever is left.
+
+    Whoever publishes it may have been stopped when it had its name already: then its shards are of that store.
+    """
+    name, is_passing, _ = str(server.address.parts.store).rpartition(_PASSING)
+    if is_passing:
+        other = server_of(server.named(name), None)
+        try:
+            published = read_mark(other)
+        finally:
+            other.close()
+        if published is not None and published.place == mark.place:
+            server.change(mark.data, None)
+            return
+    if server.change(mark.data, None):
+        server.remove(mark.place, mark.manifest.shards)
+
+
 class Servers(Site):
     """Stores on servers."""
 
@@ -91,7 +110,7 @@ class Servers(Site):
     def anonymous(self, target: str | None, beside: str) -> str:
         if target is not None:
             assert isinstance(target, Address)
-            return server_of(target, None).sibling(f"~{os.urandom(_RANDOM).hex()}")
+            return server_of(target, None).sibling(_random())
         with importing():
             from tempfile import gettempdir
 
@@ -102,8 +121,8 @@ class Servers(Site):
         server = server_of(path, None)
         try:
             mark = read_mark(server)
-            if mark is not None and mark.manifest.id == manifest.id and server.change(mark.data, None):
-                server.remove(mark.place, manifest.shards)
+            if mark is not None:  # whatever it says: nobody else knows the name
+                remove(server, mark)
         finally:
             server.close()
 
@@ -122,6 +141,10 @@ class Servers(Site):
         finally:
             here.close()
             there.close()
+
+
+def _random() -> str:
+    return f"{_PASSING}{os.urandom(_RANDOM).hex()}"
 
 
 def _there(path: str) -> StoreExistsError:
@@ -149,7 +172,9 @@ def _open_or_create(path: Address, request: Request, mode: Mode) -> tuple[Server
                     "there is no such store"
                 )
             if mark is None or replaces:
-                manifest = Manifest.new(request._replace(shards=request.shards or server.default_shards))
+                # Of a queue each shard is asked for jobs.
+                most = DEFAULT_SHARDS if request.kind == "queue" else server.default_shards
+                manifest = Manifest.new(request._replace(shards=request.shards or most))
                 if _made(server, manifest, mark, path):
                     replaces = False
                 continue
@@ -168,7 +193,7 @@ def _made(server: Server, manifest: Manifest, replaced: Mark | None, path: Addre
     """Have the mark of a new store; False: somebody else was quicker."""
     place: str = path.parts.store
     if replaced is not None:
-        place += f"~{os.urandom(_RANDOM).hex()}"  # whoever still writes to the old one does not write to this
+        place += _random()  # whoever still writes to the old one does not write to this
     elif not server.is_free(place, manifest.shards):
         if server.read() is not None:
             return False

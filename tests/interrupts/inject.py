@@ -12,12 +12,11 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
-from types import FrameType
-from typing import Any
+from types import FrameType, ModuleType
+from typing import Any, ClassVar
 
 import rack
 
-_OURS = os.path.dirname(rack.__file__) + os.sep
 _THEIRS = {os.path.abspath(str(module.__file__)) for module in (contextlib, threading, weakref)}
 
 
@@ -35,6 +34,14 @@ class Injector:
     ``where`` is the place it was done at, None if there were not as many instructions.
     """
 
+    #: Folders of the code that is counted.
+    packages: ClassVar[tuple[str, ...]] = (os.path.dirname(rack.__file__) + os.sep,)
+
+    @classmethod
+    def count_also(cls, package: ModuleType) -> None:
+        """Have the instructions of a package counted that Rack's own code calls."""
+        cls.packages += (os.path.dirname(str(package.__file__)) + os.sep,)
+
     def __init__(self, at: int, action: Callable[[], Any]) -> None:
         self.at = at
         self.seen = 0
@@ -50,7 +57,7 @@ class Injector:
 
     def _enter(self, frame: FrameType, event: str, argument: Any) -> Any:
         name = frame.f_code.co_filename
-        if self.where is not None or not (name.startswith(_OURS) or name in _THEIRS):
+        if self.where is not None or not (name.startswith(self.packages) or name in _THEIRS):
             return None
         frame.f_trace_opcodes = True
         frame.f_trace_lines = False
@@ -58,7 +65,9 @@ class Injector:
 
     def _step(self, frame: FrameType, event: str, argument: Any) -> Any:
         if event == "opcode" and self.where is None:
-            if self.seen == self.at:
+            if self.seen == self.at and _is_finalizer(frame):
+                self.at += 1  # nothing comes out of one
+            elif self.seen == self.at:
                 code = frame.f_code
                 self.where = (
                     f"{code.co_qualname}:{frame.f_lineno}+{frame.f_lasti} ({os.path.basename(code.co_filename)})"
@@ -67,6 +76,15 @@ class Injector:
                 self._action()
             self.seen += 1
         return self._step
+
+
+def _is_finalizer(frame: FrameType | None) -> bool:
+    """Return whether it is, or was called by, a finalizer of redis-py's."""
+    while frame is not None:
+        if frame.f_code.co_name == "__del__" and os.sep + "redis" + os.sep in frame.f_code.co_filename:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def raising(kind: type[BaseException]) -> Callable[[], None]:

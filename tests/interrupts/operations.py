@@ -237,7 +237,7 @@ def backup(w: Any) -> None:
 
 @operation("dict", "set", "queue", group="store", makes="named")
 def make_named(w: Any) -> None:
-    w.handle.copy(os.path.join(w.folder, "named")).close()
+    w.handle.copy(w.place.path("named")).close()
 
 
 @operation("set", group="store")
@@ -313,7 +313,7 @@ def open_nested(w: Any) -> None:
 def open_alone(w: Any) -> None:
     """The first and only user of a store of this process."""
     store = w.make("alone")
-    w.opened = store.name
+    w.opened = "alone"
     try:
         store.open()
         w.put(store, "k")

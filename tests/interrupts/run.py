@@ -20,19 +20,21 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from rack import NotOpenError, RackError, ReentrantWriteError
 from rack.store import rotation
 from tests.interrupts import inject
 from tests.interrupts.inject import Injector, Interrupt, TimeLimit
-from tests.interrupts.neighbour import CLASSES
 from tests.interrupts.operations import OPERATIONS, Operation, take_snapshot
+from tests.interrupts.places import SERVED, Folder
 from tests.interrupts.world import CONFIGURATIONS, Broken, World
 
 HANG = 25.0  # seconds after which a case is a hang
 ACTIONS = ("interrupt", "limit", "depth", "memory", "write", "read", "close", "open", "snapshot", "exit")
 _MOST = 10  # places to tell of
+_FOR_EVER = 1e9  # seconds
 
 
 class Cut(Exception):
@@ -48,18 +50,22 @@ class Runner:
         self.cases = 0
         self.found: dict[str, dict[str, list[str]]] = collections.defaultdict(lambda: collections.defaultdict(list))
         self._action = ""
+        self._end = 0.0
         self._ignored: list[str] = []
         sys.unraisablehook = self._ignore
 
     def run(self) -> None:
         arguments = self._arguments
-        for kind in arguments.kind:
-            for name, operation in OPERATIONS.items():
+        kinds = arguments.kind or SERVED.get(arguments.engine, Folder).kinds
+        for left, kind in zip(range(len(kinds), 0, -1), kinds, strict=True):
+            now = time.monotonic()
+            self._end = now + (arguments.end - now) / left
+            for name, operation in self._operations():
                 if kind not in operation.kinds or (arguments.operations and name not in arguments.operations):
                     continue
                 if arguments.group and operation.group not in arguments.group:
                     continue
-                if time.monotonic() > arguments.end:
+                if time.monotonic() > self._end:
                     break
                 try:
                     self._each(name, kind, operation)
@@ -69,12 +75,19 @@ class Runner:
             self._drop_world()
         faulthandler.cancel_dump_traceback_later()
 
+    def _operations(self) -> list[tuple[str, Operation]]:
+        """Return what there is to be cut off; in an order of chance where the time may be over before all were."""
+        operations = list(OPERATIONS.items())
+        if self._arguments.seconds < _FOR_EVER:
+            self._random.shuffle(operations)
+        return operations
+
     # A world, which is made anew when it is broken
 
     def _new_world(self, kind: str) -> World:
         self._drop_world()
         self._folder = tempfile.mkdtemp(prefix="interrupts-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
-        self._world = World(self._folder, self._arguments.engine, kind, self._arguments.configuration)
+        self._world = World(self._arguments.place(self._folder), kind, self._arguments.configuration)
         return self._world
 
     def _drop_world(self) -> None:
@@ -87,6 +100,9 @@ class Runner:
     def _each(self, name: str, kind: str, operation: Operation) -> None:
         faulthandler.dump_traceback_later(HANG, exit=True)  # it has a thread, which the world counts
         world = self._world if self._world is not None and self._world.kind == kind else self._new_world(kind)
+        if reason := world.place.lacking.get(name):
+            print(f"{name} ({kind}) is left out: {reason}")
+            return
         operation.run(world)  # the first time more may be done than the next times
         world.ask_what_is_made(operation.makes)
         world.restore()
@@ -114,7 +130,7 @@ class Runner:
             few = int(self._arguments.sample + self._random.random())
             places = sorted(self._random.sample(places, min(few, len(places))))
         for place in places:
-            if time.monotonic() > self._arguments.end:
+            if time.monotonic() > self._end:
                 break
             faulthandler.dump_traceback_later(HANG, exit=True)
             self._now = f"{name} ({kind}) at {place}"
@@ -251,7 +267,7 @@ class Runner:
         """Opens the store that is being opened or closed, or is open, once more."""
 
         def use() -> None:
-            with world.make(os.path.basename(world.opened or world.path)) as again:
+            with world.make(world.opened or "s") as again:
                 world.put(again, "warm1")
 
         return self._nested(world, operation, place, use)
@@ -311,6 +327,7 @@ def _is_of_memory(error: BaseException | None) -> bool:
         "unmarshallable object",
         "error return without exception set",
         "import of module",
+        "I/O operation on closed file",  # in redis-py, which closes its buffer, and then uses it
     )
     # Python takes what fails in looking for an attribute for its absence.
     is_there = isinstance(error, AttributeError) and error.name is not None and hasattr(error.obj, error.name)
@@ -324,17 +341,34 @@ def _lines(found: dict[str, dict[str, list[str]]]) -> Iterator[str]:
             yield f"{name}: {wrong}\n    " + "\n    ".join(map(str, places[:_MOST])) + more
 
 
+@contextlib.contextmanager
+def _places(engine: str, configuration: str) -> Iterator[Callable[[str], Folder]]:
+    """Yield what makes a place of a folder. Where it is a server, that runs meanwhile, with a replica for "always"."""
+    if engine not in SERVED:
+        yield lambda folder: Folder(folder, engine)
+        return
+    from tests.support.servers import Server, redis
+
+    Injector.count_also(redis)
+    with tempfile.TemporaryDirectory(prefix="interrupts-server-") as folder, contextlib.ExitStack() as stack:
+        server = Server(Path(folder, "server"))
+        stack.callback(server.kill)
+        if configuration == "always":
+            stack.callback(Server(Path(folder, "replica"), None, "--replicaof", f"127.0.0.1 {server.port}").kill)
+        yield lambda folder: SERVED[engine](folder, server)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--engine", default="lmdb")
     parser.add_argument("--configuration", default="plain", choices=list(CONFIGURATIONS))
     parser.add_argument("--action", nargs="+", default=["interrupt"], choices=ACTIONS)
-    parser.add_argument("--kind", nargs="*", default=list(CLASSES))
+    parser.add_argument("--kind", nargs="*")
     parser.add_argument("--operations", nargs="*")
     parser.add_argument("--group", nargs="*")
     parser.add_argument("--sample", type=float, help="how many instructions of each operation, on average")
     parser.add_argument("--at", type=int)
-    parser.add_argument("--seconds", type=float, default=1e9)
+    parser.add_argument("--seconds", type=float, default=_FOR_EVER)
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))
     parser.add_argument("--verbose", action="store_true")
     arguments = parser.parse_args()
@@ -343,7 +377,8 @@ def main() -> int:
     print(f"--seed {arguments.seed}", flush=True)
     rotation.perf_counter_ns = int  # 0: popitem() looks at the shards in the same order each time
     runner = Runner(arguments)
-    runner.run()
+    with _places(arguments.engine, arguments.configuration) as arguments.place:
+        runner.run()
     for line in _lines(runner.found):
         print(line)
     print(f"{runner.cases} cases")

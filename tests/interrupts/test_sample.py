@@ -1,7 +1,8 @@
 """An exception, or another use of the store, at the instructions of the operations (:mod:`tests.interrupts.run`).
 
 A sample in each run, the same one: all instructions of a few operations; and of each other operation some instruction
-with most actions, on each engine in each configuration. With ``--long`` all of them.
+with most actions, on each engine in each configuration. With ``--long`` all of them; on a server all that an exception
+can cut off in an operation of one key or many, and a larger sample of the others.
 """
 
 from __future__ import annotations
@@ -47,6 +48,32 @@ def test_whatever_comes_at_any_instruction_of_any_operation_leaves_all_as_it_sho
 ) -> None:
     few = [] if long else ["--sample", "0.7"]
     run(seed, "--engine", engine, "--configuration", configuration, "--action", *ACTIONS, *few)
+
+
+#: Engines that are servers, and the configurations that differ there.
+SERVED = [("redis", "timeout"), ("redis-hash", "plain"), ("redis", "always")]
+
+
+@pytest.mark.timeout(7200)  # for the long form
+@pytest.mark.parametrize(("engine", "configuration"), SERVED)
+def test_whatever_comes_at_any_instruction_of_any_operation_on_a_server_leaves_all_as_it_should_be(
+    engine: str, configuration: str, seed: int, long: bool
+) -> None:
+    pytest.importorskip("tests.support.servers")  # which skips where there is no redis-server
+    actions = [each for each in ACTIONS if each != "snapshot"]  # which a server has not
+    few = ["--sample", "9"] if long else ["--sample", "0.15", "--seconds", "13"]
+    run(seed, "--engine", engine, "--configuration", configuration, "--action", *actions, *few)
+
+
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("group", ["one", "many"])
+def test_an_exception_at_each_instruction_of_an_operation_on_a_server_leaves_all_as_it_should_be(
+    group: str, seed: int, long: bool
+) -> None:
+    if not long:
+        pytest.skip("runs with --long")
+    pytest.importorskip("tests.support.servers")  # which skips where there is no redis-server
+    run(seed, "--engine", "redis", "--configuration", "timeout", "--group", group)
 
 
 @pytest.mark.parametrize("engine", list(ENGINES))

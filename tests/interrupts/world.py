@@ -10,9 +10,9 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from rack.store import registry
 from tests.interrupts import jobs, neighbour
 from tests.interrupts.neighbour import CLASSES, Neighbour
+from tests.interrupts.places import Folder
 
 #: What operations and handlers write, to have something to see: it may be there when one was cut off.
 PASSING = ("warm1", "warm2", "warm3")
@@ -63,17 +63,17 @@ class Thread:
 class World:
     """``handle`` is operated on; ``second`` is another handle of this process, ``other`` a store beside it."""
 
-    def __init__(self, folder: str, engine: str, kind: str, configuration: str) -> None:
-        self.folder = folder
+    def __init__(self, place: Folder, kind: str, configuration: str) -> None:
+        self.place = place
+        self.folder = place.folder
         self.kind = kind
-        self.engine = engine
         self.options = CONFIGURATIONS[configuration]
         self.cls: Any = CLASSES[kind]
-        self.path = os.path.join(folder, "s")
+        self.path = place.path("s")
         self.job: Any = None  # of a queue, the one that is leased
         self.handle = self.make("s")
         self.handle.open()
-        self.second = self.cls(self.path).open()
+        self.second = self.make("s").open()
         self.other = self.make("o").open()
         self.fill(self.other, {f"k{i}": 100 + i for i in range(6, 18)})
         self.fill(self.handle, BASE)
@@ -81,9 +81,10 @@ class World:
         self.neighbour = Neighbour(self.path, kind)
         self.neighbour.ask("content")
         self._probe = 0
-        self.opened: str | None = None  # the path of a store that an operation opens
+        self.opened: str | None = None  # the name of a store that an operation opens
         self.thread.call(lambda: None)
         self.warm_up()
+        place.begin([self.handle, self.second, self.other])
         self.before = self.content()
         self.descriptors = self.count_descriptors()
         self.threads = self.count_threads()
@@ -93,9 +94,8 @@ class World:
         given: dict[str, Any] = {"key_serdes": "str"} if self.kind == "dict" else {"serdes": "str"}
         if self.kind == "queue":
             given |= {"lease": jobs.LEASE, "shards": 1}  # where it is known which job comes next
-        return self.cls(
-            os.path.join(self.folder, name), engine=self.engine, **({"shards": 2} | self.options | given | options)
-        )
+        given |= self.place.options()
+        return self.cls(self.place.path(name), **({"shards": 2} | self.options | given | options))
 
     def warm_up(self) -> None:
         """Have everything there that comes at the first use and stays: threads, connections."""
@@ -144,26 +144,20 @@ class World:
         return len(databases) + sum(name not in databases for name in names)
 
     def list_descriptors(self) -> list[str]:
-        names = []
-        for fd in os.listdir("/proc/self/fd"):
-            with contextlib.suppress(OSError):
-                names.append(os.readlink(f"/proc/self/fd/{fd}"))
-        return [name for name in names if name.startswith(self.folder)]
+        return self.place.descriptors()
 
     @staticmethod
     def count_threads() -> int:
         return len(os.listdir("/proc/self/task"))
 
     def open_stores(self) -> list[str]:
-        return sorted(held.path for held in registry._all if held.path.startswith(self.folder))
+        return self.place.open_stores()
 
     def is_shut(self, path: str) -> bool:
         return path not in self.open_stores()
 
     def list_files(self) -> set[str]:
-        passing = ("-wal", "-shm")
-        names = {name for name in os.listdir(self.folder) if not name.endswith(passing)}
-        return {name for name in names if "-journal-" not in name and "-base-" not in name}
+        return self.place.files()
 
     # The questions
 
@@ -206,7 +200,7 @@ class World:
 
     def ask_what_is_left(self, are_descriptors_closed: bool = True) -> None:
         """Raise Broken unless what the operation had is given back; its exception is forgotten already."""
-        mine = [os.path.join(self.folder, name) for name in "os"]
+        mine = [self.place.path(name) for name in "os"]
         if self.open_stores() != mine or self.count_descriptors() > self.descriptors:
             gc.collect()
             self.cls(self.path).open().close()  # gives back what was collected
@@ -229,23 +223,20 @@ class World:
         """
         if not name:
             return
-        path = os.path.join(self.folder, name)
-        is_made = os.path.exists(path + ".rack")
+        is_made = self.place.is_made(name)
         if may_be_left and not is_made and self.list_files() != self.files:
             with _told("another one who makes the store"):
                 self.make(name).open().close()
         try:
             if is_made:
-                with self.cls(path, flag="w") as made, _told("what was made"):
+                with self.cls(self.place.path(name), flag="w") as made, _told("what was made"):
                     jobs.check(made) if self.kind == "queue" else made.check()
                     content = self.content(made)
                     if "k" not in content and not self.before.items() <= content.items():
                         raise Broken(f"what was made is not whole: {len(content)} entries")
         finally:
-            if os.path.exists(path + ".rack"):
-                for file in os.listdir(self.folder):
-                    if file.startswith((name + ".", name + "-")):
-                        os.unlink(os.path.join(self.folder, file))
+            if self.place.is_made(name):
+                self.place.remove(name)
 
     def compare(self, made: Any) -> None:
         """Compare a copy with the store, but for what others write meanwhile."""
@@ -282,6 +273,7 @@ class World:
         for store in (self.handle, self.second, self.other):
             while not store.closed:
                 store.close()
+        self.place.end()
 
 
 @contextlib.contextmanager

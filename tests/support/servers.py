@@ -32,7 +32,8 @@ _CALM = 15_000  # ... where none is: on a busy machine a node that lives may not
 class Server:
     """One redis-server, with an append-only file."""
 
-    def __init__(self, folder: Path, port: int | None = None, *options: str) -> None:
+    def __init__(self, folder: Path, port: int | None = None, *options: str, host: str = "127.0.0.1") -> None:
+        self.host = host
         self.port = free_port() if port is None else port
         self.folder = folder
         self.options = options
@@ -42,7 +43,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"redis://{self.host}:{self.port}/0"
 
     @property
     def pid(self) -> int:
@@ -50,19 +51,30 @@ class Server:
         return self._process.pid
 
     def start(self) -> None:
-        command = [str(SERVER), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
-        command += ["--save", "", "--appendonly", "yes", "--appendfsync", "everysec", "--daemonize", "no"]
+        command = [str(SERVER), "--port", str(self.port), "--bind", self.host, "--dir", str(self.folder)]
+        command += [
+            "--protected-mode",
+            "no",
+            "--save",
+            "",
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            "everysec",
+            "--daemonize",
+            "no",
+        ]
         command += ["--logfile", str(self.folder / "log"), "--repl-diskless-sync-delay", "0", *self.options]
         self._process = subprocess.Popen(command, preexec_fn=_end_with_parent if sys.platform == "linux" else None)
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+            with contextlib.suppress(OSError), socket.create_connection((self.host, self.port), 1):
                 return
             time.sleep(0.01)
         raise AssertionError(f"redis-server did not start: {(self.folder / 'log').read_text()[-2000:]}")
 
     def client(self, **options: Any) -> Any:
-        return redis.Redis(host="127.0.0.1", port=self.port, **options)
+        return redis.Redis(host=self.host, port=self.port, **options)
 
     def kill(self) -> None:
         """End it at once, as kill -9 does."""
@@ -88,15 +100,16 @@ class Server:
 class Cluster:
     """Three masters, each with a replica."""
 
-    def __init__(self, folder: Path, node_timeout: int = NODE_TIMEOUT) -> None:
+    def __init__(self, folder: Path, node_timeout: int = NODE_TIMEOUT, host: str = "127.0.0.1") -> None:
+        self.host = host
         self.servers: dict[int, Server] = {}
         try:
             for _ in range(6):
                 port = free_port(bus=True)
                 options = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(node_timeout))
                 options += ("--cluster-replica-validity-factor", "0")
-                self.servers[port] = Server(folder / str(port), port, *options)
-            command = [str(CLIENT), "--cluster", "create", *(f"127.0.0.1:{port}" for port in self.servers)]
+                self.servers[port] = Server(folder / str(port), port, *options, host=host)
+            command = [str(CLIENT), "--cluster", "create", *(f"{host}:{port}" for port in self.servers)]
             done = subprocess.run(
                 [*command, "--cluster-replicas", "1", "--cluster-yes"], capture_output=True, text=True, timeout=60
             )
@@ -108,7 +121,7 @@ class Cluster:
 
     @property
     def url(self) -> str:
-        return f"redis+cluster://{','.join(f'127.0.0.1:{port}' for port in list(self.servers)[:3])}/"
+        return f"redis+cluster://{','.join(f'{self.host}:{port}' for port in list(self.servers)[:3])}/"
 
     def wait(self) -> None:
         """Wait until every slot has a master, and every running node knows it; and each master a replica."""
@@ -126,7 +139,7 @@ class Cluster:
         raise AssertionError("the cluster does not come up")
 
     def client(self) -> Any:
-        return redis.RedisCluster(host="127.0.0.1", port=self.running[0].port)
+        return redis.RedisCluster(host=self.host, port=self.running[0].port)
 
     @property
     def running(self) -> list[Server]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
-from os import urandom
+from os import getpid, urandom
 from threading import RLock
 from typing import Any, NamedTuple
 
@@ -37,9 +37,10 @@ class Session:
     It is used again only if nothing was sent twice meanwhile: what comes late must find its own number.
     """
 
-    __slots__ = ("count", "failures", "name")
+    __slots__ = ("count", "failures", "name", "pid")
 
     def __init__(self) -> None:
+        self.pid = getpid()  # a forked child has sessions of its own
         self.name = urandom(8).hex().encode()
         self.count = 0
         self.failures = 0  # of the link, when it was taken

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from os import getpid
 from typing import Any
 
 from redis import connection as _untyped
@@ -28,8 +29,12 @@ class Node:
 
     def take(self, timeout: float) -> Any:
         """Return a connection; ``timeout``: seconds that connecting takes at most, and each answer."""
+        pid = getpid()
         try:
-            return self._idle.pop()
+            while True:
+                idle = self._idle.pop()
+                if idle.pid == pid:  # else a signal handler runs in a child that has not let go of the parent's yet
+                    return idle
         except IndexError:
             return self.connect(timeout)
 

@@ -174,8 +174,8 @@ class RedisServer(Server):
     def remove(self, place: str, shards: int) -> None:
         self._ask_each(place, shards, b"UNLINK", b"*:id", b"*", b"*:o", b"*:v")
 
-    def sibling(self, ending: str) -> Address:
-        return renamed(self.address, self.address.parts.store + ending)
+    def named(self, store: str) -> Address:
+        return renamed(self.address, store)
 
     def forget(self) -> None:
         self._link.forget()

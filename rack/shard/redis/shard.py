@@ -9,6 +9,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from os import getpid
 from threading import RLock
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -85,6 +86,8 @@ class RedisShard(Shard):
         self._check_writable()
         try:
             session = self._sessions.pop()
+            if session.pid != getpid():
+                session = Session()
         except IndexError:
             session = Session()
         session.count += 1
