@@ -14,17 +14,18 @@ from rack.codec.failure import is_failure, unserializable
 from rack.codec.serdes import SerdesArgument
 from rack.container.described import Described
 from rack.container.rows import chunks
-from rack.errors import DeserializationError, told
+from rack.errors import DeserializationError, RackError, told
 from rack.jobs import records
 from rack.jobs.batch import QueueBatch
 from rack.jobs.counting import counted, to_be_done
-from rack.jobs.job import Counts, FailedJob, Job, lease_of, nanoseconds
+from rack.jobs.job import Counts, FailedJob, Job, nanoseconds
 from rack.jobs.records import LEAST_PRIORITY, MOST_PRIORITY
 from rack.jobs.steps import Claimed, Steps
 from rack.shard.spans import Span, blocks
 from rack.store.rotation import rotated
 from rack.store.sharded import Store
 from rack.system import boot
+from rack.system.arguments import duration, whole
 from rack.system.imports import importing
 from rack.system.processes import Identity, myself, myself_worldwide
 
@@ -130,12 +131,10 @@ class PersistentQueue(Described, Generic[T]):
     ) -> None:
         if unique not in _MEMORIES:
             raise ValueError(f"unique={unique!r}: must be 'waiting', 'ever' or None")
-        if max_claims is not None and not (isinstance(max_claims, int) and max_claims > 0):
-            raise ValueError(f"max_claims={max_claims!r}: must be a whole number, at least 1, or None")
-        self._lease = lease_of(lease, "lease")
+        self._lease = nanoseconds("lease", lease, positive=True)
         self._memory = _MEMORIES[unique]
-        self._max_claims = max_claims
-        self._group_pause = nanoseconds(pause, "pause")
+        self._max_claims = None if max_claims is None else whole("max_claims", max_claims, 1)
+        self._group_pause = nanoseconds("pause", pause)
         super().__init__(
             name,
             serdes=serdes,
@@ -207,7 +206,7 @@ class PersistentQueue(Described, Generic[T]):
         (True, True, True)
         """
         steps, job = self._packed(item, key, priority, group, unique)
-        return bool(steps.shard.transact(steps.put, (job,), nanoseconds(delay, "delay"))[0])
+        return bool(steps.shard.transact(steps.put, (job,), nanoseconds("delay", delay))[0])
 
     def put_many(self, items: Iterable[T], *, priority: int = 0, delay: float = 0.0) -> int:
         """Put jobs, each with its item as its key; count the new ones. O(k log n).
@@ -227,7 +226,7 @@ class PersistentQueue(Described, Generic[T]):
         ...     jobs.put_many(["a", "b", "a"])
         2
         """
-        wait, new = nanoseconds(delay, "delay"), 0
+        wait, new = nanoseconds("delay", delay), 0
         for chunk in chunks(items, _CHUNK):
             by_shard: dict[Steps, list[records.Job]] = {}
             for item in chunk:
@@ -284,12 +283,16 @@ class PersistentQueue(Described, Generic[T]):
 
     def _packed(self, item: T, key: Any, priority: int, group: str | None, unique: bool) -> tuple[Steps, records.Job]:
         """Return a job, and the steps of the shard where it belongs."""
-        if not LEAST_PRIORITY <= priority <= MOST_PRIORITY:
-            raise ValueError(f"priority={priority!r}: must be -2**31 to 2**31 - 1")
+        priority = whole("priority", priority, LEAST_PRIORITY, MOST_PRIORITY)
         memory = self._memory if unique else records.NO_KEY
         key_bytes = b""
         if key is not None or memory != records.NO_KEY:
-            key_bytes = self._dump_key(item if key is None else key)
+            try:
+                key_bytes = self._dump_key(item if key is None else key)
+            except TypeError as error:
+                if key is not None or isinstance(error, RackError):
+                    raise
+                raise TypeError(f"{error}: an item is its own key; put() it with key=, or have unique=None") from None
         try:
             data = self._dump(item)
         except Exception as error:
@@ -328,9 +331,10 @@ class PersistentQueue(Described, Generic[T]):
         True
         'page 1'
         """
+        seconds = 0.0 if wait is None else duration("wait", wait)
         jobs = self._claim(1)
-        if not jobs and wait is not None:
-            for _ in self._looks(nanoseconds(wait, "wait") / 1e9):
+        if not jobs and seconds:
+            for _ in self._looks(seconds):
                 if jobs := self._claim(1):
                     break
         return jobs[0] if jobs else None
@@ -351,9 +355,7 @@ class PersistentQueue(Described, Generic[T]):
         3
         ['a', 'b', 'c']
         """
-        if most < 0:
-            raise ValueError(f"most={most!r}: must not be negative")
-        return self._claim(most) if most else []
+        return self._claim(most) if (most := whole("most", most, 0)) else []
 
     def _claim(self, most: int) -> list[Job[T]]:
         now = time.monotonic()
@@ -474,7 +476,7 @@ class PersistentQueue(Described, Generic[T]):
         ...     jobs.join(), jobs.put("page 1"), jobs.join(timeout=0.1)
         (True, True, False)
         """
-        seconds = inf if timeout is None else nanoseconds(timeout, "timeout") / 1e9
+        seconds = inf if timeout is None else duration("timeout", timeout)
         return not len(self) or any(not len(self) for _ in self._looks(seconds))
 
     def peek(self, most: int = 1) -> list[T]:
@@ -493,8 +495,7 @@ class PersistentQueue(Described, Generic[T]):
         (2, True)
         ['first', 'a']
         """
-        if most < 0:
-            raise ValueError(f"most={most!r}: must not be negative")
+        most = whole("most", most, 0)
         found = sorted((job for steps in self._opened.steps for job in steps.first(most)), key=lambda job: job.waiting)
         return [self._item(job) for job in found[:most]]
 

@@ -17,7 +17,8 @@ from rack.container.base import Container
 from rack.container.maker import Name
 from rack.container.same import check_keys
 from rack.shard.base import Shard
-from rack.system.fanout import check_workers, fan_out
+from rack.system.arguments import whole
+from rack.system.fanout import fan_out
 
 Join = Callable[[Sequence[Keys]], Blocks]
 Progress = Callable[[int], object]
@@ -69,7 +70,7 @@ def is_empty(mine: Container, join: Join, other: Iterable[Any]) -> bool:
 
 def update(mine: Container, others: Sequence[Iterable[Any]], workers: int) -> None:
     """Add all elements of the others to a set."""
-    check_workers(workers)
+    workers = whole("workers", workers, 1)
     for readable, group in groupby(others, lambda other: alike(mine, other)):
         if readable:
             _change(mine, _add_from, [other for other in group if container_of(other) is not mine], workers)
@@ -80,7 +81,7 @@ def update(mine: Container, others: Sequence[Iterable[Any]], workers: int) -> No
 
 def difference_update(mine: Container, others: Sequence[Iterable[Any]], workers: int) -> None:
     """Remove all elements of the others."""
-    check_workers(workers)
+    workers = whole("workers", workers, 1)
     for readable, group in groupby(others, lambda other: alike(mine, other)):
         if readable:
             others = list(group)
@@ -120,7 +121,7 @@ def intersection_update(mine: Container, others: Sequence[Iterable[Any]], worker
 
 def symmetric_difference_update(mine: Container, other: Iterable[Any], workers: int) -> None:
     """Remove what is also in the other, and add what is only there."""
-    check_workers(workers)
+    workers = whole("workers", workers, 1)
     if container_of(other) is mine:
         mine.clear()
     else:

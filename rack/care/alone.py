@@ -14,6 +14,7 @@ from rack.store.lock import StoreLock
 from rack.store.manifest import Manifest, Request, is_half_moved, manifest_path
 from rack.store.opening import Mode
 from rack.store.record import Record
+from rack.system.arguments import duration
 from rack.system.flock import pause
 
 _PATIENCE = 1.0  # seconds that opening may wait for who opens it as well
@@ -40,7 +41,7 @@ def locked(path: str, purpose: str, timeout: float | None) -> Iterator[StoreLock
 
     :raises StoreInUseError: after ``timeout`` seconds (None: never) others still have the store open; it says who.
     """
-    deadline = None if timeout is None else time.monotonic() + timeout
+    deadline = None if timeout is None else time.monotonic() + duration("timeout", timeout)
     registry.end_resting()
     lock = StoreLock(path)
     try:
@@ -97,7 +98,7 @@ def existing(path: str, timeout: float | None) -> Manifest:
 
     :raises StoreNotFoundError: there is none.
     """
-    finish_move(path, timeout)
+    finish_move(path, None if timeout is None else duration("timeout", timeout))
     manifest = Manifest.read(path)
     if manifest is None:
         raise not_found(path)

@@ -31,6 +31,7 @@ from rack.store.instant import OpenSnapshot
 from rack.store.manifest import Manifest, Request, backup_path, manifest_path, name_problem, shard_path
 from rack.store.opening import Mode
 from rack.store.openstore import Hold
+from rack.system.arguments import whole
 from rack.system.descriptor import Descriptor
 from rack.system.disk import path_error
 from rack.system.imports import importing
@@ -220,8 +221,8 @@ def backup(
     ...     len(seen)
     3
     """
-    if keep is not None and keep < 1:
-        raise ValueError(f"keep={keep}: must be at least 1, the backup that is made")
+    if keep is not None:
+        keep = whole("keep", keep, 1)  # the backup that is made
     path, place = (
         file_path(name, "`rack backup STORE FILE` makes a whole backup"),
         os.path.abspath(os.fspath(directory)),

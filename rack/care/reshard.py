@@ -11,7 +11,8 @@ from rack.care.served import file_path
 from rack.store import moving, scratch
 from rack.store.manifest import MAX_SHARDS, Manifest, Request, manifest_path, new_id
 from rack.store.record import Record, present_stamps
-from rack.system.fanout import check_workers, fan_out
+from rack.system.arguments import whole
+from rack.system.fanout import fan_out
 from rack.system.place import take_after_path
 
 #: Called now and then with the entries done so far.
@@ -55,11 +56,8 @@ def reshard(
     >>> rack.reshard(tmp / "seen", 4)
     100
     """
-    if not isinstance(shards, int) or isinstance(shards, bool):
-        raise TypeError(f"shards={shards!r}: must be a whole number")
-    if not 1 <= shards <= MAX_SHARDS:
-        raise ValueError(f"shards={shards}: must be 1 to {MAX_SHARDS}")
-    check_workers(workers)
+    shards = whole("shards", shards, 1, MAX_SHARDS)
+    workers = whole("workers", workers, 1)
     path = file_path(name, "`rack copy STORE NEW --shards N` makes a store with another number of shards")
     with alone(path, "reshard it", timeout) as old:
         request = Request(old.kind, hash=hash, opaque=True)

@@ -32,7 +32,8 @@ from rack.store.manifest import (
     unfinished_path,
 )
 from rack.store.record import Record, copy_problem
-from rack.system.fanout import check_workers, fan_out
+from rack.system.arguments import whole
+from rack.system.fanout import fan_out
 
 _LISTED = 20  # findings of one kind in one shard; the others are counted
 _ABSENT = 100  # shards, one after another
@@ -181,7 +182,7 @@ def verify(
     >>> report.sound, report.entries, report.findings
     (True, 1, [])
     """
-    check_workers(workers)
+    workers = whole("workers", workers, 1)
     path = absolute_path(name)
     finish_move(path)
     given = _Given(hash, serdes, key_serdes)

@@ -13,7 +13,8 @@ from rack.shard.spans import ALL, blocks
 from rack.store.manifest import absolute_path
 from rack.store.merge import merged
 from rack.store.where import site_of
-from rack.system.fanout import check_workers, fan_out
+from rack.system.arguments import whole
+from rack.system.fanout import fan_out
 
 Report = Callable[[int], object]
 
@@ -22,7 +23,7 @@ def copied(
     source: Any, name: Name, workers: int, options: dict[str, Any], progress: Callable[[int], object] | None = None
 ) -> Any:
     """Return a copy of a container, opened; ``options`` of the constructor make it differ."""
-    check_workers(workers)
+    workers = whole("workers", workers, 1)
     if name is not None and site_of(absolute_path(name)) is not site_of(source._path):
         options = {"shards": None, **options}  # what is best there
 

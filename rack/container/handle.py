@@ -25,6 +25,7 @@ from rack.store.manifest import MAX_SHARDS, Manifest, Request, absolute_path, di
 from rack.store.opening import Mode
 from rack.store.openstore import Hold, OpenStore
 from rack.store.sharded import Store
+from rack.system.arguments import whole
 from rack.system.imports import importing
 
 
@@ -97,10 +98,7 @@ class Handle(Maker, Snapshotting):
         key_serdes: SerdesArgument,
     ) -> Request:
         if shards is not None:
-            if not isinstance(shards, int) or isinstance(shards, bool):
-                raise TypeError(f"shards={shards!r}: must be a whole number, 1 to {MAX_SHARDS}")
-            if not 1 <= shards <= MAX_SHARDS:
-                raise ValueError(f"shards={shards}: must be 1 to {MAX_SHARDS}")
+            shards = whole("shards", shards, 1, MAX_SHARDS)
         engine = engine or self._default_engine
         if engine is not None and engine not in ENGINES and engine not in SERVED:
             raise ValueError(f"engine={engine!r}: must be one of {', '.join(map(repr, (*ENGINES, *SERVED)))}")

@@ -11,6 +11,7 @@ from rack.codec.failure import in_short
 from rack.codec.keys import KeyCodec
 from rack.errors import SerializationError, UnorderedKeysError, told
 from rack.shard.spans import Span
+from rack.system.arguments import whole
 
 E = TypeVar("E", covariant=True)
 
@@ -81,10 +82,7 @@ def span_of(codec: KeyCodec, start: Any, stop: Any, prefix: Any, reverse: bool, 
             " ordered, str or bytes. `rack copy STORE NEW --serdes ordered` makes such a copy"
         )
     if limit is not None:
-        if not isinstance(limit, int) or isinstance(limit, bool):
-            raise TypeError(f"limit={limit!r}: must be a whole number, or None")
-        if limit < 0:
-            raise ValueError(f"limit={limit}: must not be negative")
+        limit = whole("limit", limit, 0)
     first = b"" if start is None else _bound(codec, "start", start)
     end = None if stop is None else _bound(codec, "stop", stop)
     if prefix is not None:

@@ -8,6 +8,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from rack.errors import LeaseLostError
 from rack.jobs.steps import Claimed, Steps
+from rack.system.arguments import duration
 
 T = TypeVar("T")
 
@@ -167,13 +168,15 @@ class Job(Generic[T]):
         ...         job.extend(60)
         True
         """
-        extended = self._steps.shard.transact(self._steps.extend, self._claimed, lease_of(seconds, "seconds"))
+        extended = self._steps.shard.transact(
+            self._steps.extend, self._claimed, nanoseconds("seconds", seconds, positive=True)
+        )
         if extended is None:
             raise self._lost()
         self._claimed = extended
 
     def _give_back(self, delay: float, reason: str) -> None:
-        self._step(self._steps.release, nanoseconds(delay, "delay"), reason)
+        self._step(self._steps.release, nanoseconds("delay", delay), reason)
 
     def _step(self, step: Callable[..., bool], *args: Any) -> None:
         if not self._steps.shard.transact(step, self._claimed, *args):
@@ -187,13 +190,5 @@ class Job(Generic[T]):
         )
 
 
-def lease_of(seconds: float, name: str) -> int:
-    if not seconds > 0:
-        raise ValueError(f"{name}={seconds!r}: must be a number of seconds, more than 0")
-    return nanoseconds(seconds, name)
-
-
-def nanoseconds(seconds: float, name: str) -> int:
-    if not seconds >= 0:
-        raise ValueError(f"{name}={seconds!r}: must be a number of seconds, not negative")
-    return int(min(seconds, _LONGEST) * 1e9)
+def nanoseconds(name: str, value: float, positive: bool = False) -> int:
+    return int(min(duration(name, value, positive), _LONGEST) * 1e9)

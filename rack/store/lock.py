@@ -22,7 +22,7 @@ from rack.system.place import file_id, open_beside, path_of
 
 _SUFFIX = ".rack-lock"
 ROOM_STEP = 16 << 10  # bytes, of which a shard needs one or two to be emptied
-PATIENCE = 1.0  # seconds for those who have the store open without using it: they look whether it is there, or let go
+PATIENCE = 0.5  # seconds for those who have the store open without using it: they look whether it is there, or let go
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 
 

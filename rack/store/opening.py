@@ -15,8 +15,11 @@ from rack.store.gate import gate, is_at
 from rack.store.lock import PATIENCE, StoreLock
 from rack.store.manifest import Manifest, Request, is_half_moved, manifest_path
 from rack.store.record import DEFAULT_DURABILITY, DURABILITIES
+from rack.system.arguments import duration, whole
 from rack.system.flock import lock_timeout, pause, while_open
 from rack.system.imports import importing
+
+_FOR_EVER = 1e8  # seconds; of more than some billions the system's calls have an overflow
 
 
 class Mode:
@@ -29,10 +32,11 @@ class Mode:
             raise ValueError(f"flag={flag!r}: must be 'r', 'w', 'c' or 'n', as in dbm")
         if durability is not None and durability not in DURABILITIES:
             raise ValueError(f"durability={durability!r}: must be one of {', '.join(map(repr, DURABILITIES))}")
-        if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
-            raise ValueError(f"timeout={timeout!r}: must be a positive number of seconds, or None")
-        if memory is not None and not (isinstance(memory, int) and memory >= LEAST_MEMORY):
-            raise ValueError(f"memory={memory!r}: must be a number of bytes, at least {LEAST_MEMORY}, or None")
+        if timeout is not None:
+            timeout = duration("timeout", timeout, positive=True)
+            timeout = timeout if timeout < _FOR_EVER else None
+        if memory is not None:
+            memory = whole("memory", memory, LEAST_MEMORY)
         self.flag = flag
         self.durability = durability
         self.memory = memory

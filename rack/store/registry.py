@@ -36,6 +36,7 @@ Result = TypeVar("Result")
 _PATIENCE = 0.5  # seconds
 _GRACE = 1.0  # seconds that a store stays open which nobody uses any more
 _PASSING = 0.05  # ... and the first of them in which nothing is given up of one that came with a task
+_TICK = _PASSING / 2
 
 _at_fork = False  # whether the guard's lock is held for a fork
 _orphans: deque[tuple[Hold, bool]] = deque()
@@ -266,7 +267,7 @@ def _release_soon(hold: Hold) -> None:
 
 def _watch() -> None:
     while _is_watching:
-        time.sleep(min(_PASSING / 2, _GRACE / 2))
+        time.sleep(_TICK)
         with contextlib.suppress(RackError):
             _end_late()
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any, TypeVar
 
+from rack.system.arguments import whole
 from rack.system.imports import importing
 
 Result = TypeVar("Result")
@@ -30,7 +31,7 @@ def fan_out(
 
     :raises WorkerError: a worker was killed.
     """
-    check_workers(workers)
+    workers = whole("workers", workers, 1)
     tasks = list(tasks)
     shareable = _are_shareable(shared)
     count = min(workers, len(tasks))
@@ -43,13 +44,6 @@ def fan_out(
                 return crew.run(tasks, progress)
     report = progress or (lambda done: None)
     return [function(*shared, task, report) for task in tasks]
-
-
-def check_workers(workers: int) -> None:
-    if not isinstance(workers, int) or isinstance(workers, bool):
-        raise TypeError(f"workers={workers!r}: must be a whole number")
-    if workers < 1:
-        raise ValueError(f"workers={workers}: must be at least 1")
 
 
 def _are_shareable(shared: tuple[Any, ...]) -> bool:

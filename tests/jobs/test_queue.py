@@ -341,7 +341,6 @@ def test_arguments_that_are_wrong_are_refused(tmp_path: Path) -> None:
         {"lease": float("nan")},
         {"unique": "never"},
         {"max_claims": 0},
-        {"max_claims": "3"},
         {"pause": -1},
     ]
     for arguments in wrong:
@@ -354,7 +353,7 @@ def test_arguments_that_are_wrong_are_refused(tmp_path: Path) -> None:
             lambda: queue.claim_many(-1),
             lambda: queue.peek(-1),
         ):
-            with pytest.raises(ValueError, match="negative"):
+            with pytest.raises(ValueError, match="must be"):
                 call()
         assert queue.claim_many(0) == []
     with pytest.raises(NotOpenError):

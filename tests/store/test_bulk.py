@@ -88,8 +88,8 @@ def test_what_exceeds_the_budget_arrives_all_the_same(tmp_path: Path, engine: st
     assert_sound(store)
 
 
-@pytest.mark.parametrize("wrong", [0, -1, 1000, 1.5e9, "96M"])
-def test_a_budget_that_is_none_is_an_error(tmp_path: Path, wrong: Any) -> None:
+@pytest.mark.parametrize("wrong", [0, -1, 1000])
+def test_a_budget_that_is_none_is_an_error(tmp_path: Path, wrong: int) -> None:
     with pytest.raises(ValueError, match="memory="):
         PersistentSet(tmp_path / "s", memory=wrong)
     assert not list(tmp_path.iterdir())
