@@ -342,8 +342,8 @@ class PersistentDict(Container, Scannable[tuple[K, V]], MutableMapping[K, V], Ge
             return dump(result)
 
         key_bytes = self._dump_key(key)
-        self._route(key_bytes).modify(key_bytes, change)
-        return result
+        added = self._route(key_bytes).increase(key_bytes, change, delta, default, self._serdes.integers)
+        return result if added is None else added
 
     def compare_and_set(self, key: K, old: V, new: V) -> bool:
         """Set the value of a key if it equals another one.

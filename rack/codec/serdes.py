@@ -26,10 +26,11 @@ class Serdes:
     ``name`` is what the manifest records. ``dump_scalar`` does what ``dumps`` does, for values of the types in
     ``rack.codec.plain.SCALARS`` alone, and with fewer calls. ``probe`` is None for presets; for a serializer of the
     user it is an object and the bytes that stand for it, recorded so that another serializer is noticed when the store
-    is reopened.
+    is reopened. ``integers`` tells how it writes whole numbers, if that is simple: "int32" or "decimal" (see
+    ``Shard.increase``); else it is None.
     """
 
-    __slots__ = ("dump_scalar", "dumps", "loads", "name", "probe")
+    __slots__ = ("dump_scalar", "dumps", "integers", "loads", "name", "probe")
 
     dumps: presets.Dump
     loads: presets.Load
@@ -42,12 +43,14 @@ class Serdes:
         loads: presets.Load,
         dump_scalar: presets.Dump | None = None,
         probe: Probe | None = None,
+        integers: bytes | None = None,
     ) -> None:
         self.name = name
         self.dumps = dumps
         self.loads = loads
         self.dump_scalar = dump_scalar or dumps
         self.probe = probe
+        self.integers = integers
 
     def check_reads(self, recorded: Probe) -> None:
         """Raise MismatchError unless this serializer reads what the store's own serializer wrote."""
@@ -64,9 +67,15 @@ class _LazySerdes(Serdes):
 
     __slots__ = ("_make",)
 
-    def __init__(self, name: str, make: Callable[[], tuple[presets.Dump, presets.Load, presets.Dump]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        make: Callable[[], tuple[presets.Dump, presets.Load, presets.Dump]],
+        integers: bytes | None = None,
+    ) -> None:
         self.name = name
         self.probe = None
+        self.integers = integers
         self._make = make
 
     def __getattr__(self, attribute: str) -> Any:
@@ -76,15 +85,15 @@ class _LazySerdes(Serdes):
         return getattr(self, attribute)
 
 
-MARSHAL = Serdes("marshal", presets.dump_marshal, presets.load_marshal, presets.marshal_scalar)
+MARSHAL = Serdes("marshal", presets.dump_marshal, presets.load_marshal, presets.marshal_scalar, integers=b"int32")
 PRESETS: dict[str, Serdes] = {
     "marshal": MARSHAL,
     "pickle": _LazySerdes("pickle", presets.make_pickle),
-    "json": _LazySerdes("json", presets.make_json),
+    "json": _LazySerdes("json", presets.make_json, b"decimal"),
     "str": Serdes("str", presets.dump_str, presets.load_str),
     "bytes": Serdes("bytes", presets.dump_bytes, bytes),
     # A codec for keys (rack.codec.ordered); the values beside such keys are marshalled.
-    "ordered": Serdes("ordered", MARSHAL.dumps, MARSHAL.loads, MARSHAL.dump_scalar),
+    "ordered": Serdes("ordered", MARSHAL.dumps, MARSHAL.loads, MARSHAL.dump_scalar, None, MARSHAL.integers),
 }
 _MODULES = {"marshal": "marshal", "pickle": "pickle", "_pickle": "pickle", "json": "json"}
 

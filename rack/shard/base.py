@@ -162,6 +162,21 @@ class Shard(ABC):
         ``change`` may be called again when the transaction has to be repeated, and must not use the store.
         """
 
+    def increase(
+        self, key: bytes, change: Callable[[bytes | None], bytes], delta: Any, first: Any, form: bytes | None
+    ) -> int | None:
+        """Do what ``modify(key, change)`` does, where ``change`` adds ``delta`` to a value.
+
+        Return the sum if the shard has added by itself; None if ``change`` did, as always where that is as quick. The
+        shard adds nothing but ints.
+
+        :param first: what a key that is not there counts as.
+        :param form: how ints are stored, if that is simple. ``int32``: marshal's code "i" (or that with the highest
+            bit), and four bytes, the least first; ``decimal``: as JSON has them. What does not fit is stored otherwise.
+        """
+        self.modify(key, change)
+        return None
+
     @abstractmethod
     def transact(self, body: Callable[..., Any], *args: Any) -> Any:
         """Return ``body(view, *args)``, run inside one write transaction; ``view`` is a :class:`View` of the shard.

@@ -53,6 +53,11 @@ class ShardProxy(Shard):
     def modify(self, key: bytes, change: Callable[[bytes | None], bytes | None]) -> None:
         self._forward(self._inner.modify, key, change)
 
+    def increase(
+        self, key: bytes, change: Callable[[bytes | None], bytes], delta: Any, first: Any, form: bytes | None
+    ) -> int | None:
+        return self._forward(self._inner.increase, key, change, delta, first, form)
+
     def transact(self, body: Callable[..., Result], *args: Any) -> Result:
         result: Result = self._forward(self._inner.transact, body, *args)
         return result
@@ -173,7 +178,7 @@ class ReadOnlyShard(Shard):
     def _refuse(self, *args: Any) -> Any:
         raise ReadOnlyError(errno.EACCES, self._refusal)
 
-    put = add = delete = pop = pop_first = modify = transact = _refuse  # type: ignore[assignment]
+    put = add = delete = pop = pop_first = modify = increase = transact = _refuse  # type: ignore[assignment]
     put_many = add_many = delete_many = change_many = clear = _refuse  # type: ignore[assignment]
 
 

@@ -38,6 +38,13 @@ class Server(ABC):
         """Put a mark, or remove it (None), if it still is as before; return whether it was."""
 
     @abstractmethod
+    def layout(self, asked: str | None, digests: bool) -> str:
+        """Return the layout of a new store. ``asked``: the one that is asked for; ``digests``: its keys are digests.
+
+        :raises UnsupportedOperation: the one that is asked for is not for such keys.
+        """
+
+    @abstractmethod
     def is_free(self, place: str, shards: int) -> bool:
         """Return whether nothing is there where the shards of a new store are to be."""
 

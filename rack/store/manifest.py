@@ -389,7 +389,7 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
     "kind": lambda value: value in KINDS,
     "engine": lambda value: isinstance(value, str) and (value in ENGINES or value in SERVED),
     "shards": lambda value: type(value) is int and 1 <= value <= MAX_SHARDS,
-    "layout": lambda value: value in ("direct", "small", "ordered"),
+    "layout": lambda value: value in ("direct", "small", "ordered", "packed"),
     "serdes": lambda value: isinstance(value, str) and (value in PRESETS or value.startswith("custom:")),
     "key_serdes": _is_codec,
     "hash": lambda value: isinstance(value, str),

@@ -158,7 +158,7 @@ def _open_or_create(path: Address, request: Request, mode: Mode) -> tuple[Server
         engine = served_by(path)
         layout = request.layout or path.layout
         if request.kind == "queue":
-            if layout == "direct":
+            if layout not in (None, "ordered"):
                 raise UnsupportedOperation(
                     f"{path}: a queue needs the ordered layout, and the URL asks for another one"
                 )
@@ -174,7 +174,9 @@ def _open_or_create(path: Address, request: Request, mode: Mode) -> tuple[Server
             if mark is None or replaces:
                 # Of a queue each shard is asked for jobs.
                 most = DEFAULT_SHARDS if request.kind == "queue" else server.default_shards
-                manifest = Manifest.new(request._replace(shards=request.shards or most))
+                keys = request.key_serdes
+                chosen = server.layout(layout, keys is not None and keys.digest is not None)
+                manifest = Manifest.new(request._replace(shards=request.shards or most, layout=chosen))
                 if _made(server, manifest, mark, path):
                     replaces = False
                 continue

@@ -6,6 +6,7 @@ import itertools
 import json
 import marshal
 import os
+from bisect import bisect_right
 from collections.abc import Iterable
 from tempfile import gettempdir
 from typing import Any
@@ -33,9 +34,9 @@ class Folder(str):
 class RawServer:
     """Reads and writes what shards have, as DESIGN.rst describes it, without Rack's code."""
 
-    def __init__(self, client: Any, ordered: bool) -> None:
+    def __init__(self, client: Any, layout: str) -> None:
         self.client = client
-        self.ordered = ordered
+        self.layout = layout
 
     def _hash(self, name: str, number: int) -> bytes:
         place = json.loads(self.client.get(f"{name}.rack"))["place"]
@@ -50,10 +51,41 @@ class RawServer:
         return entries
 
     def read_shard(self, hash: bytes) -> dict[bytes, bytes]:
+        if self.layout == "packed":
+            return self._packed(hash)
         content: dict[bytes, bytes] = self.client.hgetall(hash)
-        if self.ordered:
+        if self.layout == "ordered":
             assert sorted(content) == self.client.zrange(hash + b":o", 0, -1)
         return content
+
+    def keys(self, hash: bytes) -> list[bytes]:
+        """Return the keys on the server that a shard may have."""
+        endings = [b"", b":id", b":o", b":v", b":b", b":a", b":r", *(b":b:" + each for each in self._buckets(hash))]
+        return [hash + ending for ending in endings]
+
+    def _packed(self, hash: bytes) -> dict[bytes, bytes]:
+        """Return what is in the buckets of a shard, each of which has to have keys of its own alone."""
+        entries: dict[bytes, bytes] = {}
+        for bucket in self._buckets(hash):
+            found = self.client.hgetall(hash + b":b:" + bucket)
+            assert {self._bucket_of(key, hash) for key in found} <= {bucket}
+            entries |= found
+        came, gone = (int(self.client.get(hash + ending) or 0) for ending in (b":a", b":r"))
+        assert came - gone == len(entries)
+        return entries
+
+    def _buckets(self, hash: bytes) -> list[bytes]:
+        width = int(self.client.get(hash + b":b") or 1)
+        whole = 1 << width.bit_length() - 1
+        cut = width - whole  # so many of the first ranges are two
+        size = (1 << 32) // whole
+        lows = [*range(0, cut * size, size // 2), *range(cut * size, 1 << 32, size)]
+        assert len(lows) == width
+        return [low.to_bytes(4, "big") for low in lows]
+
+    def _bucket_of(self, key: bytes, hash: bytes) -> bytes:
+        buckets = self._buckets(hash)
+        return buckets[bisect_right(buckets, key[:4].ljust(4, b"\0")) - 1]
 
     def shard_of(self, key: bytes, shards: int) -> int:
         return xxhash.xxh3_64_intdigest(key) * shards >> 64
@@ -70,8 +102,12 @@ class RawServer:
     def _put(self, entries: Iterable[tuple[bytes, bytes, bytes]]) -> None:
         with self.client.pipeline(transaction=False) as pipeline:
             for hash, key, value in entries:
+                if self.layout == "packed":
+                    pipeline.hset(hash + b":b:" + self._bucket_of(key, hash), key, value)
+                    pipeline.incr(hash + b":a")
+                    continue
                 pipeline.hset(hash, key, value)
-                if self.ordered:
+                if self.layout == "ordered":
                     pipeline.zadd(hash + b":o", {key: 0})
             pipeline.execute()
 
@@ -79,10 +115,10 @@ class RawServer:
 class ServedPlace(Place):
     """Names of one server that no other test has; all is checked, closed and removed in the end."""
 
-    def __init__(self, url: str, client: Any, shards: int, ordered: bool) -> None:
+    def __init__(self, url: str, client: Any, shards: int, layout: str) -> None:
         self.prefix = f"test{next(_numbers)}:"
-        folder = Folder(f"{url}?name={self.prefix}{'&layout=ordered' if ordered else ''}")
-        self._raw = RawServer(client, ordered)
+        folder = Folder(f"{url}?name={self.prefix}&layout={layout}")
+        self._raw = RawServer(client, layout)
         super().__init__(folder, "redis", self._raw, shards)  # type: ignore[arg-type]
 
     def filled_dict(self, content: dict[Any, Any], name: str = "store", **options: Any) -> PersistentDict[Any, Any]:

@@ -27,8 +27,7 @@ class ServedBench:
         self.sound = True  # whether check() must pass in the end
         self._place = self.address.parts.store
         self.key = f"{{{self._place}:0}}".encode()
-        self._is_ordered = self.address.layout == "ordered"
-        self.raw = RawServer(client, self._is_ordered)
+        self.raw = RawServer(client, layout)
         self.server: Any = None
         self.shard: Any = None
         self._make()
@@ -45,7 +44,7 @@ class ServedBench:
         spec = ShardSpec(self.address, STORE_ID, 0, self.address.layout or "", sha256, "process", False)
         self.server = server_of(self.address, None)
         self.shard: Shard = self.server.shards(self._place, [spec._replace(**changes)])[0]
-        if not self._is_ordered:
+        if not self.shard.ordered:
             # What is in no order is read in one pass that puts it in order; here each block is a pass of its own.
             self.shard.scan = lambda *args, **words: self.shard.scanning()(*args, **words)  # type: ignore[method-assign]
 
@@ -70,5 +69,5 @@ class ServedBench:
                 self.shard.check()
         finally:
             self.close()
-            for key in (self.key, *(self.key + ending for ending in (b":o", b":v", b":id"))):
+            for key in self.raw.keys(self.key):
                 self.client.delete(key)

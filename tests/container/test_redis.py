@@ -1,4 +1,4 @@
-"""Containers on a Redis server and on a cluster keep the promises of the conformance suite, in both layouts."""
+"""Containers on a Redis server and on a cluster keep the promises of the conformance suite, in all layouts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.conformance.served import ServedPlace
 from tests.conformance.set_suite import SetSuite
 from tests.conformance.shardview_suite import ShardViewSuite
 from tests.conformance.views_suite import ViewsSuite
-from tests.support.servers import Cluster, Server
+from tests.support.servers import Cluster, Server, take_all_keys
 from tests.support.servers import cluster as cluster
 from tests.support.servers import server as server
 
@@ -28,7 +28,7 @@ from tests.support.servers import server as server
 class OnServer(ContainerSuite):
     """On one server, in the ordered layout."""
 
-    ordered = True
+    layout = "ordered"
     quick: tuple[type[ContainerSuite], ...] = ()  # suites that are run without --long; (): all
 
     @pytest.fixture(autouse=True)
@@ -48,7 +48,7 @@ class OnServer(ContainerSuite):
     @pytest.fixture
     def place(self, server: Server, shards: int) -> Iterator[Any]:
         with server.client() as client:
-            place = ServedPlace(server.url, client, shards, self.ordered)
+            place = ServedPlace(server.url, client, shards, self.layout)
             yield place
             place.finish()
 
@@ -56,8 +56,19 @@ class OnServer(ContainerSuite):
 class AsHashes(OnServer):
     """On one server, in the layout of plain hashes, which have no order."""
 
-    ordered = False
+    layout = "hash"
     quick = (SetSuite, AtomicSuite)
+
+
+class Packed(OnServer):
+    """On one server, in the layout for digests. It takes all keys here, which are spread as badly as can be."""
+
+    layout = "packed"
+    quick = (SetSuite, AtomicSuite)
+
+    @pytest.fixture(autouse=True)
+    def _for_all_keys(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        take_all_keys(monkeypatch)
 
 
 class OnCluster(OnServer):
@@ -66,7 +77,7 @@ class OnCluster(OnServer):
     @pytest.fixture
     def place(self, cluster: Cluster, shards: int) -> Iterator[Any]:
         with cluster.client() as client:
-            place = ServedPlace(cluster.url, client, shards, self.ordered)
+            place = ServedPlace(cluster.url, client, shards, self.layout)
             yield place
             place.finish()
 
@@ -85,13 +96,17 @@ class OtherwiseSuite(ContainerSuite):
             PersistentDict.fromkeys("ab", engine="redis")
 
 
+class PackedOnCluster(Packed, OnCluster):
+    quick = (SetSuite,)
+
+
 SUITES = [LifeSuite, MadeSuite, SetSuite, DictSuite, AtomicSuite, ViewsSuite, RangeSuite, ShardViewSuite]
 
 IN_ORDER = [LifeSuite, ViewsSuite, RangeSuite]
 
-for where in (OnServer, AsHashes, OnCluster):
-    for suite in SUITES if where.ordered else [each for each in SUITES if each not in IN_ORDER]:
+for where in (OnServer, AsHashes, Packed, OnCluster, PackedOnCluster):
+    for suite in SUITES if where.layout != "hash" else [each for each in SUITES if each not in IN_ORDER]:
         name = f"Test{suite.__name__.removesuffix('Suite')}{where.__name__}"
         globals()[name] = type(name, (where, OtherwiseSuite, suite), {"__module__": __name__})
 del where, suite, name
-del OnServer, AsHashes, OnCluster, OtherwiseSuite
+del OnServer, AsHashes, Packed, OnCluster, PackedOnCluster, OtherwiseSuite

@@ -12,7 +12,7 @@ import pytest
 from tests.conformance.served import Folder
 from tests.container import test_model
 from tests.container.test_model import spawned as spawned
-from tests.support.servers import Cluster, Server
+from tests.support.servers import Cluster, Server, take_all_keys
 from tests.support.servers import cluster as cluster
 from tests.support.servers import server as server
 
@@ -23,7 +23,7 @@ class Model(test_model.Model):
     def __init__(self, where: Server | Cluster, layout: str, spawned: Any) -> None:
         self._where = where
         self._layout = layout
-        self.is_ordered = layout == "ordered"
+        self.is_ordered = layout != "hash"
         super().__init__("redis", spawned)
 
     def new_place(self) -> Any:
@@ -37,7 +37,7 @@ class Model(test_model.Model):
 
 
 @pytest.mark.timeout(1500)  # for the long form
-@pytest.mark.parametrize("layout", ["hash", "ordered"])
+@pytest.mark.parametrize("layout", ["hash", "ordered", "packed"])
 @pytest.mark.parametrize("where", ["server", "cluster"])
 def test_any_sequence_of_operations_answers_as_built_in_containers_do(
     where: str,
@@ -49,6 +49,7 @@ def test_any_sequence_of_operations_answers_as_built_in_containers_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # for what has no name
+    take_all_keys(monkeypatch)
     place = request.getfixturevalue(where)
     test_model.run(lambda: Model(place, layout, spawned), long)
     assert not list(tmp_path.iterdir())

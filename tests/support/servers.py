@@ -24,6 +24,8 @@ CLIENT = shutil.which("redis-cli")
 if SERVER is None or CLIENT is None:
     pytest.skip("there is no redis-server here (Debian: apt-get install redis-server)", allow_module_level=True)
 
+from rack.shard.redis.server import RedisServer  # noqa: E402 - it needs the library
+
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 NODE_TIMEOUT = 1500  # milliseconds until a node is taken for dead, where some are to die
 _CALM = 15_000  # ... where none is: on a busy machine a node that lives may not answer for long
@@ -161,6 +163,11 @@ def _fields(info: Any) -> dict[str, str]:
         return info
     text = info.decode() if isinstance(info, bytes) else info
     return dict(line.split(":", 1) for line in text.split() if ":" in line)
+
+
+def take_all_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the packed layout for keys that are no digests, too: it is no good for them, and holds them."""
+    monkeypatch.setattr(RedisServer, "layout", lambda server, asked, digests: asked or "direct")
 
 
 def free_port(bus: bool = False) -> int:

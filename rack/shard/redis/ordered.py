@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from rack.shard.base import BLOCK_BYTES, BLOCK_ITEMS, Examined, Pair, ShardSpec
@@ -12,7 +12,6 @@ from rack.shard.redis import scripts
 from rack.shard.redis.link import Link, Request, Session
 from rack.shard.redis.parts import flat, nothing, parts
 from rack.shard.redis.protocol import pack, strings
-from rack.shard.redis.scripts import Script
 from rack.shard.redis.shard import Plan, RedisShard, check_size
 from rack.shard.redis.view import high, low
 
@@ -28,21 +27,20 @@ class OrderedShard(RedisShard):
         super().__init__(spec, place, link, sessions)
         self._order = self.hash + b":o"
         self._version = self.hash + b":v"
+        self._beside = self._order, self._version
 
     def keys(self) -> list[bytes]:
         return [self.hash, self._order]
 
-    def _changing(self, script: Script, words: Sequence[bytes]) -> Request:
-        return self._request(script, words, (self._order, self._version))
-
     def put(self, key: bytes, value: bytes) -> None:
         check_size(key, value)
-        self._run(scripts.CHANGE, b"0", b"0", b"1", key, value)
+        self._run(self.scripts.change, b"0", b"0", b"1", key, value)
 
     def _plan_put_many(self, pairs: list[Pair]) -> Plan:
         self._check_writable()
         requests = [
-            self._changing(scripts.CHANGE, [b"0", b"0", b"%d" % len(part), *flat(part)]) for part in parts(pairs)
+            self._changing(self.scripts.change, [b"0", b"0", b"%d" % len(part), *flat(part)])
+            for part in parts(pairs, self.items)
         ]
         return Plan(requests, nothing)
 

@@ -7,20 +7,20 @@ from typing import Any
 
 from rack.shard.base import Pair
 
-_ITEMS = 2000  # of a command that has many, which a server does as a whole
+ITEMS = 2000  # of a command that has many, which a server does as a whole
 _BYTES = 1 << 20
 
 
-def parts(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
+def parts(items: Sequence[Any], most: int = ITEMS) -> Iterator[Sequence[Any]]:
     """Cut keys, or pairs, into what one command may have."""
-    if len(items) <= _ITEMS and size_of(items) <= _BYTES:
+    if len(items) <= most and size_of(items) <= _BYTES:
         if items:
             yield items
         return
     at = 0
     while at < len(items):
         end, size = at, 0
-        while end < len(items) and end - at < _ITEMS and (size < _BYTES or end == at):
+        while end < len(items) and end - at < most and (size < _BYTES or end == at):
             size += size_of(items[end : end + 1])
             end += 1
         yield items[at:end]

@@ -13,17 +13,20 @@ from redis.exceptions import ResponseError
 from rack.errors import CorruptShardError, MismatchError, StoreDeletedError, UnsupportedOperation
 from rack.shard.address import Address
 from rack.shard.base import Shard, ShardSpec
+from rack.shard.redis.buckets import REMOVE, SIZE
 from rack.shard.redis.link import Link, Request, Session
 from rack.shard.redis.node import Node
 from rack.shard.redis.ordered import OrderedShard
+from rack.shard.redis.packed import PackedShard
 from rack.shard.redis.protocol import pack, slot_of, strings
-from rack.shard.redis.scripts import MARK
+from rack.shard.redis.scripts import MARK, Script
 from rack.shard.redis.shard import Plan, RedisShard
 from rack.shard.redis.url import renamed
 from rack.shard.server import Call, Server
 
 _SHARDS, _SHARDS_OF_CLUSTER = 16, 256  # the second: over 30 nodes, each has about as many as the others
 _ENDING = b".rack"
+_LAYOUTS: dict[str, type[RedisShard]] = {"direct": RedisShard, "ordered": OrderedShard, "packed": PackedShard}
 _PATIENCE = 2000  # milliseconds for replicas
 
 
@@ -52,6 +55,16 @@ class RedisServer(Server):
             requests.append(Request(slot_of(hash[1:-1]), pack(*command)))
         return self._link.many(requests)
 
+    def _run_each(self, place: str, shards: int, script: Script, *endings: bytes) -> list[Any]:
+        """Run a script for each shard, with the keys that its hash has with these endings."""
+        requests = []
+        for number in range(shards):
+            hash = _hash(place, number)
+            words = strings((b"%d" % len(endings), *[hash + ending for ending in endings]))
+            data = b"*%d\r\n%b%b" % (len(endings) + 3, script.call, words)
+            requests.append(Request(slot_of(hash[1:-1]), data, script))
+        return self._link.many(requests)
+
     # The mark
 
     def read(self, hasty: bool = False) -> bytes | None:
@@ -74,8 +87,16 @@ class RedisServer(Server):
 
     # The shards
 
+    def layout(self, asked: str | None, digests: bool) -> str:
+        if asked == "packed" and not digests:
+            raise UnsupportedOperation(
+                f'{self.address}: layout=packed is for keys that are digests (key_serdes="digest"); others go by their'
+                " first bytes there, and those are often the same"
+            )
+        return asked or ("packed" if digests else "direct")
+
     def is_free(self, place: str, shards: int) -> bool:
-        return not any(self._ask_each(place, shards, b"EXISTS", b"*", b"*:o"))
+        return not any(self._ask_each(place, shards, b"EXISTS", b"*", b"*:o", b"*:b", b"*:a"))
 
     def prepare(self, place: str, store_id: str, shards: int) -> None:
         requests = []
@@ -96,7 +117,7 @@ class RedisServer(Server):
                 raise CorruptShardError(
                     errno.EEXIST, f"is a {kind.decode()} on the server, and no shard of Rack's", spec.path
                 )
-        made = [(OrderedShard if spec.layout == "ordered" else RedisShard) for spec in specs]
+        made = [_LAYOUTS[spec.layout] for spec in specs]
         self._shards = [cls(spec, place, self._link, self._sessions) for cls, spec in zip(made, specs, strict=True)]
         self._identities = [
             (shard.slot, shard.hash + b":id", _identity(spec.store_id, spec.number))
@@ -165,14 +186,11 @@ class RedisServer(Server):
         return lambda: time.monotonic_ns() + ahead
 
     def sizes(self, place: str, shards: int) -> list[int]:
-        sizes = [0] * shards
-        for key in (b"*", b"*:o"):
-            found = self._ask_each(place, shards, b"MEMORY", b"USAGE", key, b"SAMPLES", b"20")
-            sizes = [size + (more or 0) for size, more in zip(sizes, found, strict=True)]
-        return sizes
+        return self._run_each(place, shards, SIZE, b"", b":b", b":o")
 
     def remove(self, place: str, shards: int) -> None:
-        self._ask_each(place, shards, b"UNLINK", b"*:id", b"*", b"*:o", b"*:v")
+        self._run_each(place, shards, REMOVE, b"", b":b")
+        self._ask_each(place, shards, b"UNLINK", b"*:id", b"*", b"*:o", b"*:v", b"*:b", b"*:a", b"*:r")
 
     def named(self, store: str) -> Address:
         return renamed(self.address, store)

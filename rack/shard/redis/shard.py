@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from os import getpid
 from threading import RLock
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn
 
 from rack.errors import LockTimeoutError, TooLargeError, UnsupportedOperation
 from rack.shard.base import BLOCK_ITEMS, Examined, Pair, Salvaged, Shard, ShardSpec, Snapshot, View
@@ -19,7 +19,7 @@ from rack.shard.problem import closed, read_only
 from rack.shard.redis import scripts
 from rack.shard.redis.gathered import Gathered
 from rack.shard.redis.link import Link, Request, Session
-from rack.shard.redis.parts import flags, flat, joined, nothing, only, parts
+from rack.shard.redis.parts import ITEMS, flags, flat, joined, nothing, only, parts
 from rack.shard.redis.protocol import LONGEST, head, pack, slot_of, strings
 from rack.shard.redis.scripts import Script, told
 from rack.shard.redis.view import Reading
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rack.shard.figures import Access, Figures
 
 _SCANNED = b"1000"  # entries that HSCAN looks at, about
+_EXACT = 1 << 51  # numbers of Lua are floats: sums of two that are smaller are exact
 _PAUSE = 0.0002, 0.02  # seconds between two attempts of a transaction: the first, and the longest
 
 
@@ -41,8 +42,10 @@ class Plan(NamedTuple):
 class RedisShard(Shard):
     suffix = ""
     companions = ()
-    layouts = ("direct", "ordered")
+    layouts = ("direct", "ordered", "packed")
     ordered = False
+    scripts: ClassVar[scripts.Scripts] = scripts.HASHES
+    items: ClassVar[int] = ITEMS  # of one command
 
     def __init__(self, spec: ShardSpec, place: str, link: Link, sessions: deque[Session]) -> None:
         self._spec = spec
@@ -51,6 +54,7 @@ class RedisShard(Shard):
         self.hash = b"{%b:%d}" % (place.encode("utf-8", "surrogateescape"), spec.number)
         self.slot = slot_of(self.hash[1:-1])
         self._token = self.hash + b":t:"
+        self._beside: tuple[bytes, ...] = ()  # further keys that scripts use
         self._lock = RLock()
         self._wait = None
         if spec.durability == "always":
@@ -81,7 +85,7 @@ class RedisShard(Shard):
         if self._spec.readonly:
             raise read_only(self.path)
 
-    def _request(self, script: Script, words: Sequence[bytes], keys: Sequence[bytes] = ()) -> Request:
+    def _changing(self, script: Script, words: Sequence[bytes]) -> Request:
         """Return a request for a script that changes something, with a token."""
         self._check_writable()
         try:
@@ -92,13 +96,10 @@ class RedisShard(Shard):
             session = Session()
         session.count += 1
         session.failures = self._link.failures
-        rest = (self.hash, self._token + session.name, *keys, b"%d" % session.count, *words)
-        count = len(keys) + 2
+        rest = (self.hash, self._token + session.name, *self._beside, b"%d" % session.count, *words)
+        count = len(self._beside) + 2
         data = b"*%d\r\n%b%b" % (len(rest) + 3, script.call, strings((b"%d" % count, *rest)))
         return Request(self.slot, data, script, self._wait, session)
-
-    def _changing(self, script: Script, words: Sequence[bytes]) -> Request:
-        return self._request(script, words)
 
     def _run(self, script: Script, *words: bytes) -> bytes:
         request = self._changing(script, words)
@@ -144,18 +145,18 @@ class RedisShard(Shard):
 
     def add(self, key: bytes, value: bytes) -> bytes | None:
         check_size(key, value)
-        answer = self._run(scripts.ADD, key, value)
+        answer = self._run(self.scripts.add, key, value)
         return None if answer == b"0" else answer[1:]
 
     def delete(self, key: bytes) -> bool:
-        return self._run(scripts.DELETE, key) == b"1"
+        return self._run(self.scripts.delete, key) == b"1"
 
     def pop(self, key: bytes) -> bytes | None:
-        answer = self._run(scripts.POP, key)
+        answer = self._run(self.scripts.pop, key)
         return None if answer == b"0" else answer[1:]
 
     def pop_first(self) -> Pair | None:
-        answer = self._run(scripts.POP_FIRST)
+        answer = self._run(self.scripts.pop_first, b"%d" % random.getrandbits(32))
         if not answer:
             return None
         size, _, rest = answer.partition(b":")
@@ -170,9 +171,19 @@ class RedisShard(Shard):
             if after is None:
                 return True
             check_size(key, after)
-            return self._run(scripts.CHANGE, b"1", key, told(before), b"0", b"1", key, after) == b"1"
+            return self._run(self.scripts.change, b"1", key, told(before), b"0", b"1", key, after) == b"1"
 
         self._until(attempt)
+
+    def increase(
+        self, key: bytes, change: Callable[[bytes | None], bytes], delta: Any, first: Any, form: bytes | None
+    ) -> int | None:
+        if form is not None and type(delta) is int and abs(delta) < _EXACT:
+            begin = b"%d" % first if type(first) is int and abs(first) < _EXACT else b""
+            if answer := self._run(self.scripts.increase, key, b"%d" % delta, begin, form):
+                return int(answer)
+        self.modify(key, change)
+        return None
 
     def transact(self, body: Callable[..., Any], *args: Any) -> Any:
         self._check_writable()
@@ -181,7 +192,7 @@ class RedisShard(Shard):
         def attempt() -> bool:
             reading = Reading(self.get, self._first)
             result[:] = [body(View(reading.get, reading.put, reading.delete, reading.first), *args)]
-            return not reading.is_to_be_checked or self._run(scripts.CHANGE, *reading.words()) == b"1"
+            return not reading.is_to_be_checked or self._run(self.scripts.change, *reading.words()) == b"1"
 
         self._until(attempt)
         return result[0]
@@ -208,7 +219,7 @@ class RedisShard(Shard):
         return found
 
     def _plan_get_many(self, keys: Sequence[bytes]) -> Plan:
-        requests = [Request(self.slot, pack(b"HMGET", self.hash, *part)) for part in parts(keys)]
+        requests = [Request(self.slot, pack(b"HMGET", self.hash, *part)) for part in parts(keys, self.items)]
         return Plan(requests, joined)
 
     def put_many(self, pairs: list[Pair]) -> None:
@@ -217,7 +228,8 @@ class RedisShard(Shard):
     def _plan_put_many(self, pairs: list[Pair]) -> Plan:
         self._check_writable()
         requests = [
-            Request(self.slot, pack(b"HSET", self.hash, *flat(part)), None, self._wait) for part in parts(pairs)
+            Request(self.slot, pack(b"HSET", self.hash, *flat(part)), None, self._wait)
+            for part in parts(pairs, self.items)
         ]
         return Plan(requests, nothing)
 
@@ -227,7 +239,7 @@ class RedisShard(Shard):
 
     def _plan_add_many(self, pairs: list[Pair]) -> Plan:
         self._check_writable()
-        return Plan([self._changing(scripts.ADD_MANY, flat(part)) for part in parts(pairs)], flags)
+        return Plan([self._changing(self.scripts.add_many, flat(part)) for part in parts(pairs, self.items)], flags)
 
     def delete_many(self, keys: list[bytes]) -> int:
         count: int = self._do(self._plan_delete_many(keys))
@@ -235,7 +247,10 @@ class RedisShard(Shard):
 
     def _plan_delete_many(self, keys: list[bytes]) -> Plan:
         self._check_writable()
-        return Plan([self._changing(scripts.DELETE, part) for part in parts(keys)], lambda found: sum(map(int, found)))
+        return Plan(
+            [self._changing(self.scripts.delete, part) for part in parts(keys, self.items)],
+            lambda found: sum(map(int, found)),
+        )
 
     def change_many(self, pairs: list[Pair], keys: list[bytes]) -> None:
         self._do(self._plan_change_many(pairs, keys))
@@ -244,7 +259,7 @@ class RedisShard(Shard):
         for pair in pairs:
             check_size(*pair)
         words = [b"0", b"0", b"%d" % len(pairs), *flat(pairs), *keys]
-        return Plan([self._changing(scripts.CHANGE, words)], nothing)
+        return Plan([self._changing(self.scripts.change, words)], nothing)
 
     # The whole shard
 

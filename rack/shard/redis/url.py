@@ -9,7 +9,7 @@ from rack.shard.address import Address
 from rack.system.imports import importing
 
 _PORT = 6379
-_LAYOUTS = {"hash": "direct", "ordered": "ordered"}
+_LAYOUTS = {"hash": "direct", "ordered": "ordered", "packed": "packed"}
 #: Of TLS, as redis-py names them.
 _OPTIONS = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname")
 _FORM = (
@@ -55,7 +55,7 @@ def address(url: str) -> Address:
         _refuse(f"name={store!r} has a brace or a NUL, which it must not have")
     layout = given.pop("layout", None)
     if layout is not None and layout not in _LAYOUTS:
-        _refuse(f"layout={layout!r}: must be 'hash' or 'ordered'")
+        _refuse(f"layout={layout!r}: must be 'hash', 'packed' or 'ordered'")
     login, _, places = split.netloc.rpartition("@")
     username, _, password = login.partition(":")
     is_socket, is_cluster = split.scheme == "unix", split.scheme.endswith("+cluster")

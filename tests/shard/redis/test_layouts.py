@@ -1,4 +1,4 @@
-"""The two layouts, scripts and pipelines: what the conformance suites do not see."""
+"""The layouts, scripts and pipelines: what the conformance suites do not see."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ import pytest
 from rack import PersistentDict, PersistentSet
 from rack.shard.redis.protocol import slot_of
 from rack.shard.redis.view import Reading
-from tests.support.servers import Server, redis
+from tests.support.servers import Server, redis, take_all_keys
 from tests.support.servers import server as server
 
 _numbers = itertools.count()
 
 
-@pytest.fixture(params=["hash", "ordered"])
-def url(server: Server, request: pytest.FixtureRequest) -> str:
+@pytest.fixture(params=["hash", "ordered", "packed"])
+def url(server: Server, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    take_all_keys(monkeypatch)
     return f"{server.url}?name=layouts{next(_numbers)}&layout={request.param}"
 
 
@@ -148,8 +149,10 @@ def test_a_transaction_whose_reads_have_changed_is_repeated(url: str) -> None:
         assert d[b"b"] == b"2" * 100
 
 
-def test_a_range_that_was_read_is_looked_at_again(server: Server) -> None:
-    url = f"{server.url}?name=layouts{next(_numbers)}&layout=ordered"
+@pytest.mark.parametrize("layout", ["ordered", "packed"])
+def test_a_range_that_was_read_is_looked_at_again(server: Server, layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    take_all_keys(monkeypatch)
+    url = f"{server.url}?name=layouts{next(_numbers)}&layout={layout}"
     with (
         PersistentDict(url, shards=1, key_serdes="bytes", serdes="bytes") as d,
         PersistentDict(url, key_serdes="bytes", serdes="bytes") as other,
