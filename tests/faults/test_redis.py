@@ -166,6 +166,34 @@ def test_an_answer_that_is_lost_does_not_have_a_write_done_twice(own_server: Ser
                 assert list(s.filter_new([number, "a"])) == ([number, "a"] if not number else [number])
 
 
+def test_a_write_that_is_sent_again_waits_for_its_replica_too(own_server: Server, tmp_path: Path) -> None:
+    """It was done, and is not done again; but nobody knows whether the replica has it."""
+    lose = threading.Event()
+    replica = own_server.with_replica(tmp_path / "replica")
+    try:
+        with (
+            Proxy(own_server.port, lose) as port,
+            PersistentSet(f"redis://127.0.0.1:{port}/0?name=s", shards=1, durability="always", timeout=5) as s,
+        ):
+            assert s.add("before")
+            changes: list[Callable[[], object]] = [
+                lambda: s.add("one"),
+                lambda: s.discard("before"),
+                lambda: list(s.filter_new(["many"])),
+                lambda: s.clear(),
+            ]
+            for change in changes:
+                replica.hang()
+                lose.set()
+                with pytest.raises(ServerTimeoutError, match="no replica"):
+                    change()
+                replica.go_on()
+                assert not lose.is_set()
+            assert s.add("after")
+    finally:
+        replica.kill()
+
+
 def test_a_server_that_is_started_again_goes_on(own_server: Server) -> None:
     with PersistentDict(f"{own_server.url}?name=d") as d:
         d["a"] = 1

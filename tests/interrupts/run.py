@@ -354,7 +354,7 @@ def _places(engine: str, configuration: str) -> Iterator[Callable[[str], Folder]
         server = Server(Path(folder, "server"))
         stack.callback(server.kill)
         if configuration == "always":
-            stack.callback(Server(Path(folder, "replica"), None, "--replicaof", f"127.0.0.1 {server.port}").kill)
+            stack.callback(server.with_replica(Path(folder, "replica")).kill)
         yield lambda folder: SERVED[engine](folder, server)
 
 

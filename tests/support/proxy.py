@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 
-_WRITES = (b"EVALSHA", b"HSET")
+_WRITES = (b"EVALSHA", b"HSET", b"UNLINK")
 
 
 class Proxy:

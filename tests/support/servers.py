@@ -78,6 +78,16 @@ class Server:
     def client(self, **options: Any) -> Any:
         return redis.Redis(host=self.host, port=self.port, **options)
 
+    def with_replica(self, folder: Path) -> Server:
+        """Start a replica, and return it when it has all that this server has."""
+        replica = Server(folder, None, "--replicaof", f"{self.host} {self.port}", host=self.host)
+        deadline = time.monotonic() + 30
+        with self.client() as client:
+            while not (client.incr("in step") and client.wait(1, 1000)):
+                assert time.monotonic() < deadline, "the replica does not come up"
+            client.delete("in step")
+        return replica
+
     def kill(self) -> None:
         """End it at once, as kill -9 does."""
         if self._process is not None:

@@ -207,6 +207,8 @@ class Link:
         """Return the answers to requests, each of which stands for itself; they are sent by servers, all at once."""
         answers: list[Any] = [_NONE] * len(requests)
         by_node: dict[Node, list[int]] = {}
+        if requests and not self._slots:
+            self.masters()
         for number, request in enumerate(requests):
             if self._slots:
                 by_node.setdefault(self._slots[request.slot], []).append(number)
@@ -237,7 +239,7 @@ class Link:
             waiting = left
         for number, answer in enumerate(answers):
             if answer is _NONE:
-                answers[number] = self.one(requests[number])
+                answers[number] = self._again(requests[number], None, None)
             elif isinstance(answer, BaseException):
                 answers[number] = self._failed(requests[number], answer)
         return answers
