@@ -14,6 +14,7 @@ from rack.care.stat import BALANCE, ShardStat, Stat
 from rack.care.words import duration, size
 from rack.cli.failure import as_given, counted
 from rack.jobs.job import Counts
+from rack.shard import SERVED
 
 _BAR = 24  # columns
 _PROCESSES = 20  # that are listed
@@ -47,11 +48,32 @@ def _rows(stat: Stat) -> Iterator[tuple[str, str]]:
     yield "store", f"{stat.name}: a {stat.kind} on {stat.engine}, {counted(stat.shards, 'shard')}"
     made = f"serdes {stat.serdes}, key serdes {stat.key_serdes}, hash {stat.hash}"
     yield "made with", made + ("" if stat.layout == "direct" else f", layout {stat.layout}")
-    yield "durability", stat.durability
+    is_served = stat.engine in SERVED
+    # What has "process" and "everysec" there is for the server to say; who has "always" is not known from outside.
+    yield "durability", "as the server's appendfsync says" if is_served else stat.durability
     each = "" if stat.bytes_per_entry is None else f", {size(stat.bytes_per_entry)} each"
     yield "entries", f"{stat.entries:,}{each}"
     if stat.kind == "queue":
         yield "jobs", _jobs(stat.jobs)
+    if is_served:
+        yield "in memory", f"about {size(stat.bytes_data)}"
+    else:
+        yield from _on_disk(stat)
+    yield "largest", _shard(stat.largest_shard)
+    yield "smallest", _shard(stat.smallest_shard)
+    yield "balance", "\n".join(_balance(stat))
+    if not is_served:
+        yield "open in", "\n".join(_processes(stat))
+        yield "oldest read", _oldest(stat)
+    if stat.dead_readers:
+        yield "dead readers", ", ".join(map(str, stat.dead_readers))
+    if stat.leftovers:
+        yield "leftovers", "\n".join(stat.leftovers)
+    for number, sentence in enumerate(stat.advice):
+        yield "" if number else "advice", f"- {sentence}"
+
+
+def _on_disk(stat: Stat) -> Iterator[tuple[str, str]]:
     yield "on the disk", f"{size(stat.bytes_allocated)}; the files are {size(stat.bytes_apparent)} long"
     part = f" ({100 * stat.bytes_free / stat.bytes_data:.0f} %)" if stat.bytes_data else ""
     yield "shards' files", f"{size(stat.bytes_data)}, of which {size(stat.bytes_free)}{part} is free"
@@ -59,17 +81,6 @@ def _rows(stat: Stat) -> Iterator[tuple[str, str]]:
         bases = f", bases {size(stat.bytes_base)}" if stat.bytes_base else ""
         yield "journals", f"{size(stat.bytes_journal)}{bases}{_unsynced(stat)}"
     yield "last sync", _last_sync(stat)
-    yield "largest", _shard(stat.largest_shard)
-    yield "smallest", _shard(stat.smallest_shard)
-    yield "balance", "\n".join(_balance(stat))
-    yield "open in", "\n".join(_processes(stat))
-    yield "oldest read", _oldest(stat)
-    if stat.dead_readers:
-        yield "dead readers", ", ".join(map(str, stat.dead_readers))
-    if stat.leftovers:
-        yield "leftovers", "\n".join(stat.leftovers)
-    for number, sentence in enumerate(stat.advice):
-        yield "" if number else "advice", f"- {sentence}"
 
 
 def _jobs(counts: Counts | None) -> str:

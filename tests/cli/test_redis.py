@@ -47,7 +47,10 @@ def test_a_store_is_looked_at_verified_and_removed(url: str, run: Run) -> None:
         found = json.loads(run("stat", "--json", name))
         assert (found["engine"], found["entries"], found["shards"]) == ("redis", 500, 3)
         assert found["bytes_data"] > 500 * 5
-        assert "500" in run("stat", name)
+        table = run("stat", name)
+        assert "500" in table
+        assert "durability as the server's appendfsync says" in " ".join(table.split())
+        assert "disk" not in table
         report = json.loads(run("verify", "--json", name))
         assert (report["sound"], report["entries"]) == (True, 500)
         assert json.loads(run("verify", "--json", "--workers", "2", name))["entries"] == 500

@@ -24,7 +24,7 @@ from rack.shard.redis.shard import Plan, RedisShard
 from rack.shard.redis.url import renamed
 from rack.shard.server import Call, Server
 
-_SHARDS, _SHARDS_OF_CLUSTER = 16, 256  # the second: over 30 nodes, each has about as many as the others
+_SHARDS, _SHARDS_OF_CLUSTER = 16, 256  # the second: up to a dozen nodes have about as many each
 _ENDING = b".rack"
 _LAYOUTS: dict[str, type[RedisShard]] = {"direct": RedisShard, "ordered": OrderedShard, "packed": PackedShard}
 _PATIENCE = 2000  # milliseconds for replicas
