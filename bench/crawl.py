@@ -321,15 +321,17 @@ def _scheduler(place: Place, directory: Path, port: int) -> Iterator[tuple[Any, 
     """Yield a scheduler without an engine, and the set of requests that it takes to be in progress."""
     warnings.simplefilter("ignore")
     from scrapy import Spider
+    from scrapy.utils.httpobj import urlparse_cached
     from scrapy.utils.misc import build_from_crawler, load_object
     from scrapy.utils.test import get_crawler
     from twisted.internet import reactor  # noqa: F401  # which looping calls are of
 
-    ours = {"SCHEDULER_PRIORITY_QUEUE": "scrapy.pqueues.ScrapyPriorityQueue"}  # the other one asks the downloader
-    crawler: Any = get_crawler(Spider, ours | place.settings(directory, port))
+    crawler: Any = get_crawler(Spider, place.settings(directory, port))
     crawler.spider = Spider.from_crawler(crawler, name="none")
     progress: set[Any] = set()
-    crawler.engine = types.SimpleNamespace(_slot=types.SimpleNamespace(inprogress=progress))
+    downloader = types.SimpleNamespace(slots={}, get_slot_key=lambda request: urlparse_cached(request).hostname)
+    slot = types.SimpleNamespace(inprogress=progress)
+    crawler.engine = types.SimpleNamespace(_slot=slot, downloader=downloader)
     scheduler = build_from_crawler(load_object(crawler.settings["SCHEDULER"]), crawler)
     scheduler.open(crawler.spider)
     yield scheduler, progress

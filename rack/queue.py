@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from math import gcd, inf
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from math import inf
 from os import PathLike, urandom
 from typing import Any, Generic, TypeVar
 
@@ -19,12 +20,12 @@ from rack.jobs import records
 from rack.jobs.batch import QueueBatch
 from rack.jobs.counting import counted, to_be_done
 from rack.jobs.job import Counts, FailedJob, Job, nanoseconds
+from rack.jobs.opened import Opened
 from rack.jobs.records import LEAST_PRIORITY, MOST_PRIORITY
 from rack.jobs.steps import Claimed, Steps
 from rack.shard.spans import Span, blocks
 from rack.store.rotation import rotated
 from rack.store.sharded import Store
-from rack.system import boot
 from rack.system.arguments import duration, whole
 from rack.system.imports import importing
 from rack.system.processes import Identity, myself, myself_worldwide
@@ -36,21 +37,6 @@ _SWEEP = 1.0  # seconds between two looks at who has leases, while there are job
 _SWEEP_IDLE = 0.25  # ... while there are none
 _PAUSE = 0.001, 0.04  # seconds between two looks for a job: the first one, and the longest
 _MEMORIES = {None: records.NO_KEY, "waiting": records.FORGOTTEN, "ever": records.REMEMBERED}
-
-
-class _Opened:
-    """What an open queue has."""
-
-    __slots__ = ("may_have", "steps", "stride", "swept", "turn")
-
-    def __init__(self, steps: list[Steps]) -> None:
-        self.steps = steps
-        self.may_have = [True] * len(steps)  # whether a job was claimed of the shard when it was looked at last
-        self.turn = rotated(range(len(steps)))[0]  # the shard that is looked at next
-        # Shards are taken in an order of one's own, each once in a round: who went the same way as others would meet
-        # them in every shard.
-        self.stride = rotated([step for step in range(1, len(steps) + 1) if gcd(step, len(steps)) == 1])[0]
-        self.swept = -inf  # when it was looked who has leases
 
 
 class PersistentQueue(Described, Generic[T]):
@@ -72,6 +58,9 @@ class PersistentQueue(Described, Generic[T]):
 
     *Groups.* Of the jobs of a group one is leased at a time: of a host, say, that a crawler is not to load. The key of
     a job has to be in one group only.
+
+    *Lanes.* A worker that can say which jobs it has use for puts them into lanes, which have names, and claims of those
+    that it likes: :meth:`claim_of`. Each lane is in order for itself. What is claimed without that is of any lane.
 
     *Atomic:* every step of a job, for all threads and processes. *How long it takes:* O(log n) a step, whatever the
     number of jobs that wait; s shards are looked at when there are few or none.
@@ -111,7 +100,7 @@ class PersistentQueue(Described, Generic[T]):
 
     _kind = "queue"
 
-    _opened: _Opened
+    _opened: Opened
     _me: Callable[[], Identity]
 
     def __init__(
@@ -147,18 +136,8 @@ class PersistentQueue(Described, Generic[T]):
 
     def _use(self, store: Store) -> None:
         super()._use(store)
-        count = len(store.shards)
-        clock = None
-        if store.clock is None:
-            tag, self._me = xxh3_64_digest(boot.boot_id().encode()), myself
-        else:
-            tag, clock, self._me = records.SHARED, store.clock(), myself_worldwide
-        self._opened = _Opened(
-            [
-                Steps(shard, records.counters_key(number, count), tag, self._max_claims, self._group_pause, clock)
-                for number, shard in enumerate(store.shards)
-            ]
-        )
+        self._me = myself if store.clock is None else myself_worldwide
+        self._opened = Opened(store, self._max_claims, self._group_pause)
 
     def _set_closed(self, reason: Exception | None = None) -> None:
         super()._set_closed(reason)
@@ -182,6 +161,7 @@ class PersistentQueue(Described, Generic[T]):
         delay: float = 0.0,
         group: str | None = None,
         unique: bool = True,
+        lane: str = "",
     ) -> bool:
         """Put a job, unless there is one with its key.
 
@@ -193,11 +173,12 @@ class PersistentQueue(Described, Generic[T]):
         :param delay: in how many seconds it is ready to be claimed, by the time of day.
         :param group: the name of its group; None: it is in none.
         :param unique: False: this job has no key, as in a queue with ``unique=None``. It is put in any case.
+        :param lane: the name of its lane; "": it is in none.
         :returns: True if this call put it; False if its key was there. What ``unique`` says decides that.
         :raises TypeError: the key is not hashable; an item that is not, as a dict or list, needs a ``key``, or a queue
             with ``unique=None``.
         :raises SerializationError: the serdes cannot hold the item or the key.
-        :raises ValueError: the priority is out of its range, or the delay negative.
+        :raises ValueError: the priority is out of its range, or the delay negative, or there are a group and a lane.
         :raises TooLargeError: it is larger than the engine can hold.
         :raises ReadOnlyError: the queue was opened with ``flag="r"``.
 
@@ -205,7 +186,7 @@ class PersistentQueue(Described, Generic[T]):
         ...     jobs.put("later"), jobs.put("first", priority=9), jobs.put({"page": 1}, key=1)
         (True, True, True)
         """
-        steps, job = self._packed(item, key, priority, group, unique)
+        steps, job = self._packed(item, key, priority, group, unique, lane)
         return bool(steps.shard.transact(steps.put, (job,), nanoseconds("delay", delay))[0])
 
     def put_many(self, items: Iterable[T], *, priority: int = 0, delay: float = 0.0) -> int:
@@ -230,10 +211,41 @@ class PersistentQueue(Described, Generic[T]):
         for chunk in chunks(items, _CHUNK):
             by_shard: dict[Steps, list[records.Job]] = {}
             for item in chunk:
-                steps, job = self._packed(item, None, priority, None, True)
+                steps, job = self._packed(item, None, priority, None, True, "")
                 by_shard.setdefault(steps, []).append(job)
             for steps, jobs in rotated(list(by_shard.items())):
                 new += sum(steps.shard.transact(steps.put, jobs, wait))
+        return new
+
+    def remember(self, keys: Iterable[Any]) -> int:
+        """Have keys refused from now on, as if jobs with them had been put and done; none is counted. O(k log n).
+
+        For what was seen before there was this queue. Not atomic as a whole; atomic for those of a block in a shard.
+
+        :param keys: unique keys, any iterable. Those that are there already are left as they are.
+        :returns: how many were not there.
+        :raises TypeError: a key is not hashable.
+        :raises SerializationError: the serdes cannot hold a key.
+        :raises ValueError: the queue has not ``unique="ever"``.
+        :raises Exception: whatever ``keys`` raises.
+
+        >>> with PersistentQueue(tmp / "remember", unique="ever") as jobs:
+        ...     jobs.remember(["page 1", "page 2"])
+        ...     jobs.put("page 1"), jobs.put("page 3")
+        2
+        (False, True)
+        """
+        if self._memory != records.REMEMBERED:
+            raise ValueError("remember() is for queues with unique='ever': others forget what is done")
+        new = 0
+        for chunk in chunks(keys, _CHUNK):
+            by_shard: dict[Steps, list[bytes]] = {}
+            for key in chunk:
+                data = self._dump_key(key)
+                tail = xxh3_64_digest(data)
+                by_shard.setdefault(self._steps_of(tail), []).append(records.key_record(data, tail))
+            for steps, key_records in rotated(list(by_shard.items())):
+                new += steps.shard.transact(steps.remember, key_records)
         return new
 
     def batch(self) -> QueueBatch[T]:
@@ -281,7 +293,9 @@ class PersistentQueue(Described, Generic[T]):
         state = self._steps_of(tail).shard.get(records.key_record(key_bytes, tail))
         return records.refuses(state, self._memory)
 
-    def _packed(self, item: T, key: Any, priority: int, group: str | None, unique: bool) -> tuple[Steps, records.Job]:
+    def _packed(
+        self, item: T, key: Any, priority: int, group: str | None, unique: bool, lane: str
+    ) -> tuple[Steps, records.Job]:
         """Return a job, and the steps of the shard where it belongs."""
         priority = whole("priority", priority, LEAST_PRIORITY, MOST_PRIORITY)
         memory = self._memory if unique else records.NO_KEY
@@ -297,8 +311,10 @@ class PersistentQueue(Described, Generic[T]):
             data = self._dump(item)
         except Exception as error:
             raise unserializable(item, "item", self._serdes.name, error, self._serdes.dumps) from error
-        group_bytes = b""
+        group_bytes = records.lane_name(lane) if lane else b""
         if group is not None:
+            if lane:
+                raise ValueError(f"group={group!r}, lane={lane!r}: a job is in a group or in a lane, not in both")
             group_bytes = records.group_name(group)
             tail = xxh3_64_digest(group_bytes)
         else:
@@ -356,6 +372,54 @@ class PersistentQueue(Described, Generic[T]):
         ['a', 'b', 'c']
         """
         return self._claim(most) if (most := whole("most", most, 0)) else []
+
+    def claim_of(self, lanes: Mapping[str, int]) -> list[Job[T]]:
+        """Claim the jobs that come next in each of these lanes. O(k log n), and O(s).
+
+        Not atomic as a whole; atomic for those of a shard.
+
+        :param lanes: how many jobs at most of each lane, by its name; "": of those that are in none.
+        :returns: a list of :class:`rack.jobs.job.Job`, with its ``lane``; empty if none can be claimed.
+        :raises DeserializationError: as of :meth:`claim_many`.
+
+        >>> with PersistentQueue(tmp / "claim_of", shards=1) as jobs:
+        ...     for number in range(3):
+        ...         jobs.put(f"a{number}", lane="a"), jobs.put(f"b{number}", lane="b")
+        ...     sorted(jobs.lanes()), sorted(job.item for job in jobs.claim_of({"a": 1, "b": 2}))
+        (True, True)
+        (True, True)
+        (True, True)
+        (['a', 'b'], ['a0', 'b0', 'b1'])
+        """
+        now = time.monotonic()
+        if now - self._opened.swept > _SWEEP:
+            self._sweep(now)
+        me, found = records.pack_owner(self._me()), []
+        left = Counter(lanes)
+        for steps in rotated(self._opened.steps):
+            wanted = {records.lane_name(name): most for name, most in left.items() if most > 0}
+            if not wanted:
+                break
+            claimed = [Claimed.of(*each) for each in steps.shard.transact(steps.claim_of, wanted, self._lease, me)]
+            left.subtract(each.job.lane for each in claimed)
+            found += [(steps, each) for each in claimed]
+        return self._jobs(found)
+
+    def lanes(self) -> list[str]:
+        """Return the names of the lanes in which a job can be claimed; "" is for jobs that are in none.
+
+        O(s + k log n) for k lanes. Atomic for no more than one of them.
+
+        :returns: a list, in no order.
+        :raises NotOpenError: the queue is not open.
+
+        >>> with PersistentQueue(tmp / "lanes") as jobs:
+        ...     jobs.put("page 1", lane="example.org"), jobs.put("page 2")
+        ...     sorted(jobs.lanes())
+        (True, True)
+        ['', 'example.org']
+        """
+        return list({name for steps in self._opened.steps for name in steps.lanes()})
 
     def _claim(self, most: int) -> list[Job[T]]:
         now = time.monotonic()
@@ -496,7 +560,7 @@ class PersistentQueue(Described, Generic[T]):
         ['first', 'a']
         """
         most = whole("most", most, 0)
-        found = sorted((job for steps in self._opened.steps for job in steps.first(most)), key=lambda job: job.waiting)
+        found = sorted((job for steps in self._opened.steps for job in steps.first(most)), key=lambda job: job.order)
         return [self._item(job) for job in found[:most]]
 
     def failed(self) -> Iterator[FailedJob[T]]:

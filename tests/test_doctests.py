@@ -21,6 +21,8 @@ ROOT = Path(__file__).parent.parent
 PAGES = [page for page in (ROOT / "README.rst", *sorted((ROOT / "docs").rglob("*.rst"))) if page.exists()]
 MODULES = ["rack", *(found.name for found in pkgutil.walk_packages(rack.__path__, "rack."))]
 OPTIONS = doctest.ELLIPSIS
+_PUBLIC = ("addon", "dupefilter", "httpcache", "items", "origins", "scheduler")
+SCRAPYS = ["rack.adapters.scrapy", *(f"rack.adapters.scrapy.{name}" for name in _PUBLIC)]
 SHELL_PRELUDE = f'rack() {{ "{sys.executable}" -m rack "$@"; }}; export -f rack; '
 
 
@@ -30,7 +32,7 @@ def test_the_examples_of_a_module_do_what_they_show(name: str, tmp_path: Path, m
     module = importlib.import_module(name)
     result = doctest.testmod(module, extraglobs={"tmp": tmp_path}, optionflags=OPTIONS)
     assert result.failed == 0
-    if name in ("rack", "rack.dict", "rack.set"):
+    if name in ("rack", "rack.dict", "rack.set", "rack.queue", *SCRAPYS):
         assert result.attempted, f"the docstrings of {name} have no examples"
 
 

@@ -24,7 +24,8 @@ def job_problems(
         return
     if job is None:
         return
-    if (job.group or job.memory != NO_KEY) and xxh3_64_digest(job.group or job.key) != job.tail:
+    hashed = job.group if job.is_grouped else job.key
+    if (job.is_grouped or job.memory != NO_KEY) and xxh3_64_digest(hashed) != job.tail:
         yield Problem("record", f"has a job that is in another's place: {key[:60]!r}")
     for what, data, reader in (
         ("key", job.key, None if codec is None or job.memory == NO_KEY else codec.loads),

@@ -18,7 +18,7 @@ class Pack(Protocol):
     """What makes records of a job, and tells the shard that it belongs to."""
 
     def __call__(
-        self, item: Any, key: Any, priority: int, group: str | None, unique: bool
+        self, item: Any, key: Any, priority: int, group: str | None, unique: bool, lane: str
     ) -> tuple[Steps, records.Job]: ...
 
 
@@ -77,7 +77,14 @@ class QueueBatch(Generic[T]):
             self._puts, self._done = {}, {}
 
     def put(
-        self, item: T, *, key: Any = None, priority: int = 0, group: str | None = None, unique: bool = True
+        self,
+        item: T,
+        *,
+        key: Any = None,
+        priority: int = 0,
+        group: str | None = None,
+        unique: bool = True,
+        lane: str = "",
     ) -> None:
         """Put a job when the block ends. O(1). Atomic, then, with all of its shard.
 
@@ -86,9 +93,10 @@ class QueueBatch(Generic[T]):
         :param priority: the highest comes first.
         :param group: the name of its group.
         :param unique: False: it has no key.
+        :param lane: the name of its lane.
         :raises TypeError: the key is not hashable.
         :raises SerializationError: the serdes cannot hold the item or the key.
-        :raises ValueError: the priority is out of its range.
+        :raises ValueError: the priority is out of its range, or there are a group and a lane.
 
         >>> from rack import PersistentQueue
         >>> with PersistentQueue(tmp / "batch_put") as jobs:
@@ -97,7 +105,7 @@ class QueueBatch(Generic[T]):
         ...     batch.new, jobs.peek()
         (1, ['page 1'])
         """
-        steps, job = self._pack(item, key, priority, group, unique)
+        steps, job = self._pack(item, key, priority, group, unique, lane)
         self._puts.setdefault(steps, []).append(job)
 
     def done(self, job: Job[T]) -> None:

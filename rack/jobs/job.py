@@ -93,6 +93,11 @@ class Job(Generic[T]):
             except Exception:  # the error of the block goes before; the lease ends anyway
                 return
 
+    @property
+    def lane(self) -> str:
+        """The name of its lane; "" if it is in none."""
+        return self._claimed.job.lane
+
     def __repr__(self) -> str:
         return f"<job {self.item!r}, claimed {self.claims} time{'s' if self.claims != 1 else ''}>"
 

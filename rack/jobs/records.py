@@ -10,6 +10,8 @@ import struct
 from hashlib import sha256
 from typing import NamedTuple, Self
 
+from xxhash import xxh3_64_digest
+
 from rack.system.processes import Identity
 
 KEY, WAITING, DELAYED, LEASED, FAILED, COUNTERS = b"k", b"w", b"d", b"l", b"f", b"c"
@@ -17,7 +19,8 @@ DIGEST = b"h"  # of a key of which no record's key can be made
 # A group, and its jobs that wait until the one before them is over. Of a group that pauses there is a record among the
 # delayed jobs, which is empty.
 GROUP, GROUPED = b"g", b"q"
-BEHIND_LEASED, BEHIND_WAITING = b"m", b"x"
+LANED = b"x"  # a job of a lane that can be claimed: right behind those that wait and are in none
+BEHIND_LEASED, BEHIND_WAITING = b"m", b"y"
 
 #: What is remembered of a job's key when the job is done: nothing, as it has none; nothing; that it was there.
 NO_KEY, FORGOTTEN, REMEMBERED = range(3)
@@ -29,18 +32,23 @@ LEAST_PRIORITY, MOST_PRIORITY = -(1 << 31), (1 << 31) - 1
 _LONG = 500  # bytes: a key of LMDB has 511 at most
 SHARED = b"\0" * 8  # in place of a boot's tag, where several machines share the store
 TAIL = 8  # bytes at the end of each key
+_STAMPED = 8 + TAIL  # stamp and tail
 _TIME = struct.Struct(">Q")  # nanoseconds
 _COUNTERS = struct.Struct(">Q4q")
 _OWNER = struct.Struct(">IQQ")
 _JOB = struct.Struct(">iQIBIH")  # priority, stamp, claims, memory, lengths of the key and of the group
 _REASON = struct.Struct(">I")
-_SIZES = {WAITING: 13, DELAYED: 17, LEASED: 29, FAILED: 9, COUNTERS: 1, GROUP: 1, GROUPED: 21, DIGEST: 33}
+_SIZES = {WAITING: 13, DELAYED: 17, LEASED: 29, FAILED: 9, COUNTERS: 1, GROUP: 1, GROUPED: 21, LANED: 21, DIGEST: 33}
 _ORDER = struct.Struct(">IQ")
+_OF_GROUP, _OF_LANE = b"\0", b"\1"  # before the name, which may be empty
 _GROUP = struct.Struct(">?Q")
 
 
 class Job(NamedTuple):
-    """A job, whatever its state is. ``stamp`` is when it was put, or became ready: unique in its shard."""
+    """A job, whatever its state is. ``stamp`` is when it was put, or became ready: unique in its shard.
+
+    ``group``: the name of its group or of its lane, as :func:`group_name` and :func:`lane_name` have it.
+    """
 
     priority: int
     stamp: int
@@ -76,14 +84,25 @@ class Job(NamedTuple):
 
     @property
     def waiting(self) -> bytes:
-        return WAITING + self._order + self.tail
+        if self.group[:1] == _OF_LANE:
+            return b"".join((LANED, xxh3_64_digest(self.group), self.order, self.tail))
+        return WAITING + self.order + self.tail
 
     @property
     def grouped(self) -> bytes:
-        return GROUPED + self.tail + self._order + self.tail
+        return GROUPED + self.tail + self.order + self.tail
 
     @property
-    def _order(self) -> bytes:
+    def is_grouped(self) -> bool:
+        return self.group[:1] == _OF_GROUP
+
+    @property
+    def lane(self) -> str:
+        """The name of its lane; "": it is in none."""
+        return self.group[1:].decode("utf-8", "surrogatepass") if self.group[:1] == _OF_LANE else ""
+
+    @property
+    def order(self) -> bytes:
         return _ORDER.pack(MOST_PRIORITY - self.priority, self.stamp)
 
     @property
@@ -130,7 +149,20 @@ def counters_key(number: int, shards: int) -> bytes:
 
 
 def group_name(group: str) -> bytes:
-    return b"\0" + group.encode("utf-8", "surrogatepass")  # so that the name may be empty
+    return _OF_GROUP + group.encode("utf-8", "surrogatepass")
+
+
+def lane_name(lane: str) -> bytes:
+    """Return the name of a lane; nothing, of none."""
+    return _OF_LANE + lane.encode("utf-8", "surrogatepass") if lane else b""
+
+
+def lane_span(name: bytes) -> tuple[bytes, bytes]:
+    """Return where the jobs of a lane that can be claimed begin, and where they end."""
+    if not name:
+        return WAITING, LANED
+    start = LANED + xxh3_64_digest(name)
+    return start, start + b"\xff" * (_ORDER.size + TAIL)
 
 
 def pause_key(ready: int, tail: bytes) -> bytes:
@@ -160,12 +192,13 @@ def time_of(key: bytes, at: int = 1) -> int:
 def claimed_once_more(data: bytes) -> tuple[bytes, int, bool]:
     """Return a packed job with one claim more, how many that makes, and whether it is in a group."""
     claims = int.from_bytes(data[12:16], "big") + 1
-    return b"".join((data[:12], claims.to_bytes(4, "big"), data[16:])), claims, data[21:23] != b"\0\0"
+    is_grouped = data[21:23] != b"\0\0" and data.startswith(_OF_GROUP, _JOB.size + int.from_bytes(data[17:21], "big"))
+    return b"".join((data[:12], claims.to_bytes(4, "big"), data[16:])), claims, is_grouped
 
 
 def lease_key(boot: bytes, deadline: int, claims: int, waiting: bytes) -> bytes:
     """Return the key of the lease of a job, which no other lease ever has, from the one it had while it waited."""
-    return b"".join((LEASED, boot, _TIME.pack(deadline), claims.to_bytes(4, "big"), waiting[5:]))
+    return b"".join((LEASED, boot, _TIME.pack(deadline), claims.to_bytes(4, "big"), waiting[-_STAMPED:]))
 
 
 def prolonged(lease: bytes, deadline: int) -> bytes:

@@ -6,7 +6,7 @@ until a deadline, or has failed. What is done is but counted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from time import monotonic_ns, time_ns
 from typing import NamedTuple, Self
 
@@ -83,9 +83,19 @@ class Steps:
 
     def first(self, most: int) -> list[Job]:
         """Return the jobs that can be claimed, the first ones that wait and those whose delay is over."""
-        waiting = self.shard.scan(WAITING, BEHIND_WAITING, False, True, most)
+        spans = [records.lane_span(records.lane_name(lane)) for lane in self.lanes()]
+        waiting = [pair for span in spans for pair in self.shard.scan(*span, False, True, most)]
         ready = self.shard.scan(DELAYED, records.until(DELAYED, time_ns()), False, True)
         return [Job.unpack(data, key[-records.TAIL :]) for key, data in (*waiting, *ready) if data]
+
+    def lanes(self) -> Iterator[str]:
+        """Yield the name of each lane with a job that can be claimed; "" for those that are in none."""
+        start = WAITING
+        while first := self.shard.scan(start, BEHIND_WAITING, False, True, 1):
+            ((key, data),) = first
+            job = Job.unpack(data, key[-records.TAIL :])
+            yield job.lane
+            start = records.lane_span(records.lane_name(job.lane))[1]
 
     def is_over(self, lease: bytes, data: bytes, known: dict[Identity, bool]) -> bool:
         """Return whether a lease has ended before its time. ``known``: which processes are dead, and which not."""
@@ -105,6 +115,13 @@ class Steps:
         self._save(view, counters)
         return answers
 
+    def remember(self, view: View, key_records: Iterable[bytes]) -> int:
+        """Have keys be those of jobs that are done; return how many were not there."""
+        new = [key_record for key_record in key_records if view.get(key_record) is None]
+        for key_record in new:
+            view.put(key_record, DONE)
+        return len({*new})
+
     def turn(self, view: View, jobs: Iterable[Job], ended: Iterable[Claimed]) -> tuple[list[bool], list[bool]]:
         """Put jobs, and end others that are done. Return which ones are new, and which of the others were leased."""
         counters = Counters(view.get(self._counters))
@@ -123,10 +140,21 @@ class Steps:
         waiting = view.first(WAITING, BEHIND_WAITING, most)
         if (len(waiting) < most or now - self._moved >= _OFTEN) and self._move(view, now, time):
             waiting = view.first(WAITING, BEHIND_WAITING, most)
+        return self._leased(view, waiting, now + lease, owner, time)
+
+    def claim_of(self, view: View, lanes: Mapping[bytes, int], lease: int, owner: bytes) -> list[Pair]:
+        """Lease the first jobs of each of these lanes, so many of it; else like :meth:`claim`."""
+        now, time = self._clock(), time_ns()
+        if now - self._moved >= _OFTEN:
+            self._move(view, now, time)
+        waiting = [pair for lane, most in lanes.items() for pair in view.first(*records.lane_span(lane), most)]
+        return self._leased(view, waiting, now + lease, owner, time)
+
+    def _leased(self, view: View, waiting: list[Pair], deadline: int, owner: bytes, time: int) -> list[Pair]:
         claimed = []
         for key, data in waiting:
             job, claims, is_grouped = records.claimed_once_more(data)
-            leased = records.lease_key(self._boot, now + lease, claims, key)
+            leased = records.lease_key(self._boot, deadline, claims, key)
             view.delete(key)
             view.put(leased, owner + job)
             if is_grouped:
@@ -211,7 +239,9 @@ class Steps:
                     counters.failed -= view.delete(state[1:])
                 view.put(key_record, ALIVE)
             counters.stamp = max(counters.stamp + 1, now)
-            self._admit(view, counters, job._replace(stamp=counters.stamp), now, now + delay)
+            priority, _, claims, memory, key, group, item, tail = job  # _replace takes longer
+            stamped = Job(priority, counters.stamp, claims, memory, key, group, item, tail)
+            self._admit(view, counters, stamped, now, now + delay)
             answers.append(True)
         return answers
 
@@ -225,7 +255,7 @@ class Steps:
             view.put(job.key_record, DONE)
         counters.jobs -= 1
         counters.done += 1
-        if job.group:
+        if job.group and job.is_grouped:
             self._leave(view, job.tail, now)
         return True
 
@@ -263,7 +293,7 @@ class Steps:
             view.put(job.delayed(ready), job.pack())
             counters.delayed += 1
             return
-        if not job.group:
+        if not job.is_grouped:
             view.put(job.waiting, job.pack())
             return
         view.put(job.grouped, job.pack())
@@ -287,7 +317,7 @@ class Steps:
             self._give_up(view, counters, job, reason, now)
             return
         self._admit(view, counters, job, now, now + delay)  # into its group, before the next one is chosen
-        if job.group:
+        if job.group and job.is_grouped:
             self._leave(view, job.tail, now)
 
     def _give_up(self, view: View, counters: Counters, job: Job, reason: str, now: int) -> None:
@@ -295,7 +325,7 @@ class Steps:
         if job.memory != NO_KEY:
             view.put(job.key_record, GAVE_UP + job.failed)
         counters.failed += 1
-        if job.group:
+        if job.group and job.is_grouped:
             self._leave(view, job.tail, now)
 
     # Groups: of each, one job at most is waiting or leased. The others wait in the group.

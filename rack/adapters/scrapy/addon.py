@@ -20,6 +20,16 @@ class RackAddon:
     before: ``SCHEDULER``, ``HTTPCACHE_STORAGE``, and ``ITEM_PIPELINES`` with None for ``RackItems`` to keep no items.
 
     Without ``JOBDIR`` and ``RACK_STORE`` it is off, and says so in the log.
+
+    >>> from scrapy.settings import Settings
+    >>> settings = Settings({"JOBDIR": str(tmp / "job")})
+    >>> RackAddon().update_settings(settings)
+    >>> settings["SCHEDULER"].__name__, RackItems in settings["ITEM_PIPELINES"]
+    ('RackScheduler', True)
+    >>> RackAddon().update_settings(Settings())
+    Traceback (most recent call last):
+        ...
+    scrapy.exceptions.NotConfigured: set JOBDIR (a directory, for one process) or RACK_STORE (...)
     """
 
     def update_settings(self, settings: BaseSettings) -> None:

@@ -27,6 +27,15 @@ class RackDupeFilter(RFPDupeFilter):
 
     A request is seen when it is asked for, as the scheduler is not told of this filter's store: one that is killed
     before it has the request on disk loses it. :class:`rack.adapters.scrapy.RackScheduler` does not.
+
+    >>> page = Request("https://example.org/?b=2&a=1")
+    >>> for run in "first", "second":
+    ...     filter = RackDupeFilter(str(tmp))
+    ...     filter.open()
+    ...     print(run, filter.request_seen(page), filter.request_seen(Request("https://example.org/?a=1&b=2")))
+    ...     filter.close("finished")
+    first False True
+    second True True
     """
 
     def __init__(

@@ -29,6 +29,20 @@ class RackCacheStorage:
 
     It is in ``HTTPCACHE_DIR``, and has the spider's name. Any number of processes may share it. After
     ``HTTPCACHE_EXPIRATION_SECS`` a response counts as not there, until it is stored anew; 0: never.
+
+    >>> from scrapy.settings import Settings
+    >>> from scrapy.utils.test import get_crawler
+    >>> crawler = get_crawler(Spider)
+    >>> spider = Spider.from_crawler(crawler, name="pages")
+    >>> storage = RackCacheStorage(Settings({"HTTPCACHE_DIR": str(tmp), "HTTPCACHE_EXPIRATION_SECS": 0}))
+    >>> storage.open_spider(spider)
+    >>> page = Request("https://example.org/")
+    >>> storage.store_response(spider, page, Response(page.url, body=b"hello"))
+    >>> storage.retrieve_response(spider, page).body
+    b'hello'
+    >>> storage.retrieve_response(spider, Request("https://example.org/other")) is None
+    True
+    >>> storage.close_spider(spider)
     """
 
     def __init__(self, settings: BaseSettings) -> None:

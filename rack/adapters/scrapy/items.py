@@ -22,6 +22,20 @@ class RackItems:
     The key is the fingerprint of the request, and the how manieth item of its callback it is: ``"5f3a...:0"``. What
     comes again, because a page was crawled again after a kill, takes its own place, and counts once. The value is what
     a feed in JSON has. ``rack dump`` exports the store, which is called "items", in ``JOBDIR`` or beside the requests.
+
+    >>> from scrapy import Spider
+    >>> from scrapy.utils.test import get_crawler
+    >>> crawler = get_crawler(Spider, {"JOBDIR": str(tmp)})
+    >>> crawler.spider = Spider.from_crawler(crawler, name="pages")
+    >>> pipeline = RackItems.from_crawler(crawler)
+    >>> pipeline.open_spider()
+    >>> for number in 1, 2:  # what :class:`RackOrigins` does, of a page that is crawled twice
+    ...     _ = current.set("5f3a:0")
+    ...     item = pipeline.process_item({"number": number})
+    >>> pipeline.close_spider()
+    >>> with PersistentDict(tmp / "items") as items:
+    ...     dict(items)
+    {'5f3a:0': {'number': 2}}
     """
 
     def __init__(self, crawler: Crawler) -> None:

@@ -28,6 +28,15 @@ class RackOrigins:
 
     An origin is the fingerprint of the response's request, and the how manieth item of its callback it is. Equal
     requests that are not filtered have an equal fingerprint. So these are told apart by who made them.
+
+    >>> from scrapy.utils.request import RequestFingerprinter
+    >>> origins = RackOrigins(RequestFingerprinter())
+    >>> page, item = Request("https://example.org/"), {"text": "hello"}
+    >>> found = list(origins.process_spider_output(Response(page.url, request=page), [item]))
+    >>> origins.process_item(item) is item
+    True
+    >>> current.get() == origins.origin(page) + ":0"
+    True
     """
 
     _of: ClassVar[WeakKeyDictionary[Crawler, RackOrigins]] = WeakKeyDictionary()

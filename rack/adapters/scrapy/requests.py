@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 import pickle
-from contextlib import suppress
+from collections.abc import Callable
 
-from scrapy import Request
+from scrapy import Request, Spider
 from scrapy.crawler import Crawler
 from scrapy.dupefilters import RFPDupeFilter
-from scrapy.statscollectors import StatsCollector
 from scrapy.utils.request import request_from_dict
 
 from rack.adapters.scrapy.share import Claimed, Share
-from rack.errors import LeaseLostError, told
+from rack.adapters.scrapy.tally import Tally
+from rack.errors import told
 from rack.jobs.records import LEAST_PRIORITY, MOST_PRIORITY
 
 logger = logging.getLogger(__name__)
@@ -23,16 +23,21 @@ AGAIN = "rack_again"
 #: In the meta of a start request that was queued: the how manieth one of its kind it is.
 STARTED = "rack_start"
 
+_VERBATIM = "verbatim_url"  # in the meta of a request: its URL is taken as it is, by Scrapy 2.19 and later
+
 
 class Requests:
     """The requests of a crawl, as the scheduler has them: what it has in place of a disk queue.
 
     A request that was handed out is over when the engine has done with it: its callback is exhausted, its items have
     passed the pipelines, and what it has led to is put; a retry or a redirect is put as a request of its own.
+
+    :param lane: returns the name of the lane of a request.
     """
 
-    def __init__(self, share: Share, crawler: Crawler, stats: StatsCollector) -> None:
+    def __init__(self, share: Share, crawler: Crawler, stats: Tally, lane: Callable[[Request], str]) -> None:
         self._share = share
+        self._lane = lane
         self._crawler = crawler
         self._stats = stats
         self._flying: dict[Request, Claimed] = {}
@@ -57,17 +62,18 @@ class Requests:
         """:raises ValueError: the request cannot be stored."""
         key, self.key = self.key, None
         try:
-            data = pickle.dumps(request.to_dict(spider=self._crawler.spider), 4)
+            data = dumped(request, self._crawler.spider)
         except (pickle.PicklingError, AttributeError, TypeError, ValueError) as error:
             if key is not None:
                 self._share.keep(key)
             raise ValueError(str(error)) from error
-        self._share.put(data, key, min(max(request.priority, LEAST_PRIORITY), MOST_PRIORITY))
+        priority = min(max(request.priority, LEAST_PRIORITY), MOST_PRIORITY)
+        self._share.put(data, key, priority, self._lane(request))
 
     def pop(self) -> Request | None:
         while (job := self._share.next() or self._claimed()) is not None:
             try:
-                request = request_from_dict(pickle.loads(job.item), spider=self._crawler.spider)
+                request = loaded(job.item, self._crawler.spider)
             except Exception as error:
                 self._refuse(job, error)
                 continue
@@ -90,8 +96,7 @@ class Requests:
             extra={"spider": self._crawler.spider},
         )
         self._stats.inc_value("rack/unreadable")
-        with suppress(LeaseLostError):
-            job.fail(told(error))
+        self._share.fail(job, told(error))
 
     def settle(self) -> None:
         """Find out which requests are over."""
@@ -118,5 +123,45 @@ class Requests:
 class QueueFilter(RFPDupeFilter):
     """What is seen is in the queue, and the scheduler asks that. This tells of what was filtered, as Scrapy's does."""
 
+    tally: Tally
+
     def request_seen(self, request: Request) -> bool:
         return False
+
+    def log(self, request: Request, spider: Spider) -> None:
+        if self.debug or self.logdupes:
+            super().log(request, spider)
+        else:
+            self.tally.inc_value("dupefilter/filtered")
+
+
+def dumped(request: Request, spider: Spider | None) -> bytes:
+    """Return a request as bytes.
+
+    :raises Exception: it has something that cannot be pickled, or a callback that is no method of the spider.
+    """
+    described = request.to_dict(spider=spider)
+    if "_class" not in described:
+        described = {name: value for name, value in described.items() if value}  # the others are empty by default
+    return pickle.dumps(described, 4)
+
+
+def loaded(data: bytes, spider: Spider | None) -> Request:
+    """Return the request that these bytes are of.
+
+    :raises Exception: it cannot be made.
+    """
+    described = pickle.loads(data)
+    if "_class" in described:
+        return request_from_dict(described, spider=spider)
+    # As request_from_dict does it, but the URL is not made safe again, which takes most of its time.
+    arguments = {name: value for name, value in described.items() if name in Request.attributes}
+    for name in ("callback", "errback"):
+        if name in arguments:
+            arguments[name] = getattr(spider, arguments[name])
+    meta = described.get("meta") or {}
+    arguments["meta"] = meta | {_VERBATIM: True}
+    request = Request(**arguments)
+    if _VERBATIM not in meta:
+        del request.meta[_VERBATIM]
+    return request

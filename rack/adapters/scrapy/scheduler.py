@@ -11,8 +11,10 @@ from scrapy import Request, Spider
 from scrapy.core.scheduler import Scheduler
 from scrapy.crawler import Crawler
 from scrapy.dupefilters import RFPDupeFilter
+from scrapy.pqueues import DownloaderAwarePriorityQueue
 from scrapy.utils.asyncio import create_looping_call
 from scrapy.utils.defer import deferred_from_coro
+from scrapy.utils.job import job_dir
 from scrapy.utils.misc import build_from_crawler, load_object
 from twisted.internet.defer import Deferred
 
@@ -21,6 +23,9 @@ from rack.adapters.scrapy import place
 from rack.adapters.scrapy.dupefilter import RackDupeFilter
 from rack.adapters.scrapy.requests import STARTED, QueueFilter, Requests
 from rack.adapters.scrapy.share import Share
+from rack.adapters.scrapy.slots import OneSlot, Slots
+from rack.adapters.scrapy.takeover import ScrapysCrawl
+from rack.adapters.scrapy.tally import Tally
 from rack.errors import RackError
 from rack.queue import PersistentQueue
 
@@ -37,10 +42,34 @@ class RackScheduler(Scheduler):
     which is extended as long as it is in progress. It is done when its callback is exhausted and all that came of it is
     stored, or when it has failed. What was in progress in a process that is killed is crawled again.
 
-    The highest priority comes first, then what was queued first. Requests that cannot be serialized are kept in memory,
-    as Scrapy does it.
+    The slot of the downloader (a host, that is) with the fewest downloads comes next, and of it the highest priority,
+    and then what was queued first. With a ``SCHEDULER_PRIORITY_QUEUE`` that is no ``DownloaderAwarePriorityQueue``
+    slots do not matter. Requests that cannot be serialized are kept in memory, as Scrapy does it.
+
+    A crawl that Scrapy's own scheduler has begun in ``JOBDIR``, and has stopped in good order, goes on.
 
     ``DUPEFILTER_CLASS`` may be one of a project's own; what it has seen is kept as it keeps it.
+
+    >>> import subprocess, sys
+    >>> spider = tmp / "pages.py"
+    >>> _ = spider.write_text('''
+    ... from scrapy import Request, Spider
+    ...
+    ... class Pages(Spider):
+    ...     name = "pages"
+    ...     start_urls = ["data:,1"]
+    ...
+    ...     def parse(self, response):
+    ...         if (number := int(response.text)) < 5:
+    ...             yield Request(f"data:,{number + 1}")
+    ...         yield Request("data:,1")  # was seen
+    ... ''')
+    >>> settings = ["-s", f"JOBDIR={tmp / 'job'}", "-s", "SCHEDULER=rack.adapters.scrapy.RackScheduler"]
+    >>> subprocess.run([sys.executable, "-m", "scrapy", "runspider", spider, *settings], capture_output=True).returncode
+    0
+    >>> with PersistentQueue(tmp / "job" / "requests", flag="r") as requests:
+    ...     requests.counts()
+    Counts(waiting=0, delayed=0, leased=0, done=6, failed=0)
     """
 
     _requests: Requests
@@ -76,11 +105,14 @@ class RackScheduler(Scheduler):
         :param spider: the spider, whose name is a part of RACK_STORE's.
         :returns: what the filter's ``open`` returns.
         :raises RackError: it cannot be opened.
+        :raises ValueError: Scrapy's own scheduler has left requests in JOBDIR that cannot be read.
         """
-        crawler, stats = self.crawler, self.stats
+        crawler = self.crawler
         assert crawler is not None
-        assert stats is not None
+        assert crawler.stats is not None
         self.spider = spider
+        self._tally = Tally(crawler.stats)
+        self.stats = self._tally  # type: ignore[assignment]  # of which Scheduler uses what it has
         self.mqs = self._mq()
         lease = place.lease(crawler.settings)
         name = place.store_name(crawler.settings, spider.name, "requests")
@@ -88,19 +120,51 @@ class RackScheduler(Scheduler):
         shards = None if exists(name) else 1
         queue: PersistentQueue[bytes] = PersistentQueue(name, lease, unique="ever", serdes="bytes", shards=shards)
         queue.open()
-        self._tell(queue)
-        share = Share(queue, lease, stats)
-        self._requests = Requests(share, crawler, stats)
+        is_aware = self.pqclass is not None and issubclass(self.pqclass, DownloaderAwarePriorityQueue)
+        slots = Slots(crawler) if is_aware else OneSlot()
+        share = Share(queue, lease, self._tally, slots.load)
+        self._requests = Requests(share, crawler, self._tally, slots.of)
         self.dqs = self._requests  # type: ignore[assignment]  # of which Scheduler uses what it has
         self._knows = share.knows
-        self._fingerprint = self.df.fingerprinter.fingerprint if isinstance(self.df, QueueFilter) else None
+        self._fingerprint = None
+        if isinstance(self.df, QueueFilter):
+            self._fingerprint = self.df.fingerprinter.fingerprint
+            self.df.tally = self._tally
         self._starts: Counter[bytes] = Counter()
+        try:
+            self._take_over(queue)
+        except BaseException:
+            queue.close()
+            raise
+        self._tell(queue)
         self._is_waiting = self._has_failed = False
         self._pause = lease / 3
         self._extended = monotonic()
         self._loop = create_looping_call(self._turn)
         self._loop.start(_TURN, now=False)
         return self.df.open()
+
+    def _take_over(self, queue: PersistentQueue[bytes]) -> None:
+        """Go on with a crawl that Scrapy's own scheduler has begun in JOBDIR, if there is one."""
+        assert self.crawler is not None
+        settings = self.crawler.settings
+        directory = job_dir(settings)
+        if not directory or settings.get("RACK_STORE") or not (scrapys := ScrapysCrawl(directory)).is_there():
+            return
+        numbers: Counter[bytes] = Counter()
+
+        def put(request: Request) -> None:
+            key = self._fingerprint_of(request)
+            if request.dont_filter or self._fingerprint is None:
+                numbers[key] += 1
+                key = b"taken over %d:" % numbers[key] + key
+                if self._was_started(request):
+                    return
+            self._requests.key = self._requests.key or key
+            self._requests.push(request)
+
+        scrapys.take_over(self.crawler, queue, put, self._requests.write)
+        self._starts.clear()  # this process makes its start requests anew
 
     def _tell(self, queue: PersistentQueue[bytes]) -> None:
         if waiting := len(queue):
@@ -125,10 +189,13 @@ class RackScheduler(Scheduler):
         :raises RackError: something could not be written. It was not done, then, and is crawled again.
         """
         self._loop.stop()
-        # After a failure nobody knows whether all that came of what was in progress was put.
-        if not self._has_failed:
-            self._requests.settle()
-        self._requests.close()
+        try:
+            # After a failure nobody knows whether all that came of what was in progress was put.
+            if not self._has_failed:
+                self._requests.settle()
+            self._requests.close()
+        finally:
+            self._tally.hand_on()
         return self.df.close(reason)
 
     def enqueue_request(self, request: Request) -> bool:
@@ -195,20 +262,21 @@ class RackScheduler(Scheduler):
         """
         if not request.meta.get("is_start_request") or STARTED in request.meta:
             return False
-        assert self.crawler is not None
-        fingerprinter = self.crawler.request_fingerprinter
-        assert fingerprinter is not None
-        fingerprint = fingerprinter.fingerprint(request)
+        fingerprint = self._fingerprint_of(request)
         number = self._starts[fingerprint]
         self._starts[fingerprint] += 1
         key = b"start %d:" % number + fingerprint
         if self._knows(key):
-            assert self.stats is not None
-            self.stats.inc_value("rack/started_before")
+            self._tally.inc_value("rack/started_before")
             return True
         request.meta[STARTED] = number
         self._requests.key = key
         return False
+
+    def _fingerprint_of(self, request: Request) -> bytes:
+        assert self.crawler is not None
+        assert self.crawler.request_fingerprinter is not None
+        return self.crawler.request_fingerprinter.fingerprint(request)
 
     def _turn(self) -> None:
         """What is done twenty times a second."""
@@ -218,6 +286,7 @@ class RackScheduler(Scheduler):
             requests = self._requests
             requests.settle()
             requests.write()
+            self._tally.hand_on()
             requests.give_back_unused()
             if monotonic() - self._extended > self._pause:
                 self._extended = monotonic()

@@ -41,14 +41,12 @@ class Alone:
     """A scheduler. What it hands out is in progress until it is :meth:`over`."""
 
     def __init__(self, settings: dict[str, Any], spider: type[Spider]) -> None:
+        from scrapy.utils.httpobj import urlparse_cached
         from scrapy.utils.misc import build_from_crawler, load_object
         from scrapy.utils.test import get_crawler
         from twisted.internet import reactor  # noqa: F401  # which looping calls are of
 
-        ours = {
-            "SCHEDULER": "rack.adapters.scrapy.RackScheduler",
-            "SCHEDULER_PRIORITY_QUEUE": "scrapy.pqueues.ScrapyPriorityQueue",  # the other one asks the downloader
-        }
+        ours = {"SCHEDULER": "rack.adapters.scrapy.RackScheduler"}
         self.crawler: Any = get_crawler(spider, ours | settings)
         self.spider = self.crawler.spider = spider.from_crawler(self.crawler)
         self.progress: set[Request] = set()
@@ -63,7 +61,14 @@ class Alone:
             self.woken += 1
 
         slot = types.SimpleNamespace(inprogress=self.progress, nextcall=types.SimpleNamespace(schedule=schedule))
-        self.crawler.engine = types.SimpleNamespace(_slot=slot, close_spider_async=close_spider_async)
+        self.slots: dict[str, Any] = {}  # of the downloader
+        downloader = types.SimpleNamespace(
+            slots=self.slots,
+            get_slot_key=lambda request: request.meta.get("download_slot") or urlparse_cached(request).hostname,
+        )
+        self.crawler.engine = types.SimpleNamespace(
+            _slot=slot, close_spider_async=close_spider_async, downloader=downloader
+        )
         self.scheduler: Any = build_from_crawler(load_object(self.crawler.settings["SCHEDULER"]), self.crawler)
         self.scheduler.open(self.spider)
 
@@ -92,6 +97,7 @@ class Alone:
         self.scheduler._turn()
 
     def stat(self, name: str) -> Any:
+        self.scheduler._tally.hand_on()
         return self.crawler.stats.get_value(name, 0)
 
     @property

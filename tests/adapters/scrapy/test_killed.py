@@ -61,12 +61,15 @@ def test_processes_of_one_crawl_that_are_killed_and_started_anew_find_all_pages(
     assert sum(each.get("rack/leases_lost", 0) for each in stats) == 0
 
 
-def test_a_process_that_is_ended_by_ctrl_c_gives_back_what_it_has_at_once(site: Site, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+def test_a_process_that_is_asked_to_stop_gives_back_what_it_has_at_once(
+    number: int, site: Site, tmp_path: Path
+) -> None:
     settings = {"RACK_STORE": str(tmp_path / "crawl"), "RACK_LEASE": 600}
     with Crew() as crew:
         worker = crew.start(crawl, site.start, settings)
         wait_for(lambda: pages(site) >= site.pages // 3)
-        os.kill(worker.pid, signal.SIGINT)
+        os.kill(worker.pid, number)
         stats = worker.result()
         assert stats["finish_reason"] == "shutdown"
         left = counts(tmp_path / "crawl-site-requests")
@@ -79,3 +82,28 @@ def test_a_process_that_is_ended_by_ctrl_c_gives_back_what_it_has_at_once(site: 
         assert "rack/claimed_again" not in stats or stats["rack/claimed_again"] < 70
     check(site, f"{tmp_path}/crawl-site-")
     assert max(count for url, count in site.served().items() if url != site.start) == 1
+
+
+def test_a_second_sigterm_does_not_wait_and_the_next_run_has_all_that_was_in_progress(
+    site: Site, tmp_path: Path
+) -> None:
+    settings = {"RACK_STORE": str(tmp_path / "crawl"), "RACK_LEASE": 600}
+    with Crew() as crew:
+        slow = {"DOWNLOAD_DELAY": 0.5, "RANDOMIZE_DOWNLOAD_DELAY": False, "ROBOTSTXT_OBEY": False}
+        worker = crew.start(crawl, site.start, settings | slow)
+        wait_for(lambda: pages(site) >= 6)  # by now others wait in the downloader for several seconds
+        os.kill(worker.pid, signal.SIGTERM)
+        assert worker.is_silent(0.3)  # it waits for what is in progress
+        began = time.monotonic()
+        os.kill(worker.pid, signal.SIGTERM)
+        stats = worker.result()
+        assert time.monotonic() - began < 4
+        assert "finish_reason" not in stats  # the spider was not closed
+        left = counts(tmp_path / "crawl-site-requests")
+        assert left.leased + left.waiting > 0
+        began = time.monotonic()
+        stats = crew.start(crawl, site.start, settings).result()
+        assert time.monotonic() - began < 60
+        assert stats["finish_reason"] == "finished"
+    check(site, f"{tmp_path}/crawl-site-")
+    print(f"{left}; claimed again: {stats.get('rack/claimed_again', 0)}")
