@@ -46,8 +46,8 @@ RACK = """
     rack.shard.spans
     rack.codec rack.codec.canonical rack.codec.digest rack.codec.failure rack.codec.forms rack.codec.keys
     rack.codec.named rack.codec.ordered rack.codec.plain rack.codec.presets rack.codec.serdes
-    rack.system rack.system.boot rack.system.descriptor rack.system.disk rack.system.fanout rack.system.flock
-    rack.system.imports rack.system.place
+    rack.system rack.system.arguments rack.system.boot rack.system.descriptor rack.system.disk rack.system.fanout
+    rack.system.flock rack.system.imports rack.system.place
 """
 
 #: What opening, reading, writing and closing a store may load besides, of the standard library and of Rack.

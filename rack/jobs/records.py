@@ -12,6 +12,7 @@ from typing import NamedTuple, Self
 
 from xxhash import xxh3_64_digest
 
+from rack.system.arguments import text
 from rack.system.processes import Identity
 
 KEY, WAITING, DELAYED, LEASED, FAILED, COUNTERS = b"k", b"w", b"d", b"l", b"f", b"c"
@@ -149,12 +150,12 @@ def counters_key(number: int, shards: int) -> bytes:
 
 
 def group_name(group: str) -> bytes:
-    return _OF_GROUP + group.encode("utf-8", "surrogatepass")
+    return _OF_GROUP + text("group", group).encode("utf-8", "surrogatepass")
 
 
 def lane_name(lane: str) -> bytes:
     """Return the name of a lane; nothing, of none."""
-    return _OF_LANE + lane.encode("utf-8", "surrogatepass") if lane else b""
+    return _OF_LANE + text("lane", lane).encode("utf-8", "surrogatepass") if lane else b""
 
 
 def lane_span(name: bytes) -> tuple[bytes, bytes]:

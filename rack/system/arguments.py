@@ -1,4 +1,4 @@
-"""Numbers that a caller gives: what is none, or is out of its range, is refused in words that name the parameter."""
+"""Numbers and names that a caller gives: what is none is refused, in words that name the parameter."""
 
 from __future__ import annotations
 
@@ -40,3 +40,13 @@ def duration(name: str, value: Any, positive: bool = False) -> float:
         least = "more than 0" if positive else "not negative"
         raise ValueError(f"{name}={value!r}: must be a number of seconds, {least}")
     return number
+
+
+def text(name: str, value: Any) -> str:
+    """Return a string.
+
+    :raises TypeError: it is none.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{name}={value!r}: must be a str")
+    return value

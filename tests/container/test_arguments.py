@@ -159,6 +159,15 @@ def test_no_number_was_forgotten() -> None:
                     assert parameter.name in known, (cls.__name__, name, parameter.name)
 
 
+@pytest.mark.parametrize("wrong", [1, b"a", ["a"], ("a",)])
+def test_a_name_that_is_none_is_refused(wrong: Any, tmp_path: Path) -> None:
+    with PersistentQueue(tmp_path / "queue", shards=1) as queue:
+        for parameter in ("group", "lane"):
+            with pytest.raises(TypeError, match=f"^{parameter}=.*: must be a str"):
+                queue.put("x", **{parameter: wrong})
+        assert len(queue) == 0
+
+
 @pytest.mark.parametrize("item", [{"page": 1}, ["page 1"], {1}])
 def test_an_item_that_is_no_key_is_refused_with_what_to_do(item: Any, tmp_path: Path) -> None:
     with PersistentQueue(tmp_path / "queue", shards=1) as queue:
