@@ -46,13 +46,24 @@ class Session:
         self.failures = 0  # of the link, when it was taken
 
 
+class Wait(NamedTuple):
+    """What has a write wait for replicas.
+
+    They are waited for up to what the connection has written last. So where a command is sent again, on another one,
+    and finds that it was done, ``touch`` writes something first.
+    """
+
+    data: bytes
+    touch: bytes
+
+
 class Request(NamedTuple):
-    """A command, packed; the script that it runs; a command that waits for replicas; the session that it is of."""
+    """A command, packed; the script that it runs; what waits for replicas; the session that it is of."""
 
     slot: int
     data: bytes
     script: Script | None = None
-    wait: bytes | None = None
+    wait: Wait | None = None
     session: Session | None = None
 
 
@@ -172,13 +183,11 @@ class Link:
                     data = request.data
                     if full and request.script is not None:
                         data = data.replace(request.script.call, request.script.load, 1)
-                    connection.send_packed_command((_ASKING + data if asked else data,), False)
-                    if asked:
-                        asked = None
-                        connection.read_response(True)
-                    answer = connection.read_response(True)
+                    answer = self._asked(connection, data, bool(asked))
                     if request.wait is not None:
+                        self._asked(connection, request.wait.touch, bool(asked))
                         self._waited(connection, request.wait)
+                    asked = None
                 finally:
                     connection.disconnect()
                 return answer
@@ -197,9 +206,17 @@ class Link:
         if not (self.is_open or is_first or is_passing(error)):
             raise translated(error, self.address) from error
 
-    def _waited(self, connection: Any, wait: bytes) -> None:
+    @staticmethod
+    def _asked(connection: Any, data: bytes, is_elsewhere: bool) -> Any:
+        """Return the answer to a command; ``is_elsewhere``: of a slot that is just being moved to that server."""
+        connection.send_packed_command((_ASKING + data if is_elsewhere else data,), False)
+        if is_elsewhere:
+            connection.read_response(True)
+        return connection.read_response(True)
+
+    def _waited(self, connection: Any, wait: Wait) -> None:
         """Wait until a replica has what this connection wrote."""
-        connection.send_packed_command((wait,), False)
+        connection.send_packed_command((wait.data,), False)
         if not connection.read_response(True):
             raise late(self.address, "no replica has confirmed the write, which the server itself has done")
 
@@ -224,7 +241,7 @@ class Link:
                 connection = None
                 try:
                     connection = node.take(self.attempt)
-                    data = [requests[n].data + (requests[n].wait or b"") for n in some]
+                    data = [r.data if r.wait is None else r.data + r.wait.data for r in map(requests.__getitem__, some)]
                     connection.send_packed_command((b"".join(data),), False)
                     under_way.append((node, connection, some))
                     if numbers[count:]:

@@ -14,7 +14,7 @@ from rack.errors import CorruptShardError, MismatchError, StoreDeletedError, Uns
 from rack.shard.address import Address
 from rack.shard.base import Shard, ShardSpec
 from rack.shard.redis.buckets import REMOVE, SIZE
-from rack.shard.redis.link import Link, Request, Session
+from rack.shard.redis.link import Link, Request, Session, Wait
 from rack.shard.redis.node import Node
 from rack.shard.redis.ordered import OrderedShard
 from rack.shard.redis.packed import PackedShard
@@ -168,10 +168,9 @@ class RedisServer(Server):
             if shard is None:
                 continue
             # What a connection has written last is waited for, and with it all that came before, by whomever.
-            wait = pack(b"WAIT", b"1", b"%d" % _PATIENCE) if replicas else None
-            data = pack(b"SET", shard.hash + b":t:sync", b"", b"PX", b"1000")
+            wait = Wait(pack(b"WAIT", b"1", b"%d" % _PATIENCE), shard.touch) if replicas else None
             if not shard.is_readonly:
-                self._link.one(Request(shard.slot, data, None, wait))
+                self._link.one(Request(shard.slot, shard.touch, None, wait))
 
     def check_durable(self) -> None:
         if lacking := [slot for slot, replicas in self._masters() if not replicas]:

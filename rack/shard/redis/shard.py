@@ -18,7 +18,7 @@ from rack.shard.base import BLOCK_ITEMS, Examined, Pair, Salvaged, Shard, ShardS
 from rack.shard.problem import closed, read_only
 from rack.shard.redis import scripts
 from rack.shard.redis.gathered import Gathered
-from rack.shard.redis.link import Link, Request, Session
+from rack.shard.redis.link import Link, Request, Session, Wait
 from rack.shard.redis.parts import ITEMS, flags, flat, joined, nothing, only, parts
 from rack.shard.redis.protocol import LONGEST, head, pack, slot_of, strings
 from rack.shard.redis.scripts import Script, told
@@ -54,11 +54,13 @@ class RedisShard(Shard):
         self.hash = b"{%b:%d}" % (place.encode("utf-8", "surrogateescape"), spec.number)
         self.slot = slot_of(self.hash[1:-1])
         self._token = self.hash + b":t:"
+        #: Writes something that means nothing.
+        self.touch = pack(b"SET", self._token + b"sync", b"", b"PX", b"1000")
         self._beside: tuple[bytes, ...] = ()  # further keys that scripts use
         self._lock = RLock()
         self._wait = None
         if spec.durability == "always":
-            self._wait = pack(b"WAIT", b"1", b"%d" % max(1, int(link.attempt * 800)))
+            self._wait = Wait(pack(b"WAIT", b"1", b"%d" % max(1, int(link.attempt * 800))), self.touch)
         # What single commands begin with.
         self._get = head(3, b"HGET", self.hash)
         self._exists = head(3, b"HEXISTS", self.hash)
