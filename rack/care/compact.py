@@ -73,7 +73,7 @@ def compact(
     >>> done.entries, done.after < done.before
     (10, True)
     """
-    path = file_path(name, "the server looks after its memory; a copy takes the least (rack copy)")
+    path = file_path(name, "the server gives free memory back by itself (`activedefrag yes` in its settings)")
     with alone(path, "compact it", timeout) as manifest:
         request = Request(manifest.kind, hash=hash, opaque=True)
         manifest.reconcile_hash(request, path)

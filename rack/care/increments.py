@@ -22,13 +22,14 @@ from rack.care.alone import existing
 from rack.care.remove import remove
 from rack.care.rename import rename
 from rack.care.served import file_path
-from rack.errors import StoreExistsError, StoreInUseError, StoreNotFoundError, StorePathError
-from rack.shard import shard_class
+from rack.errors import StoreExistsError, StoreInUseError, StoreNotFoundError, StorePathError, UnsupportedOperation
+from rack.shard import served_by, shard_class
+from rack.shard.address import Address
 from rack.shard.base import Shard, Snapshot
 from rack.store import files, registry
 from rack.store.backup import write_backup
 from rack.store.instant import OpenSnapshot
-from rack.store.manifest import Manifest, Request, backup_path, manifest_path, name_problem, shard_path
+from rack.store.manifest import Manifest, Request, absolute_path, backup_path, manifest_path, name_problem, shard_path
 from rack.store.opening import Mode
 from rack.store.openstore import Hold
 from rack.system.arguments import whole
@@ -223,10 +224,10 @@ def backup(
     """
     if keep is not None:
         keep = whole("keep", keep, 1)  # the backup that is made
-    path, place = (
-        file_path(name, "`rack backup STORE FILE` makes a whole backup"),
-        os.path.abspath(os.fspath(directory)),
-    )
+    path = file_path(name, "`rack backup STORE DST` makes a whole backup of it")
+    if served_by(os.fspath(directory)) is not None:
+        raise UnsupportedOperation("backups are made of files: `rack copy` makes a copy on a server")
+    place = os.path.abspath(os.fspath(directory))
     check_directory(place)
     manifest = existing(path, 0)
     hold = _read(path, manifest)
@@ -270,7 +271,8 @@ def restore(
 
     :param backup: the backup, or a directory of backups of one store, of which the last one is taken. Any other store
         will do.
-    :param name: the store to make, as for :class:`rack.PersistentSet`.
+    :param name: the store to make, as for :class:`rack.PersistentSet`. On servers it has as many shards as is best
+        there.
     :param replace: whether it may take the place of a store; that is kept, as with :func:`rack.rename`.
     :param timeout: how many seconds to wait for others who have that store open; None: until they have closed it.
     :returns: the name that the store that had the name has now, or None.
@@ -289,10 +291,12 @@ def restore(
     ...     sorted(seen)
     ['a', 'b', 'c']
     """
-    source, target = (
-        _chosen(os.fspath(backup)),
-        file_path(name, "restore to a file, and copy that there with `rack copy`"),
-    )
+    source, target = _chosen(os.fspath(backup)), absolute_path(name)
+    if isinstance(target, Address):
+        from rack.care.recut import restore as restore_served
+
+        manifest = existing(source, timeout)
+        return restore_served(source, Request(manifest.kind, opaque=True), manifest, target, replace)
     if not replace and os.path.lexists(manifest_path(target)):
         raise StoreExistsError(errno.EEXIST, "there is a store of that name", manifest_path(target))
     if not os.path.isdir(os.path.dirname(target)):

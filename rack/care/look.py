@@ -13,7 +13,7 @@ from itertools import islice
 from rack.care import served
 from rack.care.advice import advice
 from rack.care.alone import Nobody, finish_move
-from rack.care.stat import OldestSnapshot, ShardStat, Stat, User, balance_of
+from rack.care.stat import OldestSnapshot, ShardStat, Stat, User
 from rack.errors import CorruptShardError, RackError, StoreNotFoundError
 from rack.jobs.counting import counted
 from rack.jobs.job import Counts
@@ -96,9 +96,6 @@ def _look(name: str, path: str, manifest: Manifest, leftovers: bool) -> Stat:
         ShardStat(number, each.entries, each.size, each.free, each.journal, each.base, each.commits)
         for number, each in enumerate(figures)
     )
-    entries = sum(each.entries for each in figures)
-    data = sum(each.size for each in figures)
-    free = sum(each.free for each in figures)
     clean = not record.boot
     unsynced = [0 if clean else each.unsynced for each in figures if each.unsynced is not None]
     users = None if table is None else _users(path, table)
@@ -106,39 +103,21 @@ def _look(name: str, path: str, manifest: Manifest, leftovers: bool) -> Stat:
     dead = sorted({pid for each in figures for pid in each.dead_readers})
     dead_readers = tuple(dead) if all(each.readers_are_known for each in figures) else None
     left = _leftovers(path, table) if leftovers and table is not None else None
-    ordered = sorted(per_shard, key=lambda each: each.entries)
-    found = Stat(
-        name=name,
-        id=manifest.id,
-        kind=manifest.kind,
-        engine=manifest.engine,
-        layout=manifest.layout,
-        durability=record.durability,
-        serdes=manifest.serdes,
-        key_serdes=manifest.key_serdes,
-        hash=manifest.hash,
-        shards=manifest.shards,
-        entries=entries,
-        jobs=jobs,
-        bytes_allocated=allocated,
+    found = Stat.of(
+        name,
+        manifest,
+        per_shard,
+        allocated,
         bytes_apparent=apparent,
-        bytes_per_entry=allocated / entries if entries else None,
-        bytes_data=data,
-        bytes_free=free,
-        bytes_journal=sum(each.journal for each in figures),
-        bytes_base=sum(each.base for each in figures),
+        durability=record.durability,
+        jobs=jobs,
         bytes_unsynced=sum(unsynced) if unsynced else None,
         clean=clean,
         last_sync=_last_sync(path, record, sum(unsynced) if len(unsynced) == manifest.shards else None),
-        balance=balance_of([each.entries for each in figures]),
-        largest_shard=ordered[-1],
-        smallest_shard=ordered[0],
-        per_shard=per_shard,
         processes=users,
         oldest_snapshot=snapshot,
         dead_readers=dead_readers,
         leftovers=left,
-        advice=(),
     )
     return replace(found, advice=tuple(advice(found, _needs_recovery(record, users))))
 

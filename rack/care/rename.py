@@ -8,11 +8,12 @@ import shutil
 from contextlib import ExitStack
 from itertools import count
 
+from rack.care import served
 from rack.care.alone import existing, locked, not_found
-from rack.care.served import file_path
 from rack.errors import RackError, StoreExistsError, StorePathError
+from rack.shard.address import Address
 from rack.store import files, moving, scratch
-from rack.store.manifest import Manifest, is_half_moved, manifest_path, record_path
+from rack.store.manifest import Manifest, absolute_path, is_half_moved, manifest_path, record_path
 from rack.store.record import Record
 from rack.system.disk import path_error, sync_path
 from rack.system.place import take_after_path
@@ -30,6 +31,9 @@ def rename(
     the store has the old name or the new one, as a whole; and the name ``to`` is that of the store that had it, or of
     this one. Between file systems a kill can leave it under both names, as two stores.
 
+    On servers both names are of the same ones. O(1): the shards stay where they are, and who has the store open goes on
+    using it. Nobody is waited for.
+
     :param name: the store, as for :class:`rack.PersistentSet`.
     :param to: its new name. The directory must be there.
     :param replace: whether it may be that of another store.
@@ -38,6 +42,7 @@ def rename(
     :raises StoreNotFoundError: there is no such store, or not the directory of ``to``.
     :raises StoreExistsError: there is a store of the new name, and not ``replace``.
     :raises StoreInUseError: others have one of the stores open; it says who. Nothing is changed.
+    :raises UnsupportedOperation: one is in files and the other on servers, or they are on different ones.
 
     >>> import rack
     >>> with rack.PersistentSet(tmp / "seen") as seen:
@@ -47,8 +52,9 @@ def rename(
     ...     len(seen)
     3
     """
-    advice = "`rack copy` makes a store with another name, and `rack rm` removes the old one"
-    source, target = file_path(name, advice), file_path(to, advice)
+    source, target = absolute_path(name), absolute_path(to)
+    if isinstance(source, Address) or isinstance(target, Address):
+        return served.rename(source, target, replace)
     if os.path.realpath(os.path.dirname(source)) == os.path.realpath(os.path.dirname(target)) and (
         os.path.basename(source) == os.path.basename(target)
     ):

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from rack.care.alone import alone
 from rack.care.rewrite import Job, groups, rewrite
-from rack.care.served import file_path
+from rack.shard.address import Address
 from rack.store import moving, scratch
-from rack.store.manifest import MAX_SHARDS, Manifest, Request, manifest_path, new_id
+from rack.store.manifest import MAX_SHARDS, Manifest, Request, absolute_path, manifest_path, new_id
 from rack.store.record import Record, present_stamps
 from rack.system.arguments import whole
 from rack.system.fanout import fan_out
@@ -37,6 +37,10 @@ def reshard(
     killed, there is the old store or the new one, as a whole. The disk has to have room for both. Who opens the store
     meanwhile waits.
 
+    On servers the same holds, but that nobody is kept from the store. What others write meanwhile may be lost. If that
+    is noticed before the end, it is an error, and the store is as it was. In layouts without an order, the number of
+    entries alone tells. Who still has it open is told so when he connects anew, or closes it.
+
     :param name: the store, as for :class:`rack.PersistentSet`.
     :param shards: how many shards it is to have, 1 to 9,999.
     :param workers: how many processes do it. They take parts that have no keys in common: as many as the greatest
@@ -46,7 +50,7 @@ def reshard(
     :param progress: called now and then as ``progress(entries)``: how many are done.
     :returns: how many entries the store has.
     :raises StoreNotFoundError: there is no such store.
-    :raises StoreInUseError: others have the store open; it says who.
+    :raises StoreInUseError: others have the store open; it says who. On servers: others have written to it meanwhile.
     :raises StoreFullError: no room for the new shards. The store is as it was.
     :raises MismatchError: the store was made with another hash.
 
@@ -58,7 +62,11 @@ def reshard(
     """
     shards = whole("shards", shards, 1, MAX_SHARDS)
     workers = whole("workers", workers, 1)
-    path = file_path(name, "`rack copy STORE NEW --shards N` makes a store with another number of shards")
+    path = absolute_path(name)
+    if isinstance(path, Address):
+        from rack.care.recut import reshard as reshard_served
+
+        return reshard_served(path, shards, workers, hash, progress)
     with alone(path, "reshard it", timeout) as old:
         request = Request(old.kind, hash=hash, opaque=True)
         old.reconcile_hash(request, path)

@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from itertools import count
+from typing import NamedTuple
 
-from rack.care.stat import ShardStat, Stat, balance_of
-from rack.errors import StoreNotFoundError, UnsupportedOperation
+from rack.care.stat import ShardStat, Stat
+from rack.errors import (
+    RackError,
+    StoreExistsError,
+    StoreNotFoundError,
+    StorePathError,
+    UnsupportedOperation,
+    told,
+)
 from rack.jobs.counting import counted
 from rack.shard import server_of
 from rack.shard.address import Address
 from rack.shard.base import Examined
 from rack.shard.server import Server
-from rack.store import registry, servers
+from rack.store import marks, registry
 from rack.store.manifest import Request, absolute_path
+from rack.store.marks import Mark, read_mark, settle
 from rack.store.opening import Mode
-from rack.store.servers import Mark, read_mark
+
+_LEFT = re.compile(r"~[0-9a-f]{12}$")
+_REMOVE = "`rack rm` removes it"
 
 
 @contextmanager
@@ -26,14 +39,11 @@ def marked(address: Address) -> Iterator[tuple[Server, Mark]]:
 
     :raises StoreNotFoundError: there is no store.
     """
-    server = server_of(address, None)
-    try:
+    with closing(server_of(address, None)) as server:
         mark = read_mark(server)
         if mark is None:
             raise StoreNotFoundError(errno.ENOENT, "there is no such store", address)
         yield server, mark
-    finally:
-        server.close()
 
 
 def look(name: str, address: Address) -> Stat:
@@ -49,41 +59,7 @@ def look(name: str, address: Address) -> Stat:
         ShardStat(number, count, size, 0, 0, 0, None)
         for number, (count, size) in enumerate(zip(counts, sizes, strict=True))
     )
-    ordered = sorted(per_shard, key=lambda each: each.entries)
-    entries, total = sum(counts), sum(sizes)
-    return Stat(
-        name=name,
-        id=manifest.id,
-        kind=manifest.kind,
-        engine=manifest.engine,
-        layout=manifest.layout,
-        durability="everysec",
-        serdes=manifest.serdes,
-        key_serdes=manifest.key_serdes,
-        hash=manifest.hash,
-        shards=manifest.shards,
-        entries=entries,
-        jobs=jobs,
-        bytes_allocated=total,
-        bytes_apparent=total,
-        bytes_per_entry=total / entries if entries else None,
-        bytes_data=total,
-        bytes_free=0,
-        bytes_journal=0,
-        bytes_base=0,
-        bytes_unsynced=None,
-        clean=False,
-        last_sync=None,
-        balance=balance_of(counts),
-        largest_shard=ordered[-1],
-        smallest_shard=ordered[0],
-        per_shard=per_shard,
-        processes=None,
-        oldest_snapshot=None,
-        dead_readers=None,
-        leftovers=None,
-        advice=(),
-    )
+    return Stat.of(name, manifest, per_shard, sum(sizes), durability="everysec", jobs=jobs)
 
 
 def examined(address: Address, number: int) -> Examined:
@@ -98,16 +74,93 @@ def examined(address: Address, number: int) -> Examined:
 
 
 def remove(address: Address) -> None:
-    with marked(address) as (server, mark):
-        servers.remove(server, mark)
+    """Remove a store: whenever the process is killed, it is there as it was, or is not there."""
+    with closing(server_of(address, None)) as server:
+        there = server.read()
+        mark = settle(server)
+        if mark is not None:
+            marks.remove(server, mark)
+        elif there is None:
+            raise StoreNotFoundError(errno.ENOENT, "there is no such store", address)
 
 
 def exists(address: Address) -> bool:
-    server = server_of(address, None)
-    try:
-        return server.read() is not None
-    finally:
-        server.close()
+    with closing(server_of(address, None)) as server:
+        return read_mark(server) is not None
+
+
+class Listed(NamedTuple):
+    """A store that is on a server, or the mark of one."""
+
+    address: Address
+    mark: Mark | None
+    problem: str | None
+    size: int = 0
+
+
+def listed(address: Address) -> Iterator[Listed]:
+    """Yield what there is on the servers whose name begins with that of ``address``, sorted."""
+    with closing(server_of(address, None)) as server:
+        for name, data in server.marks(server.name):
+            yield _listed(server.named(name), data)
+
+
+def _listed(address: Address, data: bytes) -> Listed:
+    with closing(server_of(address, None)) as server:
+        try:
+            mark = read_mark(server, data)
+        except RackError as error:
+            return Listed(address, None, told(error))
+        if mark is None:
+            return Listed(address, None, f"not a store, but left by one that was removed or renamed: {_REMOVE}")
+        left = (
+            f"made by an operation that was killed, or is under way: {_REMOVE}" if _LEFT.search(server.name) else None
+        )
+        return Listed(address, mark, left, sum(server.sizes(mark.place, mark.manifest.shards)))
+
+
+def rename(source: str, target: str, replace: bool) -> str | None:
+    """As :func:`rack.rename`, of a store on servers."""
+    if not isinstance(source, Address) or not isinstance(target, Address):
+        raise UnsupportedOperation(
+            f"{source if isinstance(source, Address) else target} is on a server, and the other one is not:"
+            " `rack copy` copies the store there, and `rack rm` removes the old one"
+        )
+    if source.parts == target.parts:
+        raise StorePathError(errno.EINVAL, "the store has this name already", target)
+    with closing(server_of(source, None)) as here, closing(server_of(target, None)) as there:
+        mark = settle(here)
+        if mark is None:
+            raise StoreNotFoundError(errno.ENOENT, "there is no such store", source)
+        with closing(server_of(there.named(here.name), None)) as same:
+            # Unless somebody has changed it since.
+            if same.read() != mark.data and here.read() == mark.data:
+                raise UnsupportedOperation(
+                    f"{target} is on other servers than {source}: `rack copy` copies the store there, and `rack rm`"
+                    " removes the old one"
+                )
+        if here.name == there.name:
+            raise StorePathError(errno.EINVAL, "the store has this name already", target)
+        replaced = settle(there)
+        if replaced is not None and not replace:
+            raise StoreExistsError(errno.EEXIST, "there is a store of that name", target)
+    return give_name(source, target, replaced)
+
+
+def give_name(source: Address, target: Address, replaced: Mark | None) -> str | None:
+    """Give a store another name on its servers, perhaps that of another one, which is kept; return its name then."""
+    with closing(server_of(source, None)) as here, closing(server_of(target, None)) as there:
+        if replaced is None:
+            marks.move(here, there)
+            return None
+        names = (f"{there.name}-old" if number == 1 else f"{there.name}-old-{number}" for number in count(1))
+        for name in names:
+            aside = there.named(name)
+            with closing(server_of(aside, None)) as free:
+                if marks.settle(free) is None:
+                    break
+        marks.move(here, there, replaced.manifest.id, name)
+        return aside
 
 
 def file_path(name: str | os.PathLike[str], advice: str) -> str:

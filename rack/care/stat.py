@@ -5,8 +5,10 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any, Self
 
 from rack.jobs.job import Counts
+from rack.store.manifest import Manifest
 
 #: The bounds of the classes of ``Stat.balance``: a shard's entries, as a multiple of the average.
 BALANCE = (0.5, 0.75, 0.9, 1.1, 1.25, 2.0)
@@ -83,9 +85,9 @@ class Stat:
     id: str
     #: "dict", "set" or "queue". The entries of a queue are records, of which a job has one or two: see :attr:`jobs`.
     kind: str
-    #: "lmdb" or "sqlite3".
+    #: "lmdb", "sqlite3" or "redis".
     engine: str
-    #: "direct", or "small" for ``rack.set_small``.
+    #: "direct", "small" for ``rack.set_small``, or as the URL of a store on servers says.
     layout: str
     #: The least with which the store was used: "process", "everysec" or "always".
     durability: str
@@ -99,7 +101,7 @@ class Stat:
     entries: int
     #: Of a queue, how many jobs are in each state. None: it is no queue, or it is not known.
     jobs: Counts | None
-    #: How much its files take on the disk.
+    #: How much its files take on the disk; on servers, the memory that it takes there, about. So it is with the others.
     bytes_allocated: int
     #: The sum of the lengths of its files. It is more if they have holes.
     bytes_apparent: int
@@ -138,6 +140,45 @@ class Stat:
     leftovers: tuple[str, ...] | None
     #: What should be done about it, in sentences.
     advice: tuple[str, ...]
+
+    @classmethod
+    def of(cls, name: str, manifest: Manifest, per_shard: tuple[ShardStat, ...], size: int, **others: Any) -> Self:
+        """Return what a store with this manifest and these shards is like. What is not given of the rest is not known.
+
+        :param size: what it takes in all, in bytes.
+        """
+        entries = sum(shard.entries for shard in per_shard)
+        ordered = sorted(per_shard, key=lambda shard: shard.entries)
+        shown = ("id", "kind", "engine", "layout", "serdes", "key_serdes", "hash", "shards")
+        found = {
+            "jobs": None,
+            "bytes_unsynced": None,
+            "clean": False,
+            "last_sync": None,
+            "processes": None,
+            "oldest_snapshot": None,
+            "dead_readers": None,
+            "leftovers": None,
+            "advice": (),
+            **{field: getattr(manifest, field) for field in shown},
+            **others,
+        }
+        return cls(
+            name=name,
+            entries=entries,
+            bytes_allocated=size,
+            bytes_apparent=found.pop("bytes_apparent", size),
+            bytes_per_entry=size / entries if entries else None,
+            bytes_data=sum(shard.bytes for shard in per_shard),
+            bytes_free=sum(shard.bytes_free for shard in per_shard),
+            bytes_journal=sum(shard.bytes_journal for shard in per_shard),
+            bytes_base=sum(shard.bytes_base for shard in per_shard),
+            balance=balance_of([shard.entries for shard in per_shard]),
+            largest_shard=ordered[-1],
+            smallest_shard=ordered[0],
+            per_shard=per_shard,
+            **found,
+        )
 
     def as_dict(self) -> dict[str, object]:
         """Return all of it as ``rack stat --json`` prints it. O(shards).

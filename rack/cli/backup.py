@@ -129,7 +129,9 @@ def backup(source: str, target: str, incremental: bool, keep: int | None, worker
 def _copied(source: Address, target: str, workers: int, incremental: bool, wish: Wish) -> None:
     """Back up a store on a server, of which there are no instants: each entry is of a moment of its own."""
     if incremental:
-        raise click.UsageError(f"--incremental is for files, and {source} is on a server: back it up as a whole")
+        raise click.UsageError(
+            f"--incremental is for files, and {source} is on a server: `rack backup STORE DST` makes a whole one"
+        )
     with Counter(wish, "entry", "backed up", f"{target} was not made") as show, whatever(source) as store:
         count, done = len(store), 0
 

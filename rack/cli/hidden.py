@@ -17,16 +17,17 @@ def hidden(word: str) -> str:
     if served_by(word) is None:
         return word
     try:
-        address = address_of(word)
+        address = address_of(word, nameless=True)
         _known[str(address)] = address
         return address
     except ValueError:
         return _LOGIN.sub("...@", word)  # which is refused for the same reason
 
 
-def named(word: str) -> Address:
+def named(word: str, nameless: bool = False) -> Address:
     """Return the store that a word of the command line names, as it was before :func:`hidden`.
 
-    :raises ValueError: it names none.
+    :raises ValueError: it names none, and not ``nameless``: then it may name the servers alone.
     """
-    return _known.get(word) or address_of(word)
+    known = _known.get(word)
+    return known if known is not None and (nameless or known.parts.store) else address_of(str(word), nameless)

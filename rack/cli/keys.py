@@ -36,7 +36,7 @@ class _Numbers(click.Command):
         ]
         rest = super().parse_args(ctx, marked)
         for name, value in ctx.params.items():
-            if isinstance(value, str):
+            if isinstance(value, str) and value.startswith(_MARK):  # a URL has to stay the object that it is
                 ctx.params[name] = value.removeprefix(_MARK)
         return rest
 

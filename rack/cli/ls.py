@@ -9,17 +9,33 @@ from typing import Any
 
 import click
 
+from rack.care import served
 from rack.care.listing import stores
 from rack.care.words import size
 from rack.cli.failure import Command, remember
+from rack.cli.hidden import named
 from rack.cli.output import say
 from rack.errors import RackError, told
+from rack.shard import served_by
+from rack.shard.address import Address
 from rack.store.manifest import Manifest, absolute_path
 from rack.system.disk import bytes_on_disk
 
 
+class _Place(click.Path):
+    """A directory, or the URL of servers."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if served_by(value) is None:
+            return super().convert(value, param, ctx)
+        try:
+            return named(value, nameless=True)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 @click.command(cls=Command)
-@click.argument("directory", metavar="[DIR]", type=click.Path(exists=True, file_okay=False), default=".")
+@click.argument("directory", metavar="[DIR]", type=_Place(exists=True, file_okay=False), default=".")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object a line.")
 def ls(directory: str, as_json: bool) -> None:
     """List the stores in the directory DIR.
@@ -28,10 +44,16 @@ def ls(directory: str, as_json: bool) -> None:
     "kind", "engine", "shards", "serdes", "key_serdes", "bytes" (of disk, all files) and "modified" (in UTC); of a store
     whose manifest is damaged "name" and "problem".
 
+    DIR can be the URL of servers, without "name=", or with what the names begin with. "bytes" is memory of the servers
+    then, "modified" is null. What killed operations have left is listed too, and has a "problem".
+
     Example: rack ls data
     """
-    remember(directory)
-    found = [_described(name) for name in stores(directory)]
+    if isinstance(directory, Address):
+        found = list(map(_on_server, served.listed(directory)))
+    else:
+        remember(directory)
+        found = [_described(name) for name in stores(directory)]
     if as_json:
         for store in found:
             say(json.dumps(store))
@@ -63,6 +85,15 @@ def _described(name: str) -> dict[str, Any]:
     }
 
 
+def _on_server(store: served.Listed) -> dict[str, Any]:
+    found: dict[str, Any] = {"name": store.address}
+    if store.mark is not None:
+        fields = store.mark.manifest._asdict()
+        found |= {name: fields[name] for name in ("kind", "engine", "shards", "serdes", "key_serdes")}
+        found |= {"bytes": store.size, "modified": None}
+    return found if store.problem is None else found | {"problem": store.problem}
+
+
 def _moment(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
@@ -71,5 +102,6 @@ def _row(store: dict[str, Any]) -> tuple[str, ...]:
     if "problem" in store:
         return store["name"], "?", "", "", "", "", store["problem"]
     shards = "1 shard" if store["shards"] == 1 else f"{store['shards']} shards"
-    modified = datetime.fromisoformat(store["modified"]).astimezone().strftime("%Y-%m-%d %H:%M")
+    moment = store["modified"]
+    modified = datetime.fromisoformat(moment).astimezone().strftime("%Y-%m-%d %H:%M") if moment else ""
     return store["name"], store["kind"], store["engine"], shards, store["serdes"], size(store["bytes"]), modified

@@ -14,6 +14,7 @@ from rack.cli.arguments import store_argument, workers_option
 from rack.cli.display import Counter, Wish, with_wish
 from rack.cli.failure import Verdict, counted
 from rack.cli.output import say
+from rack.shard import served_by
 
 SOUND, DAMAGED, NOT_EXAMINED = 0, 1, 2
 
@@ -82,6 +83,8 @@ def _lines(report: Report) -> Iterator[str]:
             f"{report.name} was in use when the system stopped. Normally only what was written in the last half minute"
             f" is lost: `rack repair {name}` makes a new store of the rest"
         )
+    elif report.found and served_by(report.name) is not None:
+        yield f"{report.name} is damaged: `rack copy {name} NEW` may copy what can be read, or restore a backup"
     elif report.found:
         yield f"{report.name} is damaged: `rack repair {name}` saves what can be read"
 

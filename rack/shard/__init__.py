@@ -33,15 +33,15 @@ def served_by(name: str) -> str | None:
     return _SCHEMES.get(scheme) if mark else None
 
 
-def address_of(name: str) -> Address:
-    """Return the store that a URL of an engine's names.
+def address_of(name: str, nameless: bool = False) -> Address:
+    """Return the store that a URL of an engine's names; ``nameless``: it may name the servers alone.
 
     :raises ValueError: it names none.
     """
     if isinstance(name, Address):
         return name
     with importing():
-        address: Address = import_module(SERVED[_SCHEMES[name.partition("://")[0]]] + ".url").address(name)
+        address: Address = import_module(SERVED[_SCHEMES[name.partition("://")[0]]] + ".url").address(name, nameless)
     return address
 
 

@@ -358,7 +358,7 @@ class Shard(ABC):
         """
 
     @abstractmethod
-    def keep(self, has_company: bool = True) -> None:
+    def keep(self, has_company: bool) -> None:
         """Called every second with durability "everysec": have everything written so far on the disk.
 
         ``has_company``: other processes may have written to it, too.

@@ -145,7 +145,7 @@ class ShardProxy(Shard):
     def resume(self) -> None:
         self._inner.resume()
 
-    def keep(self, has_company: bool = True) -> None:
+    def keep(self, has_company: bool) -> None:
         self._inner.keep(has_company)
 
     def shorten(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from rack.shard.address import Address
 from rack.shard.base import Shard, ShardSpec
@@ -19,6 +19,8 @@ class Server(ABC):
     a *place*: a name that no other store's shards have.
     """
 
+    #: What the store is called there.
+    name: str
     #: How many shards a new store has if nobody says.
     default_shards: int
 
@@ -36,6 +38,21 @@ class Server(ABC):
     @abstractmethod
     def change(self, before: bytes | None, after: bytes | None) -> bool:
         """Put a mark, or remove it (None), if it still is as before; return whether it was."""
+
+    @abstractmethod
+    def marks(self, beginning: str) -> Iterator[tuple[str, bytes]]:
+        """Yield the names of the stores that begin so, and the marks. Those that are made meanwhile may be left out."""
+
+    @abstractmethod
+    def identity(self, place: str, hasty: bool = False) -> bytes | None:
+        """Return what the first shard at a place is; None: there is none. ``hasty``: as for :meth:`read`."""
+
+    @abstractmethod
+    def own(self, place: str, before: bytes | None, after: bytes | None) -> bool:
+        """Change the identity of the first shard, or remove it (None), as :meth:`change` does a mark.
+
+        A space and some words may follow on what :meth:`prepare` has written: the shard stays the same.
+        """
 
     @abstractmethod
     def layout(self, asked: str | None, digests: bool) -> str:
@@ -80,16 +97,16 @@ class Server(ABC):
         """Return how many bytes of memory each shard takes, about."""
 
     @abstractmethod
-    def remove(self, place: str, shards: int) -> None:
-        """Remove the shards."""
+    def remove(self, place: str, store_id: str, shards: int) -> None:
+        """Remove the shards, but for the identity of the first one; not those that are of another store by now."""
 
     @abstractmethod
-    def named(self, store: str) -> Address:
+    def named(self, name: str) -> Address:
         """Return the address of another store on the same servers."""
 
     def sibling(self, ending: str) -> Address:
-        """Return the address of a store there whose name is this one's and the ending."""
-        return self.named(f"{self.address.parts.store}{ending}")
+        """Return the address of another store on the same servers: its name is this one's and the ending."""
+        return self.named(self.name + ending)
 
     @abstractmethod
     def forget(self) -> None:

@@ -110,7 +110,7 @@ class SnapshotShard(ReadOnlyShard, Snapshot):
     def sync(self) -> None:
         pass  # there is no write
 
-    def keep(self, has_company: bool = True) -> None:
+    def keep(self, has_company: bool) -> None:
         pass
 
     def on_write(self, check: Callable[[bool], None] | None) -> None:

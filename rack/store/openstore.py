@@ -153,6 +153,10 @@ class OpenStore:
         """Whether it is open in this very process: a forked child has to come into the store first."""
         return self.is_open and not self._lock_is_inherited
 
+    def is_gone(self) -> bool:
+        """Return whether the store was removed, or replaced by another one."""
+        return not self.is_current()
+
     def is_current(self) -> bool:
         """Return whether the store's files are still there, wherever its folder is now."""
         self.path = self._lock.where()

@@ -138,7 +138,7 @@ def _end(held: OpenStore, keep: bool) -> bool:
         _all.discard(held)
         return False
     try:
-        deleted = held.mode.flag != "r" and not held.is_current()
+        deleted = held.mode.flag != "r" and held.is_gone()
     except OSError:  # the manifest cannot be read, for want of descriptors say: no reason not to close
         deleted = False
     held.shut(keep and not deleted)

@@ -12,6 +12,7 @@ from rack.errors import LockTimeoutError, ServerError, ServerTimeoutError, Store
 from rack.shard.base import Pair, Shard
 from rack.shard.server import Server
 from rack.shard.spans import ALL, blocks
+from rack.store.marks import Mark
 from rack.store.opening import Mode
 from rack.store.openstore import OpenStore
 from rack.store.router import Digest
@@ -107,10 +108,12 @@ class OpenServed(OpenStore):
 
     _store: ServedStore
     _server: Server | None = None
+    _mark: Mark
 
     def open(self, enter: Callable[[], Any]) -> None:
         """Come into the store and open it."""
-        self._server, self.manifest, place = enter()
+        self._server, self._mark = enter()
+        self.manifest = self._mark.manifest
         self.durability = self.mode.durability or "everysec"
         if self.durability == "always" and self.mode.flag != "r":
             self._server.check_durable()
@@ -119,7 +122,7 @@ class OpenServed(OpenStore):
             self.manifest.spec(self.path, number, self._request, self.durability, readonly, timeout)
             for number in range(self.manifest.shards)
         ]
-        self.shards += self._server.shards(place, specs)
+        self.shards += self._server.shards(self._mark.place, specs)
         self._store = ServedStore(self.shards, self._server, None, self.manifest.digest)
         self.is_open = True
 
@@ -140,15 +143,23 @@ class OpenServed(OpenStore):
         return self.is_open
 
     def is_current(self) -> bool:
-        """Return whether the store still is on its servers."""
+        """Return whether the store still is on its servers, under its name."""
+        return self._is_owned(self._mark.is_of)
+
+    def is_gone(self) -> bool:
+        """Return whether the store was removed, or replaced. One that has another name by now is the same store."""
+        return not self._is_owned(lambda name, identity: self._mark.owner(identity) != "")
+
+    def _is_owned(self, counts: Callable[[str, bytes | None], bool]) -> bool:
         assert self._server is not None
         try:
-            mark = self._server.read(hasty=True)
+            identity = self._server.identity(self._mark.place, hasty=True)
         except StoreDeletedError:
             return False
         except (ServerError, ServerTimeoutError):
             return True  # as far as anybody knows: who closes a store must not wait for a server that is gone
-        return mark is not None and self.manifest.id.encode() in mark
+        is_there = identity is not None and self.manifest.id.encode() in identity
+        return is_there and counts(self._server.name, identity)
 
     def rejoin(self) -> None:
         """Nothing: the first request of a forked child connects."""

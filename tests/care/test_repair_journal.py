@@ -151,7 +151,7 @@ def test_journals_of_which_one_is_missing_are_not_believed(path: Path, monkeypat
         stop_keepers(store)
         store.update({f"more{number}": number for number in range(300)})
         for each in store._store.shards:
-            each.keep()
+            each.keep(True)
             each.shorten()
         store.update({f"most{number}": number for number in range(300)})
         held = dict(store)

@@ -127,13 +127,75 @@ def test_a_queue_is_copied_both_ways(url: str, run: Run) -> None:
             assert sorted(job.item for job in jobs.claim_many(99)) == list(range(50))
 
 
+def test_stores_are_listed_renamed_cut_anew_and_restored(url: str, run: Run, own_server: Server) -> None:
+    for name in ("crawl:seen", "crawl:titles", "other*", "othe"):
+        with PersistentSet(url + name, shards=3) as s:
+            s.update("abc")
+    client = own_server.client(password="hush-hush")
+    client.set("foreign.rack", "text")
+    client.rpush("list.rack", "text")
+    client.set("{braces}.rack", "text")
+    shown = url.replace(":hush-hush@", "")
+    everywhere = url.removesuffix("?name=")
+    found = [json.loads(line) for line in run("ls", "--json", everywhere).splitlines()]
+    assert [each["name"].removeprefix(shown) for each in found] == [
+        "crawl:seen",
+        "crawl:titles",
+        "foreign",
+        "othe",
+        "other%2A",
+    ]
+    assert found[0]["kind"] == "set"
+    assert (found[0]["engine"], found[0]["shards"], found[0]["modified"]) == ("redis", 3, None)
+    assert found[0]["bytes"] > 0
+    assert "none of Rack's" in found[2]["problem"]
+    assert run("ls", f"{url}crawl:").splitlines()[0].split()[:5] == [
+        f"{shown}crawl:seen",
+        "set",
+        "redis",
+        "3",
+        "shards",
+    ]
+    assert len(run("ls", f"{url}other*").splitlines()) == 1
+    run("mv", f"{url}crawl:seen", f"{url}seen-2024")
+    assert "there is a store of that name" in run("mv", f"{url}othe", f"{url}seen-2024", code=1)
+    run("mv", "--replace", f"{url}othe", f"{url}seen-2024")
+    run("reshard", f"{url}seen-2024", 5, "--workers", 2)
+    assert json.loads(run("stat", "--json", f"{url}seen-2024"))["shards"] == 5
+    run("backup", f"{url}seen-2024", "kept")
+    run("restore", "kept", f"{url}back")
+    run("restore", "kept", f"{url}back", code=1)
+    run("restore", "kept", f"{url}back", "--replace")
+    run("compare", "kept", f"{url}back")
+    names = [line.split()[0].removeprefix(shown) for line in run("ls", everywhere).splitlines()]
+    assert names == ["back", "back-old", "crawl:titles", "foreign", "other%2A", "seen-2024", "seen-2024-old"]
+
+
+def test_what_a_killed_operation_left_is_listed_and_removed(url: str, run: Run, own_server: Server) -> None:
+    left = f"{url}seen~0123456789ab"
+    with PersistentSet(left, shards=3) as s:
+        s.update("abc")
+    assert "rack rm" in run("ls", url.removesuffix("?name="))
+    run("rm", "--yes", left)
+    assert run("ls", url.removesuffix("?name=")) == ""
+
+
+def test_one_key_is_asked_and_changed(url: str, run: Run) -> None:
+    with PersistentDict[str, int](f"{url}d", serdes="json") as d:
+        d["a"] = 1
+    run("set", f"{url}d", "b", "5", "--key", "text")
+    assert run("get", f"{url}d", "b", "--key", "text") == "5\n"
+    assert run("incr", f"{url}d", "b", "-2", "--key", "text") == "3\n"
+    run("has", f"{url}d", "a", "--key", "text")
+    run("del", f"{url}d", "a", "--key", "text")
+    assert run("count", f"{url}d") == "1\n"
+
+
 def test_what_is_for_files_says_what_to_do(url: str, run: Run) -> None:
     with PersistentSet(f"{url}s") as s:
         s.add("a")
     for words in (
         ("compact", f"{url}s"),
-        ("reshard", f"{url}s", "3"),
-        ("mv", f"{url}s", f"{url}t"),
         ("repair", f"{url}s"),
         ("backup", "--incremental", f"{url}s", "folder"),
     ):

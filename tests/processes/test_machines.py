@@ -12,7 +12,7 @@ from urllib.parse import urljoin, urlsplit
 
 import pytest
 
-from rack import PersistentDict, PersistentQueue, PersistentSet
+from rack import LeaseLostError, PersistentDict, PersistentQueue, PersistentSet
 from rack.cli.site import Kind, Site
 from rack.jobs.job import Job
 from rack.system import processes
@@ -41,7 +41,7 @@ class Crawler:
         self.seen = PersistentSet[str](place / "seen")
         self._connections: dict[str, HTTPConnection] = {}
         self._log = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        self._broken = 0  # jobs whose lease has ended, or whose page did not come: they are claimed again
+        self._lost = 0  # jobs that others had claimed meanwhile
 
     def work(self) -> int:
         with self.todo, self.pages, self.seen:
@@ -52,10 +52,11 @@ class Crawler:
                 try:
                     with job:
                         self._visit(job)
-                except (HTTPException, OSError):  # LeaseLostError; what the network does, and pages that fail at first
+                except LeaseLostError:
+                    self._lost += 1
+                except (HTTPException, OSError):  # the job was given back
                     self._connections.clear()
-                    self._broken += 1
-        return self._broken
+        return self._lost
 
     def _visit(self, job: Job[str]) -> None:
         host = urlsplit(job.item).netloc
@@ -110,18 +111,20 @@ def test_two_machines_store_and_count_each_page_once_though_one_is_cut_off_and_a
                 other.mend()
                 with one.entered():
                     workers[0] = crew.start(_crawl, place, 1, log)
-                broken = sum(worker.result() for worker in workers)
+                lost = sum(worker.result() for worker in workers)
                 seconds = time.monotonic() - began
             counted = Counter(log.read_text().split())
-            again = sum(count - 1 for count in site.asked().values() if count)
+            served = site.served()
+            again = sum(count - 1 for count in served.values() if count)
             print(
-                f"{where}: {sum(counted.values())} pages counted, {again} fetched again, {broken} jobs broken off,"
-                f" {meanwhile} requests while one machine was cut off, {seconds:.1f} s"
+                f"{where}: {sum(counted.values())} pages counted, {again} served again, {lost} leases lost, {meanwhile}"
+                f" requests while one machine was cut off, {seconds:.1f} s"
             )
             _check(place, site, counted)
             assert meanwhile > 20, "the other machine did not go on"
-            # Nothing is fetched again but after a lease that ended, or a page that did not come; and for the kill.
-            assert again <= broken + 1
+            # Each process whose lease ended had one page at that moment: those that were cut off, and the killed one.
+            assert again <= WORKERS + 1
+            assert lost <= WORKERS
         finally:
             servers.kill()
 

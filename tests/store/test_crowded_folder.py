@@ -77,7 +77,7 @@ def test_no_operation_lists_the_folder_of_the_store(
             for turn in range(8):  # generations of journals
                 d.update((number, f"{turn}" * 500) for number in range(500))
                 for shard in d._store.shards:
-                    shard.keep()
+                    shard.keep(True)
                     shard.shorten()
                 d.sync()
             with d.snapshot() as then:

@@ -80,7 +80,7 @@ def _backup(d: Dict) -> None:
 
 def _keep(d: Dict) -> None:
     for shard in d._store.shards:
-        shard.keep()
+        shard.keep(True)
 
 
 USES: dict[str, Callable[[Dict], object]] = {

@@ -227,7 +227,7 @@ class LmdbShard(PlainOperations):
         elif self._journalled is None:
             self._env.sync(True)
 
-    def keep(self, has_company: bool = True) -> None:
+    def keep(self, has_company: bool) -> None:
         # Of a shard that is not open here, once: somebody who was killed may have written to it.
         if self._journalled is not None and (has_company or self._env is not None or not self._is_kept):
             self._journalled.sync()

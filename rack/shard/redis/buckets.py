@@ -224,7 +224,22 @@ end
 """
 #: Remove all buckets; what came has gone, and a little has changed.
 CLEAR = Script(_REMOVE + "redis.call('SET', KEYS[4], redis.call('INCR', KEYS[3]))", _READ)
-REMOVE = Script(_REMOVE, _READ)
+#: Of a shard of any layout, whose keys these are, the third its identity; what that begins with, and the number:
+#: remove what is of that store, but for the identity of the first shard.
+REMOVE = Script(
+    """
+local found = redis.call('GET', KEYS[3])
+if found and found ~= ARGV[1] and string.sub(found, 1, #ARGV[1] + 1) ~= ARGV[1] .. ' ' then return 0 end
+"""
+    + _REMOVE
+    + """
+redis.call('UNLINK', KEYS[1])
+for i = 4, #KEYS do redis.call('UNLINK', KEYS[i]) end
+if ARGV[2] ~= '0' then redis.call('DEL', KEYS[3]) end
+return 1
+""",
+    _READ,
+)
 
 #: Of a shard of any layout, whose keys these are: how many bytes of memory it takes, about.
 SIZE = Script(

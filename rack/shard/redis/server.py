@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
+import re
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from redis.exceptions import ResponseError
@@ -19,6 +20,7 @@ from rack.shard.redis.node import Node
 from rack.shard.redis.ordered import OrderedShard
 from rack.shard.redis.packed import PackedShard
 from rack.shard.redis.protocol import pack, slot_of, strings
+from rack.shard.redis.scanned import scanned
 from rack.shard.redis.scripts import MARK, Script
 from rack.shard.redis.shard import Plan, RedisShard
 from rack.shard.redis.url import renamed
@@ -27,6 +29,8 @@ from rack.shard.server import Call, Server
 _SHARDS, _SHARDS_OF_CLUSTER = 16, 256  # the second: up to a dozen nodes have about as many each
 _ENDING = b".rack"
 _LAYOUTS: dict[str, type[RedisShard]] = {"direct": RedisShard, "ordered": OrderedShard, "packed": PackedShard}
+_SPECIAL = re.compile(rb"[*?\[\]^\\]")  # in a pattern
+_BRACES = set(b"{}")  # which no name of a store has
 _PATIENCE = 2000  # milliseconds for replicas
 
 
@@ -40,7 +44,8 @@ class RedisServer(Server):
         self._sessions: deque[Session] = deque()
         self._identities: list[tuple[int, bytes, bytes]] = []  # slot, key, and what is there
         self._shards: list[RedisShard] = []
-        self._mark = _bytes(address.parts.store) + _ENDING
+        self.name = address.parts.store
+        self._mark = _bytes(self.name) + _ENDING
         self._mark_slot = slot_of(self._mark)
 
     def _ask(self, slot: int, *words: bytes) -> Any:
@@ -68,9 +73,8 @@ class RedisServer(Server):
     # The mark
 
     def read(self, hasty: bool = False) -> bytes | None:
-        request = Request(self._mark_slot, pack(b"GET", self._mark))
         try:
-            mark: bytes | None = self._link.once(request) if hasty else self._link.one(request)
+            mark = self._value(self._mark, self._mark_slot, hasty)
         except CorruptShardError:
             raise MismatchError(
                 f"{self.address}: the key {_ENDING.decode()} of this name is there, and is none of Rack's: it is not a"
@@ -79,11 +83,37 @@ class RedisServer(Server):
         self._link.is_open = True
         return mark
 
+    def _value(self, key: bytes, slot: int, hasty: bool) -> bytes | None:
+        request = Request(slot, pack(b"GET", key))
+        value: bytes | None = self._link.once(request) if hasty else self._link.one(request)
+        return value
+
     def change(self, before: bytes | None, after: bytes | None) -> bool:
+        return self._change(self._mark, self._mark_slot, before, after)
+
+    def _change(self, key: bytes, slot: int, before: bytes | None, after: bytes | None) -> bool:
         words = [b"-" if each is None else b"+" + each for each in (before, after)]
-        data = b"*6\r\n%b%b" % (MARK.call, strings((b"1", self._mark, *words)))
-        changed: bytes = self._link.one(Request(self._mark_slot, data, MARK))
+        data = b"*6\r\n%b%b" % (MARK.call, strings((b"1", key, *words)))
+        changed: bytes = self._link.one(Request(slot, data, MARK))
         return changed == b"1"
+
+    def marks(self, beginning: str) -> Iterator[tuple[str, bytes]]:
+        pattern = _SPECIAL.sub(rb"\\\g<0>", _bytes(beginning))
+        for name in sorted(key.removesuffix(_ENDING) for key in scanned(self._link, pattern + b"*" + _ENDING)):
+            key = name + _ENDING
+            slot = slot_of(key)
+            if name and not _BRACES & set(name) and self._ask(slot, b"TYPE", key) == b"string":
+                mark = self._value(key, slot, False)
+                if mark is not None:
+                    yield name.decode("utf-8", "surrogateescape"), mark
+
+    def identity(self, place: str, hasty: bool = False) -> bytes | None:
+        hash = _hash(place, 0)
+        return self._value(hash + b":id", slot_of(hash[1:-1]), hasty)
+
+    def own(self, place: str, before: bytes | None, after: bytes | None) -> bool:
+        hash = _hash(place, 0)
+        return self._change(hash + b":id", slot_of(hash[1:-1]), before, after)
 
     # The shards
 
@@ -96,13 +126,13 @@ class RedisServer(Server):
         return asked or ("packed" if digests else "direct")
 
     def is_free(self, place: str, shards: int) -> bool:
-        return not any(self._ask_each(place, shards, b"EXISTS", b"*", b"*:o", b"*:b", b"*:a"))
+        return not any(self._ask_each(place, shards, b"EXISTS", b"*:id", b"*", b"*:o", b"*:b", b"*:a"))
 
     def prepare(self, place: str, store_id: str, shards: int) -> None:
         requests = []
         for number in range(shards):
             hash = _hash(place, number)
-            data = pack(b"SET", hash + b":id", _identity(store_id, number))
+            data = pack(b"SETNX", hash + b":id", _identity(store_id, number))
             requests.append(Request(slot_of(hash[1:-1]), data))
         self._link.many(requests)
 
@@ -111,7 +141,7 @@ class RedisServer(Server):
         types = self._ask_each(place, len(specs), b"TYPE", b"*")
         for spec, found, kind in zip(specs, identities, types, strict=True):
             expected = _identity(spec.store_id, spec.number)
-            if found != expected:
+            if not _is(found, expected):
                 raise _problem(spec, found, expected)
             if kind not in (b"hash", b"none"):
                 raise CorruptShardError(
@@ -134,7 +164,7 @@ class RedisServer(Server):
                     found = connection.read_response(True)
                 except ResponseError:  # another node has it by now, or this user may not read: what follows tells
                     return
-                if found != identity:
+                if not _is(found, identity):
                     raise StoreDeletedError(
                         f"{self.address}: the server {node.name} does not have the store any more: it was removed, or"
                         " the server was started again without its data"
@@ -187,12 +217,18 @@ class RedisServer(Server):
     def sizes(self, place: str, shards: int) -> list[int]:
         return self._run_each(place, shards, SIZE, b"", b":b", b":o")
 
-    def remove(self, place: str, shards: int) -> None:
-        self._run_each(place, shards, REMOVE, b"", b":b")
-        self._ask_each(place, shards, b"UNLINK", b"*:id", b"*", b"*:o", b"*:v", b"*:b", b"*:a", b"*:r")
+    def remove(self, place: str, store_id: str, shards: int) -> None:
+        requests = []
+        for number in range(shards):
+            hash = _hash(place, number)
+            keys = [hash + ending for ending in (b"", b":b", b":id", b":o", b":v", b":a", b":r")]
+            words = strings((b"%d" % len(keys), *keys, _identity(store_id, number), b"%d" % number))
+            data = b"*%d\r\n%b%b" % (len(keys) + 5, REMOVE.call, words)
+            requests.append(Request(slot_of(hash[1:-1]), data, REMOVE))
+        self._link.many(requests)
 
-    def named(self, store: str) -> Address:
-        return renamed(self.address, store)
+    def named(self, name: str) -> Address:
+        return renamed(self.address, name)
 
     def forget(self) -> None:
         self._link.forget()
@@ -212,6 +248,11 @@ def _hash(place: str, number: int) -> bytes:
 
 def _identity(store_id: str, number: int) -> bytes:
     return b"rack %b %d" % (store_id.encode(), number)
+
+
+def _is(found: bytes | None, identity: bytes) -> bool:
+    """Return whether a shard is the one that it is to be; the name that it has now may follow."""
+    return found == identity or (found is not None and found.startswith(identity + b" ") and not found.endswith(b" "))
 
 
 def _problem(spec: ShardSpec, found: bytes | None, expected: bytes) -> CorruptShardError:

@@ -337,7 +337,7 @@ class RedisShard(Shard):
         if self._link is _CLOSED:
             raise closed()
 
-    def keep(self, has_company: bool = True) -> None:
+    def keep(self, has_company: bool) -> None:
         """Nothing: the servers look after their files."""
 
     # What a server cannot do

@@ -10,6 +10,7 @@ from rack.system.imports import importing
 
 _PORT = 6379
 _LAYOUTS = {"hash": "direct", "ordered": "ordered", "packed": "packed"}
+_NAMES = {layout: name for name, layout in _LAYOUTS.items()}
 #: Of TLS, as redis-py names them.
 _OPTIONS = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname")
 _FORM = (
@@ -32,13 +33,13 @@ class Parts(NamedTuple):
     store: str
 
 
-def address(url: str) -> Address:
-    """Return what a URL names.
+def address(url: str, nameless: bool = False) -> Address:
+    """Return what a URL names; ``nameless``: it may name no store, but the servers alone.
 
     :raises ValueError: it is none, or lacks something. The message has no password.
     """
     with importing():
-        from urllib.parse import parse_qsl, quote, unquote, urlsplit
+        from urllib.parse import parse_qsl, unquote, urlsplit
 
     try:
         split = urlsplit(url)
@@ -49,7 +50,7 @@ def address(url: str) -> Address:
     if len(given) < len(query):
         _refuse("a parameter is there twice")
     store = given.pop("name", "")
-    if not store:
+    if not (store or nameless):
         _refuse("?name= is missing, which says what the store is called there")
     if set(store) & set("{}\0"):
         _refuse(f"name={store!r} has a brace or a NUL, which it must not have")
@@ -80,19 +81,27 @@ def address(url: str) -> Address:
         options=tuple(sorted(given.items())),
         store=store,
     )
-    user = f"{username}@" if username else ""
-    where = quote(parts.socket) if is_socket else f"{','.join(map(_shown, hosts))}/{'' if is_cluster else db}"
-    words = [_named(store), *([f"db={db}"] if is_socket and parts.db else [])]
-    words += [f"layout={layout}"] if layout else []
-    words += [f"{name}={quote(value, safe='/')}" for name, value in parts.options]
-    return Address(f"{split.scheme}://{user}{where}?{'&'.join(words)}", parts, _LAYOUTS[layout] if layout else None)
+    return _address(parts, _LAYOUTS[layout] if layout else None)
 
 
 def renamed(other: Address, store: str) -> Address:
     """Return the address of another store on the same servers."""
-    before, after = _named(other.parts.store), _named(store)
-    shown = str(other).replace(f"?{before}", f"?{after}", 1)
-    return Address(shown, other.parts._replace(store=store), other.layout)
+    return _address(other.parts._replace(store=store), other.layout)
+
+
+def _address(parts: Parts, layout: str | None) -> Address:
+    with importing():
+        from urllib.parse import quote
+
+    scheme = "unix" if parts.socket else f"redis{'s' if parts.tls else ''}{'+cluster' if parts.cluster else ''}"
+    user = f"{quote(parts.username, safe='')}@" if parts.username else ""
+    where = f"{','.join(map(_shown, parts.hosts))}/{'' if parts.cluster else parts.db}"
+    words = [_named(parts.store)] if parts.store else []
+    words += [f"db={parts.db}"] if parts.socket and parts.db else []
+    words += [f"layout={_NAMES[layout]}"] if layout else []
+    words += [f"{name}={quote(value, safe='/')}" for name, value in parts.options]
+    shown = f"{scheme}://{user}{quote(parts.socket) if parts.socket else where}"
+    return Address(f"{shown}?{'&'.join(words)}" if words else shown, parts, layout)
 
 
 def _named(store: str) -> str:

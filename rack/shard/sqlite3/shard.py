@@ -186,7 +186,7 @@ class SqliteShard(SqliteReader):
     def log_files(cls, path: str) -> list[str]:
         return [path + "-wal"]
 
-    def keep(self, has_company: bool = True) -> None:
+    def keep(self, has_company: bool) -> None:
         log = self._locate().path + "-wal"
         state = log_state(log)
         if state is None or state != self._kept:

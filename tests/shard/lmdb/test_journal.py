@@ -231,7 +231,7 @@ def test_a_journal_that_is_opened_anew_while_the_next_one_is_made_stays_the_one_
         shard.shorten()
         d["later"] = 2
         assert len(list(tmp_path.glob("d-*-journal-*"))) == 2  # now it was due again
-        shard.keep()
+        shard.keep(True)
         expected = dict(d)
         after = fail_power(tmp_path / "d", monkeypatch)
     with PersistentDict(after) as d:
@@ -252,12 +252,12 @@ def test_what_a_base_replaces_is_removed_by_others_if_its_maker_is_killed(
             (shard,) = d._store.shards
             d["child"] = 1
             for _ in range(2):  # a new journal, and its base
-                shard.keep()
+                shard.keep(True)
                 shard.shorten()
 
         assert in_child(child) == 9
         assert len(list(tmp_path.glob("*-base-*"))) == 2
-        d._store.shards[0].keep()
+        d._store.shards[0].keep(True)
         d._store.shards[0].shorten()
         assert len(list(tmp_path.glob("*-base-*"))) == 1
         assert len(list(tmp_path.glob("*-journal-*"))) == 1
