@@ -293,7 +293,8 @@ def restore(
     """
     source, target = _chosen(os.fspath(backup)), absolute_path(name)
     if isinstance(target, Address):
-        from rack.care.recut import restore as restore_served
+        with importing():
+            from rack.care.recut import restore as restore_served
 
         manifest = existing(source, timeout)
         return restore_served(source, Request(manifest.kind, opaque=True), manifest, target, replace)

@@ -13,6 +13,7 @@ from rack.store.manifest import MAX_SHARDS, Manifest, Request, absolute_path, ma
 from rack.store.record import Record, present_stamps
 from rack.system.arguments import whole
 from rack.system.fanout import fan_out
+from rack.system.imports import importing
 from rack.system.place import take_after_path
 
 #: Called now and then with the entries done so far.
@@ -64,7 +65,8 @@ def reshard(
     workers = whole("workers", workers, 1)
     path = absolute_path(name)
     if isinstance(path, Address):
-        from rack.care.recut import reshard as reshard_served
+        with importing():
+            from rack.care.recut import reshard as reshard_served
 
         return reshard_served(path, shards, workers, hash, progress)
     with alone(path, "reshard it", timeout) as old:

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,90 +10,16 @@ import pytest
 import rack
 from rack import (
     PersistentDict,
-    PersistentQueue,
-    PersistentSet,
-    StoreDeletedError,
     StoreExistsError,
-    StoreInUseError,
     StoreNotFoundError,
     StorePathError,
     UnsupportedOperation,
 )
-from rack.shard.redis.link import Link
-from tests.support.servers import Cluster, Server
+from tests.care.served_stores import CONTENT, NEW, Url, content, filled, killed_at, left_beside, remove_all
+from tests.care.served_stores import url as url
+from tests.support.servers import Server
 from tests.support.servers import cluster as cluster
 from tests.support.servers import server as server
-
-Url = Callable[[str], str]
-CONTENT = {f"key {number}": [number] for number in range(300)}
-NEW = {"new": True}
-
-
-@pytest.fixture(params=["server", "cluster"])
-def url(request: pytest.FixtureRequest) -> Iterator[Url]:
-    """What makes the URL of a store that only this test has; nothing of them is left then."""
-    made: Server | Cluster = request.getfixturevalue(request.param)
-    with made.client() as client:
-        client.flushall()
-        yield lambda name: f"{made.url}?name={name}"
-        left = [key for key in client.scan_iter("*") if b":t:" not in key]
-        assert not left
-
-
-def filled(name: str, content: dict[str, Any] = CONTENT, **options: Any) -> str:
-    with PersistentDict[str, Any](name, **{"shards": 3, **options}) as d:
-        d.update(content)
-    return name
-
-
-def content(name: str) -> Any:
-    try:
-        with PersistentDict[str, Any](name, flag="r") as d:
-            return dict(d)
-    except StoreNotFoundError:
-        return None
-
-
-def killed_at(number: int, action: Callable[[], object]) -> bool:
-    """Do something in another process, which is killed before its request of that number; return whether it was."""
-    child = os.fork()
-    if child == 0:
-        count = 0
-
-        def counting(method: Callable[..., Any]) -> Callable[..., Any]:
-            def counted(*args: Any, **kwargs: Any) -> Any:
-                nonlocal count
-                count += 1
-                if count == number:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return method(*args, **kwargs)
-
-            return counted
-
-        try:
-            Link.one, Link.many = counting(Link.one), counting(Link.many)  # type: ignore[method-assign]
-            action()
-            os._exit(0)
-        finally:
-            os._exit(1)
-    status = os.waitpid(child, 0)[1]
-    assert status in (0, signal.SIGKILL), status
-    return status != 0
-
-
-def remove_all(*names: str) -> None:
-    for name in names:
-        try:
-            rack.remove(name)
-        except StoreNotFoundError:
-            assert not rack.exists(name)
-
-
-def left_beside(name: str) -> list[str]:
-    from rack.care.served import listed
-    from rack.shard import address_of
-
-    return [each.address for each in listed(address_of(name, nameless=True)) if each.problem is not None]
 
 
 def test_a_store_gets_another_name_and_its_old_one_is_free(url: Url) -> None:
@@ -222,179 +143,27 @@ def test_a_killed_removal_is_done_or_not(url: Url) -> None:
     assert number > 4
 
 
-@pytest.mark.parametrize("kind", ["hash", "ordered"])
-def test_a_store_is_cut_anew_in_place(url: Url, kind: str) -> None:
-    name = filled(f"{url('cut')}&layout={kind}")
-    for shards, workers in ((7, 1), (2, 2), (1, 1)):
-        assert rack.reshard(name, shards, workers=workers) == 300
-        found = rack.stat(name)
-        assert (found.shards, found.entries, content(name)) == (shards, 300, CONTENT)
-        assert found.layout == {"hash": "direct", "ordered": "ordered"}[kind]
-        assert rack.verify(name).sound
-    assert rack.stores(url("")) == [url("cut")]
-    assert not left_beside(url(""))
-    remove_all(name)
+def test_a_killed_copy_is_there_as_a_whole_or_not_at_all(url: Url) -> None:
+    some = dict(list(CONTENT.items())[:20])
 
+    def copy() -> None:
+        with PersistentDict[str, Any](url("a"), flag="r") as d:
+            d.copy(name=url("b")).close()
 
-def test_a_queue_and_a_set_are_cut_anew(url: Url) -> None:
-    with PersistentQueue[int](url("jobs"), shards=2) as jobs:
-        jobs.put_many(range(50))
-    with PersistentSet[str](url("set"), key_serdes="digest", shards=2) as s:
-        s.update(CONTENT)
-    rack.reshard(url("jobs"), 5)
-    rack.reshard(url("set"), 5)
-    with PersistentQueue[int](url("jobs")) as jobs:
-        assert sorted(job.item for job in jobs.claim_many(99)) == list(range(50))
-    with PersistentSet[str](url("set")) as s:
-        assert len(s) == 300
-        assert all(key in s for key in CONTENT)
-    remove_all(url("jobs"), url("set"))
-
-
-def test_a_killed_resharding_leaves_the_old_store_or_the_new_one(url: Url) -> None:
-    name = url("cut")
-    number, step = 0, 0
-    shapes = set()
+    filled(url("a"), some, shards=2)
+    number = 0
+    seen = set()
     while True:
         number += 1
-        filled(name, dict(list(CONTENT.items())[:20]), shards=2)
-        killed = killed_at(number, lambda: rack.reshard(name, 3))
-        assert content(name) == dict(list(CONTENT.items())[:20])
-        shapes.add(rack.stat(name).shards)
-        with PersistentDict[str, Any](name, flag="w") as d:
-            assert len(d) == 20
-        left = left_beside(url(""))
-        assert all("~" in each for each in left)
-        step += bool(left)
-        remove_all(*left)
-        assert content(name) == dict(list(CONTENT.items())[:20])
-        remove_all(name)
+        killed = killed_at(number, copy)
+        assert content(url("b")) in (None, some)
+        seen.add(content(url("b")) is not None)
+        for left in left_beside(url("")):
+            rack.remove(left)
+        assert (content(url("b")) is not None) in seen
+        assert content(url("a")) == some
+        remove_all(url("b"))
         if not killed:
             break
-    assert shapes == {2, 3}
-    assert step > 5
-
-
-def test_what_is_written_meanwhile_keeps_the_store_as_it_is(url: Url) -> None:
-    name = filled(url("busy"))
-
-    def disturb(done: int) -> None:
-        other = threading.Thread(target=filled, args=(name, {f"other {done}": 1}))
-        other.start()
-        other.join()
-
-    with pytest.raises(StoreInUseError, match="written to the store"):
-        rack.reshard(name, 5, progress=disturb)
-    found = content(name)
-    assert {key: found[key] for key in CONTENT} == CONTENT
-    assert rack.stat(name).shards == 3
-    assert not left_beside(url(""))
-    remove_all(name)
-
-
-def test_who_has_the_old_shards_open_is_told(url: Url) -> None:
-    d = PersistentDict[str, Any](filled(url("a"))).open()
-    child = os.fork()
-    if child == 0:
-        rack.reshard(url("a"), 2)
-        os._exit(0)
-    assert os.waitpid(child, 0)[1] == 0
-    with pytest.raises(StoreDeletedError):
-        d.close()
-    assert content(url("a")) == CONTENT
+    assert seen == {True, False}
     remove_all(url("a"))
-
-
-def test_a_backup_is_restored_to_servers(url: Url, tmp_path: Path) -> None:
-    filled(str(tmp_path / "local"))
-    name = rack.backup(tmp_path / "local", tmp_path / "backups")
-    assert rack.restore(name, url("a")) is None
-    with pytest.raises(StoreExistsError):
-        rack.restore(name, url("a"))
-    filled(url("b"), NEW)
-    assert rack.restore(tmp_path / "backups", url("b"), replace=True) == url("b-old")
-    assert [content(url(each)) for each in ("a", "b", "b-old")] == [CONTENT, CONTENT, NEW]
-    with pytest.raises(UnsupportedOperation, match="rack backup STORE DST"):
-        rack.backup(url("a"), tmp_path / "backups")
-    with pytest.raises(UnsupportedOperation, match="rack copy"):
-        rack.backup(tmp_path / "local", url("backups"))
-    with pytest.raises(UnsupportedOperation, match="gives free memory back"):
-        rack.compact(url("a"))
-    with PersistentQueue[int](tmp_path / "jobs", shards=2) as jobs:
-        jobs.put_many(range(50))
-    rack.restore(tmp_path / "jobs", url("jobs"))
-    with PersistentQueue[int](url("jobs")) as jobs:
-        assert sorted(job.item for job in jobs.claim_many(99)) == list(range(50))
-    remove_all(*map(url, ("a", "b", "b-old", "jobs")))
-
-
-def test_a_store_that_replaces_another_leaves_nothing_of_it(url: Url) -> None:
-    name = url("n")
-    number = 0
-    while True:
-        number += 1
-        filled(name)
-        killed = killed_at(number, lambda: filled(name, NEW, flag="n"))
-        assert content(name) in (CONTENT, {}, NEW)
-        remove_all(name)
-        if not killed:
-            break
-    assert number > 4
-
-
-def disturbed_at(number: int, action: Callable[[], object], other: Callable[[], object], patch: Any) -> bool:
-    """Do something, and before its request of that number another thing in another process; return whether that was."""
-    count = 0
-    one = Link.one
-
-    def counted(link: Link, request: Any) -> Any:
-        nonlocal count
-        count += 1
-        if count == number:
-            child = os.fork()
-            if child == 0:
-                Link.one = one  # type: ignore[method-assign]
-                try:
-                    other()
-                finally:
-                    os._exit(0)
-            os.waitpid(child, 0)
-        return one(link, request)
-
-    with patch.context() as patched:
-        patched.setattr(Link, "one", counted)
-        with suppress(StoreNotFoundError, StoreExistsError, StoreInUseError):
-            action()
-    return count >= number
-
-
-@pytest.mark.parametrize("what", ["made", "renamed", "removed"])
-def test_a_slow_rename_loses_nothing_to_who_is_quicker(server: Server, what: str, monkeypatch: Any) -> None:
-    a, b, c = (f"{server.url}?name=slow-{name}" for name in "abc")
-    other: dict[str, Callable[[], object]] = {
-        "made": lambda: filled(b, {"c": 1}),
-        "renamed": lambda: rack.rename(a, c),
-        "removed": lambda: rack.remove(a),
-    }
-    seen = []
-    number = 0
-    while True:
-        number += 1
-        filled(a)
-        was = disturbed_at(number, lambda: rack.rename(a, b), other[what], monkeypatch)
-        found = content(a), content(b), content(c)
-        assert (
-            found
-            in {
-                "made": ((CONTENT, {"c": 1}, None), (None, CONTENT | {"c": 1}, None), (None, CONTENT, None)),
-                "renamed": ((None, CONTENT, None), (None, None, CONTENT)),
-                "removed": ((None, None, None), (None, CONTENT, None)),
-            }[what]
-        ), (number, found)
-        seen.append(found)
-        remove_all(a, b, c)
-        if not was:
-            break
-    assert seen[0] != seen[-1]
-    with server.client() as client:
-        assert not [key for key in client.scan_iter("*slow*") if b":t:" not in key]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import pickle
@@ -27,7 +26,6 @@ from rack import (
     StoreFullError,
     StoreNotFoundError,
     UnsupportedOperation,
-    remove,
 )
 from tests.support.proxy import Proxy
 from tests.support.servers import Server, free_port
@@ -345,28 +343,6 @@ def test_a_signal_handler_of_a_child_that_was_just_forked_uses_nothing_of_the_pa
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         assert s.check() == len(s) == 901
-
-
-def test_what_a_copy_that_was_killed_leaves_can_be_removed_and_takes_nothing_with_it(server: Server) -> None:
-    url = f"{server.url}?name=published"
-    with PersistentSet(f"{server.url}?name=source", shards=2) as source:
-        source.update(range(100))
-        source.copy(url).close()
-        # It was killed when the copy had its name already, and the other one still.
-        with server.client() as client:
-            name = json.loads(client.get("published.rack"))["place"]
-            client.set(f"{name}.rack", client.get("published.rack"))
-        remove(f"{server.url}?name={name}")
-        with PersistentSet(url, flag="r") as made, server.client() as client:
-            assert made == set(range(100))
-            assert made.check() == 100
-            assert not client.exists(f"{name}.rack")
-        # It was killed before that.
-        with server.client() as client:
-            client.rename("published.rack", f"{name}.rack")
-            remove(f"{server.url}?name={name}")
-            left = client.keys("*published*")
-            assert not [key for key in left if b":t:" not in key]  # which expire
 
 
 def test_a_login_over_tls_and_a_socket_of_this_machine_lead_to_the_same_store(tmp_path: Path) -> None:
