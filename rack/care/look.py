@@ -103,7 +103,7 @@ def _look(name: str, path: str, manifest: Manifest, leftovers: bool) -> Stat:
     dead = sorted({pid for each in figures for pid in each.dead_readers})
     dead_readers = tuple(dead) if all(each.readers_are_known for each in figures) else None
     left = _leftovers(path, table) if leftovers and table is not None else None
-    found = Stat.of(
+    found = Stat._of(
         name,
         manifest,
         per_shard,

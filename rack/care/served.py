@@ -59,7 +59,7 @@ def look(name: str, address: Address) -> Stat:
         ShardStat(number, count, size, 0, 0, 0, None)
         for number, (count, size) in enumerate(zip(counts, sizes, strict=True))
     )
-    return Stat.of(name, manifest, per_shard, sum(sizes), durability="everysec", jobs=jobs)
+    return Stat._of(name, manifest, per_shard, sum(sizes), durability="everysec", jobs=jobs)
 
 
 def examined(address: Address, number: int) -> Examined:

@@ -142,7 +142,7 @@ class Stat:
     advice: tuple[str, ...]
 
     @classmethod
-    def of(cls, name: str, manifest: Manifest, per_shard: tuple[ShardStat, ...], size: int, **others: Any) -> Self:
+    def _of(cls, name: str, manifest: Manifest, per_shard: tuple[ShardStat, ...], size: int, **others: Any) -> Self:
         """Return what a store with this manifest and these shards is like. What is not given of the rest is not known.
 
         :param size: what it takes in all, in bytes.
