@@ -60,14 +60,19 @@ class RawServer:
 
     def keys(self, hash: bytes) -> list[bytes]:
         """Return the keys on the server that a shard may have."""
-        endings = [b"", b":id", b":o", b":v", b":b", b":a", b":r", *(b":b:" + each for each in self._buckets(hash))]
-        return [hash + ending for ending in endings]
+        own = [hash + ending for ending in (b"", b":id", b":o", b":v", b":b", b":a", b":r", b":x")]
+        return own + [self._name(hash) + bucket for bucket in self._buckets(hash)]
+
+    def _name(self, hash: bytes) -> bytes:
+        """Return what the names of a shard's buckets begin with: how often all were removed is in it."""
+        past = int(self.client.get(hash + b":b") or 1) >> 32
+        return hash + (b":b%d:" % past if past else b":b:")
 
     def _packed(self, hash: bytes) -> dict[bytes, bytes]:
         """Return what is in the buckets of a shard, each of which has to have keys of its own alone."""
         entries: dict[bytes, bytes] = {}
         for bucket in self._buckets(hash):
-            found = self.client.hgetall(hash + b":b:" + bucket)
+            found = self.client.hgetall(self._name(hash) + bucket)
             assert {self._bucket_of(key, hash) for key in found} <= {bucket}
             entries |= found
         came, gone = (int(self.client.get(hash + ending) or 0) for ending in (b":a", b":r"))
@@ -75,7 +80,7 @@ class RawServer:
         return entries
 
     def _buckets(self, hash: bytes) -> list[bytes]:
-        width = int(self.client.get(hash + b":b") or 1)
+        width = int(self.client.get(hash + b":b") or 1) % (1 << 32)
         whole = 1 << width.bit_length() - 1
         cut = width - whole  # so many of the first ranges are two
         size = (1 << 32) // whole
@@ -103,7 +108,7 @@ class RawServer:
         with self.client.pipeline(transaction=False) as pipeline:
             for hash, key, value in entries:
                 if self.layout == "packed":
-                    pipeline.hset(hash + b":b:" + self._bucket_of(key, hash), key, value)
+                    pipeline.hset(self._name(hash) + self._bucket_of(key, hash), key, value)
                     pipeline.incr(hash + b":a")
                     continue
                 pipeline.hset(hash, key, value)

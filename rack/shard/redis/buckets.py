@@ -17,6 +17,7 @@ from rack.shard.redis.scripts import Functions, Script, Scripts
 FILL = 32
 
 _SHAPE = """
+local pack, parse = struct.pack, struct.unpack
 local step, edge, width
 local function shape(number)
   width, step, edge = number, 4294967296, 0
@@ -25,11 +26,18 @@ local function shape(number)
   edge = (number - whole) * step
 end
 """
+# The key of the number of buckets has also how often all were removed, as the upper half: their names begin with it.
+_OPENED = """
+local state = tonumber(STATE or 1)
+shape(state % 4294967296)
+local past = state - width
+local buckets = past == 0 and NAME .. ':' or NAME .. past / 4294967296 .. ':'
+"""
 _PLACES: Functions = {
     "number_of": """
 local function number_of(key)
   if #key < 4 then key = key .. '\\0\\0\\0\\0' end
-  return (struct.unpack('>I4', key))
+  return (parse('>I4', key))
 end
 """,
     "below": """
@@ -39,22 +47,25 @@ local function below(at) return at - at % (at < edge and step / 2 or step) end
 local function above(low) return low + (low < edge and step / 2 or step) end
 """,
     "name": """
-local function name(low) return buckets .. struct.pack('>I4', low) end
+local function name(low) return buckets .. pack('>I4', low) end
 """,
     "place": """
-local function place(key) return name(below(number_of(key))) end
+local function place(key)
+  local at = #key > 3 and parse('>I4', key) or number_of(key)
+  return buckets .. pack('>I4', at - at % (at < edge and step / 2 or step))
+end
 """,
 }
 
 PACKED: Functions = {
     "": _SHAPE
     + """
-local token, buckets = KEYS[2], KEYS[3] .. ':'
+local token = KEYS[2]
 local found = redis.call('MGET', token, KEYS[3], KEYS[4], KEYS[5])
 local known, count, added, removed = found[1], (found[3] or 0) - (found[4] or 0), 0, 0
-shape(tonumber(found[2] or 1))
-local had = width
-""",
+"""
+    + _OPENED.replace("STATE", "found[2]").replace("NAME", "KEYS[3]")
+    + "local had = width\n",
     **_PLACES,
     # Both hashes are made anew: one that had become a table is a list again.
     "write": """
@@ -157,14 +168,14 @@ end
 local function settle()
   if added > 0 then redis.call('INCRBY', KEYS[4], added) end
   if removed > 0 then redis.call('INCRBY', KEYS[5], removed) end
-  if width ~= had then redis.call('SET', KEYS[3], width) end
+  if width ~= had then redis.call('SET', KEYS[3], past + width) end
 end
 """,
 }
 CHANGES = Scripts(PACKED)
 
 _READ: Functions = {
-    "": _SHAPE + "shape(tonumber(redis.call('GET', KEYS[2]) or 1))\nlocal buckets = KEYS[2] .. ':'\n",
+    "": _SHAPE + _OPENED.replace("STATE", "redis.call('GET', KEYS[2])").replace("NAME", "KEYS[2]"),
     **_PLACES,
 }
 
@@ -200,7 +211,7 @@ while at >= lowest and at <= highest do
     for i = 1, #found do size = size + #found[i] end
   end
   if #found > 0 or #answer == 0 then
-    answer[#answer + 1] = struct.pack('>I4I4', at, above(at) - 1)
+    answer[#answer + 1] = pack('>I4I4', at, above(at) - 1)
     answer[#answer + 1] = found
   end
   if count >= limit or size >= most then break end
@@ -211,34 +222,53 @@ return answer
     _READ,
 )
 
-_REMOVE = """
-local at, names = 0, {KEYS[2]}
-while at < 4294967296 do
-  names[#names + 1] = name(at)
-  at = above(at)
-  if #names > 1000 or at == 4294967296 then
-    redis.call('UNLINK', unpack(names))
-    names = {}
-  end
+_LEAVE = """
+if redis.call('EXISTS', KEYS[3]) == 1 then
+  redis.call('UNLINK', name(0))
+  redis.call('RPUSH', KEYS[5], state, 0)
+  redis.call('SET', KEYS[2], past + 4294967297)
+  redis.call('SET', KEYS[4], redis.call('INCR', KEYS[3]))
 end
 """
-#: Remove all buckets; what came has gone, and a little has changed.
-CLEAR = Script(_REMOVE + "redis.call('SET', KEYS[4], redis.call('INCR', KEYS[3]))", _READ)
-#: Of a shard of any layout, whose keys these are, the third its identity; what that begins with, and the number:
-#: remove what is of that store, but for the identity of the first shard.
-REMOVE = Script(
-    """
-local found = redis.call('GET', KEYS[3])
+#: Have no buckets any more: what came has gone, and a little has changed. Those that there are wait to be swept.
+CLEAR = Script(_LEAVE, _READ)
+
+#: Remove some of the buckets that wait, in a list of numbers of buckets and beginnings; return whether more do.
+SWEEP = Script(
+    _SHAPE
+    + """
+local at = tonumber(redis.call('LINDEX', KEYS[3], 1))
+if not at then return 0 end
+"""
+    + _OPENED.replace("STATE", "redis.call('LINDEX', KEYS[3], 0)").replace("NAME", "KEYS[2]")
+    + """
+local names = {}
+while at < 4294967296 and #names < 4000 do
+  names[#names + 1] = buckets .. pack('>I4', at)
+  at = at + (at < edge and step / 2 or step)
+end
+redis.call('UNLINK', unpack(names))
+if at < 4294967296 then redis.call('LSET', KEYS[3], 1, at) else redis.call('LTRIM', KEYS[3], 2, -1) end
+return redis.call('LLEN', KEYS[3])
+"""
+)
+
+# Of a shard of any layout, whose keys these are, the sixth its identity; what that begins with.
+_OWN = """
+local found = redis.call('GET', KEYS[6])
 if found and found ~= ARGV[1] and string.sub(found, 1, #ARGV[1] + 1) ~= ARGV[1] .. ' ' then return 0 end
 """
-    + _REMOVE
+#: If it is of that store, have no buckets any more.
+LEAVE = Script(_OWN + _LEAVE + "return 1", _READ)
+#: Remove what is of that store, once all is swept; and the number: but for the identity of the first shard.
+REMOVE = Script(
+    _OWN
     + """
-redis.call('UNLINK', KEYS[1])
-for i = 4, #KEYS do redis.call('UNLINK', KEYS[i]) end
-if ARGV[2] ~= '0' then redis.call('DEL', KEYS[3]) end
+for i = 1, #KEYS do
+  if i ~= 6 or ARGV[2] ~= '0' then redis.call('UNLINK', KEYS[i]) end
+end
 return 1
-""",
-    _READ,
+"""
 )
 
 #: Of a shard of any layout, whose keys these are: how many bytes of memory it takes, about.

@@ -26,7 +26,10 @@ _first: Callable[[Any], Any] = itemgetter(0)
 
 
 class PackedShard(RedisShard):
-    """A shard of buckets (``:b:BYTES``). ``:b`` says how many there are, ``:a`` and ``:r`` what came and went."""
+    """A shard of buckets (``:b:BYTES``). ``:b`` says how many there are, ``:a`` and ``:r`` what came and went.
+
+    Buckets that nobody has any more are in ``:x``, until they are removed.
+    """
 
     ordered = True
     scripts = buckets.CHANGES
@@ -132,9 +135,15 @@ class PackedShard(RedisShard):
 
     def _plan_clear(self) -> Plan:
         self._check_writable()
-        keys = strings((b"4", self.hash, self._width, *self._counts))
-        data = b"*7\r\n%b%b" % (buckets.CLEAR.call, keys)
-        return Plan([Request(self.slot, data, buckets.CLEAR, self._wait)], nothing)
+        keys = strings((b"5", self.hash, self._width, *self._counts, self.hash + b":x"))
+        data = b"*8\r\n%b%b" % (buckets.CLEAR.call, keys)
+        return Plan([Request(self.slot, data, buckets.CLEAR, self._wait)], lambda _: self._sweep())
+
+    def _sweep(self) -> None:
+        """Remove the buckets that nobody has any more, some at a time: the server does other things in between."""
+        data = b"*6\r\n%b%b" % (buckets.SWEEP.call, strings((b"3", self.hash, self._width, self.hash + b":x")))
+        while self._link.one(Request(self.slot, data, buckets.SWEEP, self._wait)):
+            pass
 
     def version(self) -> object:
         return self._send(pack(b"MGET", *self._counts))

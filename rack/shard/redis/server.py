@@ -14,7 +14,7 @@ from redis.exceptions import ResponseError
 from rack.errors import CorruptShardError, MismatchError, StoreDeletedError, UnsupportedOperation
 from rack.shard.address import Address
 from rack.shard.base import Shard, ShardSpec
-from rack.shard.redis.buckets import REMOVE, SIZE
+from rack.shard.redis.buckets import LEAVE, REMOVE, SIZE, SWEEP
 from rack.shard.redis.link import Link, Request, Session, Wait
 from rack.shard.redis.node import Node
 from rack.shard.redis.ordered import OrderedShard
@@ -218,13 +218,19 @@ class RedisServer(Server):
         return self._run_each(place, shards, SIZE, b"", b":b", b":o")
 
     def remove(self, place: str, store_id: str, shards: int) -> None:
+        self._remove(place, store_id, shards, LEAVE)
+        while any(self._run_each(place, shards, SWEEP, b"", b":b", b":x")):
+            pass
+        self._remove(place, store_id, shards, REMOVE)
+
+    def _remove(self, place: str, store_id: str, shards: int, script: Script) -> None:
         requests = []
         for number in range(shards):
             hash = _hash(place, number)
-            keys = [hash + ending for ending in (b"", b":b", b":id", b":o", b":v", b":a", b":r")]
+            keys = [hash + ending for ending in (b"", b":b", b":a", b":r", b":x", b":id", b":o", b":v")]
             words = strings((b"%d" % len(keys), *keys, _identity(store_id, number), b"%d" % number))
-            data = b"*%d\r\n%b%b" % (len(keys) + 5, REMOVE.call, words)
-            requests.append(Request(slot_of(hash[1:-1]), data, REMOVE))
+            data = b"*%d\r\n%b%b" % (len(keys) + 5, script.call, words)
+            requests.append(Request(slot_of(hash[1:-1]), data, script))
         self._link.many(requests)
 
     def named(self, name: str) -> Address:
