@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -42,7 +43,8 @@ def test_a_process_whose_store_was_replaced_leaves_the_new_one_alone(
         tell()
         hear()  # the store is removed, and a new one there
         assert d._held is not None
-        for work in ([d.sync], [shard.keep for shard in d._held.shards], [shard.shorten for shard in d._held.shards]):
+        shards = d._held.shards
+        for work in ([d.sync], [partial(shard.keep, True) for shard in shards], [shard.shorten for shard in shards]):
             for do in work * 3:
                 try:
                     do()
