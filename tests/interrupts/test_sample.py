@@ -61,7 +61,7 @@ def test_whatever_comes_at_any_instruction_of_any_operation_on_a_server_leaves_a
 ) -> None:
     pytest.importorskip("tests.support.servers")  # which skips where there is no redis-server
     actions = [each for each in ACTIONS if each != "snapshot"]  # which a server has not
-    few = ["--sample", "9"] if long else ["--sample", "0.15", "--seconds", "13"]
+    few = ["--sample", "9"] if long else ["--sample", "0.15", "--seconds", "9"]
     run(seed, "--engine", engine, "--configuration", configuration, "--action", *actions, *few)
 
 
