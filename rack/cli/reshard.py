@@ -25,7 +25,8 @@ def reshard(store: str, shards: int, workers: int, wait: bool, wish: Wish) -> No
     More shards let more processes write at once; fewer take fewer files and descriptors. The disk has to have room for
     the store twice. Whenever the command is interrupted, there is the store with the old shards or with the new ones.
     A store that others have open is an error, which says who has it open; --wait waits until they have closed it. Who
-    opens the store meanwhile waits.
+    opens the store meanwhile waits. On servers nobody is kept from it: what is written
+    meanwhile may be lost.
 
     Example: rack reshard data/seen 32 --workers 2
     """

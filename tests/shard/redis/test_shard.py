@@ -179,7 +179,6 @@ class OnOne(OnServer):
 ESSENTIAL = [
     "test_a_durable_shard_does_the_same",
     "test_every_key_goes_through_every_operation",
-    "test_bulk_operations_larger_than_the_file_grow_it",
     "test_a_cleared_shard_is_empty_and_can_be_used_again",
     "test_a_read_only_shard_reads_and_refuses_writes",
 ]
