@@ -311,7 +311,7 @@ class PersistentQueue(Described, Generic[T]):
             data = self._dump(item)
         except Exception as error:
             raise unserializable(item, "item", self._serdes.name, error, self._serdes.dumps) from error
-        group_bytes = records.lane_name(lane) if lane else b""
+        group_bytes = records.lane_name(lane)
         if group is not None:
             if lane:
                 raise ValueError(f"group={group!r}, lane={lane!r}: a job is in a group or in a lane, not in both")
@@ -381,6 +381,8 @@ class PersistentQueue(Described, Generic[T]):
         :param lanes: how many jobs at most of each lane, by its name; "": of those that are in none.
         :returns: a list of :class:`rack.jobs.job.Job`, with its ``lane``; empty if none can be claimed.
         :raises DeserializationError: as of :meth:`claim_many`.
+        :raises TypeError: a name is not a string, or a number is none.
+        :raises ValueError: a number is negative.
 
         >>> with PersistentQueue(tmp / "claim_of", shards=1) as jobs:
         ...     for number in range(3):
@@ -391,11 +393,13 @@ class PersistentQueue(Described, Generic[T]):
         (True, True)
         (['a', 'b'], ['a0', 'b0', 'b1'])
         """
+        left = Counter(lanes)
+        for name, most in left.items():
+            left[name] = whole("lanes", most, 0)
         now = time.monotonic()
         if now - self._opened.swept > _SWEEP:
             self._sweep(now)
         me, found = records.pack_owner(self._me()), []
-        left = Counter(lanes)
         for steps in rotated(self._opened.steps):
             wanted = {records.lane_name(name): most for name, most in left.items() if most > 0}
             if not wanted:

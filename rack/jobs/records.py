@@ -155,7 +155,7 @@ def group_name(group: str) -> bytes:
 
 def lane_name(lane: str) -> bytes:
     """Return the name of a lane; nothing, of none."""
-    return _OF_LANE + text("lane", lane).encode("utf-8", "surrogatepass") if lane else b""
+    return _OF_LANE + text("lane", lane).encode("utf-8", "surrogatepass") if lane != "" else b""
 
 
 def lane_span(name: bytes) -> tuple[bytes, bytes]:

@@ -77,6 +77,7 @@ WHOLE: Calls = {
     "put_many priority": using(lambda queue, value: queue.put_many("x", priority=value)),
     "batch priority": using(with_batch),
     "claim_many most": using(lambda queue, value: queue.claim_many(value)),
+    "claim_of lanes": using(lambda queue, value: queue.claim_of({"a": value})),
     "peek most": using(lambda queue, value: queue.peek(value)),
     "scan limit": made(scanned),
     "reshard shards": made(lambda path, value: rack.reshard(path, value)),
@@ -159,7 +160,7 @@ def test_no_number_was_forgotten() -> None:
                     assert parameter.name in known, (cls.__name__, name, parameter.name)
 
 
-@pytest.mark.parametrize("wrong", [1, b"a", ["a"], ("a",)])
+@pytest.mark.parametrize("wrong", [0, 1, b"a", [], ["a"], ("a",)])
 def test_a_name_that_is_none_is_refused(wrong: Any, tmp_path: Path) -> None:
     with PersistentQueue(tmp_path / "queue", shards=1) as queue:
         for parameter in ("group", "lane"):
