@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import os
 import random
-import time
-from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +13,7 @@ from rack import PersistentQueue, UnsupportedOperation
 from tests.conformance.served import Folder
 from tests.jobs import test_queue as of_one_process
 from tests.processes import test_queue as of_several
-from tests.support.processes import Crew
+from tests.support.killed_jobs import check_kills
 from tests.support.servers import Cluster, Server
 from tests.support.servers import cluster as cluster
 from tests.support.servers import server as server
@@ -64,44 +60,8 @@ def test_a_queue_is_of_the_ordered_layout(tmp_path: Any) -> None:
         PersistentQueue[int](f"{tmp_path / 'other'}&layout=hash").open()
 
 
-def _work(url: str, log: Path) -> None:
-    """Claim jobs until none is left, and note what is done with each; of half of them, put another one."""
-    file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    chance = random.Random(os.getpid())
-    with PersistentQueue[int](url, lease=600.0) as queue:
-        while (job := queue.claim(wait=0.3)) is not None or not queue.join(timeout=0.01):
-            if job is None:
-                continue
-            os.write(file, f"claimed {job.item} {job.claims}\n".encode())
-            if job.item < 10_000 and job.claims == 1 and chance.random() < 0.5:
-                queue.put(job.item + 10_000)
-            time.sleep(chance.random() * 0.004)
-            job.done()
-            os.write(file, f"done {job.item} {job.claims}\n".encode())
-
-
 def test_no_job_is_lost_or_done_twice_while_workers_are_killed(
     tmp_path: Any, tmp_path_factory: pytest.TempPathFactory, seed: int, long: bool
 ) -> None:
-    url, log, rng = tmp_path / "q", tmp_path_factory.mktemp("log") / "log", random.Random(seed)
-    kills, jobs = (20, 3000) if long else (6, 1000)
-    with PersistentQueue[int](url, shards=4) as queue:
-        assert queue.put_many(range(jobs)) == jobs
-    with Crew() as crew:
-        workers = [crew.start(_work, url, log) for _ in range(4)]
-        for number in range(kills):
-            time.sleep(0.02 + rng.random() * 0.08)
-            workers[number % 4].kill()
-            workers[number % 4] = crew.start(_work, url, log)
-        for worker in workers:
-            worker.result()
-    lines = [line.split() for line in log.read_text().splitlines()]
-    claims = Counter(int(item) for what, item, _ in lines if what == "claimed")
-    done = Counter(int(item) for what, item, _ in lines if what == "done")
-    with PersistentQueue[int](url) as queue:
-        counts = queue.counts()
-    assert counts.waiting == counts.delayed == counts.leased == counts.failed == 0
-    assert claims.keys() >= set(range(jobs))
-    assert len(claims) <= counts.done <= len(claims) + kills  # a claim may not have been noted any more
-    assert max(done.values()) == 1
-    assert sum(claims.values()) - len(claims) <= kills  # at most one for each kill
+    log = tmp_path_factory.mktemp("log") / "log"
+    check_kills(tmp_path / "q", log, 20 if long else 6, 150, random.Random(seed), shards=4)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import random
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 from rack import LeaseLostError, PersistentQueue
 from rack.jobs.job import Counts
 from tests.store.test_boot import after_reboot
+from tests.support.killed_jobs import check_kills
 from tests.support.processes import Crew, hear, run, tell
 from tests.support.processes import end_sound as end_sound
 from tests.support.processes import engine as engine
@@ -25,70 +25,13 @@ pytestmark = pytest.mark.usefixtures("engine")
 Queue = PersistentQueue[Any]
 
 
-def _note(log: int, *words: object) -> None:
-    os.write(log, (" ".join(map(str, words)) + "\n").encode())  # as a whole, at the end of the file
-
-
-def _work(path: Path, lease: float) -> None:
-    """Claim jobs until none is left, and note what is done with each."""
-    log = os.open(path.with_name("log"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    rng = random.Random(os.getpid())
-    with Queue(path, lease=lease) as queue:
-        while True:
-            job = queue.claim(wait=0.2)
-            if job is None:
-                if queue.join(timeout=0.01):
-                    return
-                continue
-            _note(log, "claimed", job.item, job.claims, os.getpid())
-            if job.item < 10_000 and job.claims == 1 and rng.random() < 0.5:
-                queue.put(job.item + 10_000)  # a link on the page
-            time.sleep(rng.random() * 0.004)
-            _note(log, "working", job.item, job.claims, os.getpid())
-            job.done()
-            _note(log, "done", job.item, job.claims, os.getpid())
-
-
 @pytest.mark.parametrize("durability", ["process", "everysec"])
 def test_no_job_is_lost_or_done_twice_while_workers_are_killed(
     durability: str, tmp_path: Path, seed: int, long: bool
 ) -> None:
-    path, rng = tmp_path / "q", random.Random(seed)
-    kills, jobs = (20, 3000) if long else (6, 500)
-    with Queue(path, shards=4, durability=durability) as queue:
-        assert queue.put_many(range(jobs)) == jobs
-    killed: set[int] = set()
-    with Crew() as crew:
-        workers = [crew.start(_work, path, 600.0) for _ in range(4)]
-        for number in range(kills):
-            time.sleep(0.02 + rng.random() * 0.1)
-            victim = workers[number % 4]
-            victim.kill()
-            killed.add(victim.pid)
-            workers[number % 4] = crew.start(_work, path, 600.0)
-        for worker in workers:
-            worker.result()
-    claims: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
-    done: Counter[int] = Counter()
-    for line in path.with_name("log").read_text().splitlines():
-        what, item, count, pid = line.split()
-        if what == "claimed":
-            claims[int(item)].append((int(count), int(pid)))
-        elif what == "done":
-            done[int(item)] += 1
-    with Queue(path) as queue:
-        counts = queue.counts()
-        assert counts == Counts(0, 0, 0, counts.done, 0)
-        assert claims.keys() >= set(range(jobs))
-        # What was done, and not noted any more, is counted as well.
-        assert len(claims) <= counts.done <= len(claims) + len(killed)
-    assert max(done.values()) == 1
-    repeated = [each for each in claims.values() if len(each) > 1]
-    assert sum(len(each) - 1 for each in repeated) <= len(killed)  # at most one for each kill
-    print(f"{len(repeated)} of {len(claims)} jobs were claimed again after {len(killed)} kills")
-    assert repeated, "the workers were killed too late"
-    for each in repeated:  # nobody got it while its worker was alive
-        assert {pid for _, pid in sorted(each)[:-1]} <= killed
+    kills, jobs = (20, 150) if long else (6, 80)
+    rng = random.Random(seed)
+    check_kills(tmp_path / "q", tmp_path / "log", kills, jobs, rng, shards=4, durability=durability)
 
 
 def test_the_job_of_a_dead_process_is_claimed_again_at_once(tmp_path: Path) -> None:
