@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import random
 import signal
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +23,28 @@ def pytest_configure(config: pytest.Config) -> None:
     guess.MAX_SHARDS = 300  # where a manifest is lost, files of so many are looked for: for 10,000 it takes 70 ms
     if sys.dont_write_bytecode:
         _keep_bytecode_aside(config)
+
+
+@pytest.hookimpl(trylast=True)  # when -k and the like have taken out theirs
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of tests that are ``one_in(n)`` leave out most cases, except in the long form: others in each run."""
+    if config.getoption("--long"):
+        return
+    # The processes of pytest-xdist have to choose the same ones.
+    chance = config.getoption("--seed") or os.environ.get("PYTEST_XDIST_TESTRUNUID") or random.random()
+    of_test: defaultdict[str, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        if item.get_closest_marker("one_in") is not None:
+            of_test[item.nodeid.partition("[")[0]].append(item)
+    left_out: set[pytest.Item] = set()
+    for name, cases in of_test.items():
+        mark = cases[0].get_closest_marker("one_in")
+        assert mark is not None
+        kept = math.ceil(len(cases) / mark.args[0])
+        left_out.update(random.Random(f"{chance} {name}").sample(cases, len(cases) - kept))
+    if left_out:
+        config.hook.pytest_deselected(items=list(left_out))
+        items[:] = [item for item in items if item not in left_out]
 
 
 def _keep_bytecode_aside(config: pytest.Config) -> None:

@@ -258,6 +258,7 @@ os._exit(0)
 """
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     "operation",
     [

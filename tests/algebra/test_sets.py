@@ -208,6 +208,7 @@ def test_a_small_set_is_looked_up_in_a_large_one_and_not_the_other_way_round(
     assert_sound(small)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("method", [*METHODS, "symmetric_difference"])
 def test_processes_share_the_shards(
     two: tuple[PersistentSet[int], PersistentSet[int]], tmp_path: Path, method: str
@@ -222,6 +223,7 @@ def test_processes_share_the_shards(
             getattr(a, method)(b, workers=wrong)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("method", [*UPDATES, "symmetric_difference_update"])
 def test_processes_share_the_shards_in_place(two: tuple[PersistentSet[int], PersistentSet[int]], method: str) -> None:
     a, b = two

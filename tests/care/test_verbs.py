@@ -53,6 +53,7 @@ VERBS: dict[str, Callable[..., Any]] = {
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("verb", VERBS)
 def test_who_has_it_open_is_named_and_nothing_happens(verb: str, tmp_path: Path) -> None:
     path = make(tmp_path / "store")

@@ -144,6 +144,7 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path: Path, small_disk: 
     assert_sound(PersistentSet(small_disk / "copy"))
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_interrupted_it_leaves_no_store(tmp_path: Path, signum: int) -> None:
     with PersistentDict[int, bytes](tmp_path / "store", shards=40) as store:

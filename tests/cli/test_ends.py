@@ -73,6 +73,7 @@ def lines(tmp_path: Path) -> list[bytes]:
     return distinct
 
 
+@pytest.mark.one_in(2)
 @WORKERS
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("everybody", [False, True], ids=["parent", "group"])

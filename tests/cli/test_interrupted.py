@@ -54,6 +54,7 @@ def interrupt_late(process: subprocess.Popen[bytes], signum: signal.Signals) -> 
     assert process.wait(10) == -signum
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(("command", "said"), LONG, ids=[" ".join(command) for command, _ in LONG])
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_command_that_was_long_at_work_says_how_far_it_came(

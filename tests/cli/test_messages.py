@@ -191,7 +191,7 @@ def unclean_everysec() -> None:
 
 
 def no_descriptors() -> Iterator[None]:
-    plain(shards=200)
+    plain(shards=80)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (60, hard))
     yield

@@ -99,6 +99,7 @@ def test_commands_whose_exit_code_is_an_answer_are_those() -> None:
         assert "2 wrong usage or any error" in (app.commands[name].epilog or "")
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 @pytest.mark.parametrize("command", ALL)
 def test_a_full_output_is_one_clear_error_and_no_answer(command: str, directory: Path) -> None:
@@ -112,6 +113,7 @@ def test_a_full_output_is_one_clear_error_and_no_answer(command: str, directory:
     assert done.stderr.decode() == expected + "\n"
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("command", ALL)
 def test_a_reader_that_has_gone_ends_it_as_it_ends_cat(command: str, directory: Path) -> None:
     with nobody_reads() as output:
@@ -121,6 +123,7 @@ def test_a_reader_that_has_gone_ends_it_as_it_ends_cat(command: str, directory: 
     assert not [*directory.glob("*anonymous*")]
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("command", [*VERDICTS, *OTHERS])
 def test_an_output_that_is_closed_is_one_clear_error_and_no_answer(command: str, directory: Path) -> None:
     done = run(command, directory, stdout=None, preexec_fn=lambda: os.close(1))
@@ -138,6 +141,7 @@ def test_who_wants_only_the_exit_code_gets_it_whatever_the_output_is(command: st
     assert done.returncode == VERDICTS[command]
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("command", [*VERDICTS, *OTHERS])
 def test_the_answer_does_not_depend_on_whether_messages_can_be_read(command: str, directory: Path) -> None:
     expected = run(command, directory)

@@ -65,6 +65,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("command", COMMANDS)
 def test_lines_of_progress_come_where_they_are_asked_for(command: str, directory: Path) -> None:
     name = f"rack {command.split()[0]}: "

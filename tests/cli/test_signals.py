@@ -32,6 +32,7 @@ ROOT = os.path.dirname(rack.__file__)
 EARLY = {("__init__.py",), ("__main__.py",), ("cli", "__init__.py"), ("system", "imports.py")}
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("entry", ["script", "module"])
 def test_ctrl_c_at_any_moment_of_the_start_ends_it_by_that_signal_and_quietly(
     tmp_path: Path, entry: str, seed: int, long: bool
@@ -124,6 +125,7 @@ COMMANDS = [
 ]
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_every_command_goes_on_ignoring_ctrl_c(command: list[str], stores: Path) -> None:
     def ignore() -> None:
@@ -258,6 +260,7 @@ STUCK = """
 """
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.skipif(sys.platform != "linux", reason="knows how Linux keeps a mutex")
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_it_even_where_it_waits_in_c_for_ever(signum: signal.Signals) -> None:

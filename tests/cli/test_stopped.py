@@ -86,6 +86,7 @@ def big(tmp_path: Path) -> list[bytes]:
     return lines
 
 
+@pytest.mark.one_in(2)
 @WORKERS
 def test_ctrl_z_of_one_dedup_keeps_no_other_waiting(
     store: Path, big: list[bytes], workers: int, seed: int, long: bool
@@ -151,6 +152,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return make
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("command", LONG, ids=" ".join)
 def test_ctrl_z_of_any_command_stops_it_between_its_transactions(
     command: list[str], made: Callable[[str], Path], tmp_path: Path, seed: int, long: bool
@@ -174,6 +176,7 @@ def test_ctrl_z_of_any_command_stops_it_between_its_transactions(
     assert stops
 
 
+@pytest.mark.one_in(2)
 @WORKERS
 def test_it_stops_even_while_it_waits_for_a_process_that_is_stopped(store: Path, workers: int) -> None:
     with (

@@ -89,6 +89,7 @@ def waits_for(worker: Worker, store: Path, number: int) -> str:
     return f"rack dedup: waiting for process {worker.pid} (stopped), which {what}\n"
 
 
+@pytest.mark.one_in(2)
 @WORKERS
 @ENDING
 def test_a_command_says_once_whom_it_waits_for_and_is_ended_at_once(
@@ -157,6 +158,7 @@ OPENERS = [
 ]
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("engine", ["lmdb"], indirect=True)  # the gate is before any engine
 @pytest.mark.parametrize("command", OPENERS, ids=" ".join)
 def test_every_command_that_waits_to_open_a_store_says_so_and_is_ended_at_once(store: Path, command: list[str]) -> None:

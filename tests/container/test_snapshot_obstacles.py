@@ -43,11 +43,11 @@ def test_a_fork_while_a_backup_is_made_hangs_neither_side(tmp_path: Path, long: 
             store.backup(tmp_path / f"child {number}")
 
         with busy(back_up, write):
-            for number in range(100 if long else 12):
+            for number in range(100 if long else 8):
                 with Crew() as crew:
                     crew.start(work, number).result()
         made = [Path(name).stem for name in os.listdir(tmp_path) if name.endswith(".rack")]
-        assert len(made) > 12
+        assert len(made) > 8
         for name in made:
             with Bytes(tmp_path / name) as backup:
                 assert len(backup) == 20_000

@@ -311,6 +311,7 @@ def test_what_a_worker_makes_comes_back_as_what_it_is(tmp_path: Path) -> None:
         made.close()
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("engine", "is_threaded"), [("lmdb", False), ("sqlite3", False), ("lmdb", True)], indirect=["engine"]
 )

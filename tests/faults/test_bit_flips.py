@@ -111,6 +111,7 @@ def _bits(one: bytes, other: bytes) -> int:
     return (int.from_bytes(one, "big") ^ int.from_bytes(other, "big")).bit_count()
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.timeout(1500)
 def test_flipped_bits_are_an_error_or_do_no_harm(tmp_path: Path, seed: int, long: bool) -> None:
     chance = random.Random(seed)

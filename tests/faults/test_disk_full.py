@@ -197,6 +197,7 @@ def _in_a_process(function: Callable[[int], Any], pages: int) -> Any:
         return crew.start(function, pages).result(60)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("name", "durability"),
     [
@@ -297,6 +298,7 @@ COPIES: dict[str, Callable[[Dict, Path], Any]] = {
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", COPIES)
 def test_a_store_made_by_an_operation_on_a_full_disk_is_whole_or_leaves_nothing(
     name: str, disk: Disk, seed: int, long: bool

@@ -88,6 +88,7 @@ def run(work: Callable[[], None]) -> None:
         crew.start(work).result(120)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", EMPTIED)
 @pytest.mark.parametrize("filled", FILLED)
 def test_a_store_that_has_filled_its_disk_can_be_emptied(disk: Path, filled: str, name: str) -> None:
@@ -104,6 +105,7 @@ def test_a_store_that_has_filled_its_disk_can_be_emptied(disk: Path, filled: str
     run(work)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", EMPTIED)
 def test_so_can_one_that_is_opened_on_a_full_disk(disk: Path, name: str) -> None:
     def work() -> None:

@@ -154,6 +154,7 @@ def is_right(action: str, case: tuple[Damage, ...], what: str, state: str, suffi
     return action == "repair" and no_shards and what == "refused: StoreNotFoundError"
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.damages
 @pytest.mark.parametrize("state", ["closed", "killed", "rebooted"])
 @pytest.mark.parametrize("durability", ["process", "everysec"])

@@ -52,7 +52,7 @@ def recorded(shim: Path, fast_disk: Path, tmp_path: Path, seed: int) -> Recorded
 
 
 def _count(long: bool) -> int:
-    return 1000 if long else 60
+    return 1000 if long else 30
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -86,13 +86,14 @@ def test_with_process_an_lmdb_store_is_refused_or_serves_what_was_there_since_th
 def test_with_everysec_a_store_is_as_at_one_moment_of_about_the_last_second(
     engine: str, recorded: Recorded, long: bool
 ) -> None:
-    cases = recorded(20 if long else 4, engine=engine, durability="everysec")
+    cases = recorded(20 if long else 3, engine=engine, durability="everysec")
     cases.try_many(_count(long))
     print(cases.report())
     assert not cases.broken, cases.report()
     assert cases.counts["some lost"] > _count(long) / 10
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("durability", DURABILITIES)
 @pytest.mark.parametrize("engine", ENGINES)
 def test_when_all_processes_die_at_once_and_the_system_lives_nothing_acknowledged_is_lost(
@@ -100,13 +101,14 @@ def test_when_all_processes_die_at_once_and_the_system_lives_nothing_acknowledge
 ) -> None:
     cases = recorded(4 if long else 1, engine=engine, durability=durability)
     run = cases.run
-    for number in run.failures(random.Random(run.plan.seed))[: 400 if long else 20]:
+    for number in run.failures(random.Random(run.plan.seed))[: 400 if long else 12]:
         left = disk.now(run.history, run.recorder.moments[number])
         cases.try_one(f"moment {number}", left, number, boot=None, since=NEVER)
     print(cases.report())
     assert not cases.broken, cases.report()
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("engine", "durability"),
     [
@@ -165,6 +167,7 @@ def test_a_store_that_was_written_to_between_two_power_failures_keeps_what_there
 # The tests above can fail: without what they are for, damage and loss are found.
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_store_that_does_not_sync_is_found_out(engine: str, recorded: Recorded) -> None:
     cases = recorded(1.5, engine=engine, durability="always", unsynced=True)
@@ -175,6 +178,6 @@ def test_a_store_that_does_not_sync_is_found_out(engine: str, recorded: Recorded
 
 def test_an_lmdb_store_that_is_not_verified_is_found_out(recorded: Recorded) -> None:
     cases = recorded(1.5, engine="lmdb", durability="process")
-    cases.try_many(60, boot=None)
+    cases.try_many(30, boot=None)
     print(cases.report())
     assert cases.broken

@@ -40,8 +40,8 @@ def _cases(recorded: Recorded, tmp_path: Path, seconds: float, engine: str, dura
 
 def test_each_job_is_in_one_state_that_was_promised(recorded: Recorded, tmp_path: Path, seed: int, long: bool) -> None:
     for engine, durability in PLANS if long else random.Random(seed).sample(PLANS, _SAMPLE):
-        cases = _cases(recorded, tmp_path, 6 if long else 2, engine, durability)
-        cases.try_many(600 if long else 20)
+        cases = _cases(recorded, tmp_path, 6 if long else 1.5, engine, durability)
+        cases.try_many(600 if long else 12)
         print(cases.report())
         assert not cases.broken, cases.report()
         assert cases.counts["refused"] or cases.counts["some lost"] or cases.counts["nothing lost"]

@@ -49,6 +49,7 @@ def _choices(seed: int, processes: int = PROCESSES) -> list[list[int]]:
     return [[rng.randrange(DISTINCT) for _ in range(ADDS)] for _ in range(processes)]
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("function", [_add_to_set, _add_to_dict, _filter_new])
 def test_a_key_added_by_many_processes_at_once_is_new_to_exactly_one(
     function: Callable[..., Any], tmp_path: Path, seed: int
@@ -159,6 +160,7 @@ def _discard_many(store: Any, key: int, me: int) -> bool:
     return bool(store.discard_many([key]))
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("kind", "contest"),
     [

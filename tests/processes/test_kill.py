@@ -134,7 +134,7 @@ def _survivor(path: Path, stop: threading.Event, slowest: list[float]) -> None:
 def test_what_killed_writers_acknowledged_is_there_and_others_go_on(tmp_path: Path, seed: int, long: bool) -> None:
     rng = random.Random(seed)
     path = tmp_path / "store"
-    rounds = 200 if long else 8
+    rounds = 200 if long else 5
     generation = 0
     stop = threading.Event()
     slowest = [0.0]

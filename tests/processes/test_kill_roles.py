@@ -129,7 +129,7 @@ def test_killed_processes_of_every_role_lose_nothing_and_hold_up_nobody(tmp_path
     with Crew() as crew:
         counters = [crew.start(_count, path, tmp_path / "stop") for _ in range(2)]
         workers = [start(crew) for _ in range(4)]
-        for _ in range(200 if long else 14):
+        for _ in range(200 if long else 10):
             time.sleep(rng.uniform(0.005, 0.08))
             victim = workers.pop(rng.randrange(len(workers)))
             victim.kill()

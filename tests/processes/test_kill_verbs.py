@@ -100,6 +100,7 @@ def test_a_store_put_in_the_place_of_another_one_is_there_or_the_other_one_is(
         _make(new, OTHER, shards=3)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("shards", [4, 3])
 def test_a_resharded_store_has_the_old_shards_or_the_new_ones(
     shards: int, killed_at_each_step: Steps, tmp_path: Path

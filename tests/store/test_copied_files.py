@@ -81,6 +81,7 @@ def killed(write: Callable[[], object]) -> None:
         worker.kill()
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("durability", ["process", "everysec", "always"])
 def test_a_copy_of_a_closed_store_opens(
     durability: str, copied: Callable[[Path, Path], None], engine: str, tmp_path: Path
@@ -118,6 +119,7 @@ def test_a_moved_and_a_renamed_store_open_closed_or_killed(durability: str, engi
     assert_sound(d)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("durability", ["process", "everysec", "always"])
 @pytest.mark.parametrize("flag", ["r", "w"])
 def test_a_copy_of_a_store_in_use_is_refused_with_the_ways_out(
@@ -165,6 +167,7 @@ def test_a_store_after_a_crash_of_its_process_is_copied_once_it_was_opened_and_c
         assert dict(d) == CONTENT
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("order", ["as they are", "reversed", "record first", "record last"])
 @pytest.mark.parametrize("durability", ["process", "everysec", "always"])
 @pytest.mark.parametrize("held", [True, False])

@@ -117,6 +117,7 @@ def use_many(folder: Path, engine: str) -> None:
     assert not descriptors._opened  # nor is anything left in memory
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("engine", ["lmdb", "sqlite3"])
 def test_a_hundred_stores_are_open_at_once_with_1024_descriptors(engine: str, tmp_path: Path) -> None:
     with Crew() as crew:

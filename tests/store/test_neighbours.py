@@ -64,6 +64,7 @@ def files_of(folder: Path) -> dict[str, tuple[int, int, int]]:
 MISSING = [(), ("-lock",), (".rack-lock",), (".rack-boot",), ("-wal", "-shm"), ("-shm",), ("-lock", ".rack-lock")]
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("missing", MISSING, ids=lambda ends: " ".join(ends) or "none")
 @pytest.mark.parametrize("durability", ["process", "everysec"])
 @pytest.mark.parametrize("who", ["root", "reader", "member"])

@@ -38,6 +38,7 @@ def _open_and_add(path: Path, number: int, **options: Any) -> tuple[bool, str]:
         return first, _store_id(path)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("shards", [None, 1])
 def test_200_processes_that_create_and_open_one_store_at_once_make_one_store(

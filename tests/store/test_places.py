@@ -96,6 +96,7 @@ USES: dict[str, Callable[[Dict], object]] = {
 }
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("move", [renamed, replaced, parent_renamed, switched, switched_to_a_copy])
 @pytest.mark.parametrize("durability", ["process", "everysec"])

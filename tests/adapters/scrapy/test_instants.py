@@ -108,6 +108,7 @@ def _profiled(start: str, settings: dict[str, Any], moment: int) -> tuple[int, s
     return killed.counted, stats["finish_reason"]
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("work", [_noisy, _profiled], ids=["project", "adapter"])
 def test_it_may_be_killed_at_any_instant(
     work: Callable[..., tuple[int, str]], tmp_path: Path, seed: int, long: bool

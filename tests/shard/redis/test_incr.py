@@ -39,6 +39,7 @@ def outcome(d: PersistentDict[Any, Any], *args: Any) -> tuple[Any, ...]:
     return answer, type(answer), there, type(there)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("layout", ["hash", "ordered", "packed"])
 @pytest.mark.parametrize("serdes", ["marshal", "json", "pickle", "ordered"])
 def test_it_does_what_it_does_in_files(

@@ -56,6 +56,7 @@ OTHERS: dict[str, Callable[[Any, Any], object]] = {
 }
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("operation", WRITES)
 @pytest.mark.parametrize("part", ["key", "value"])
 @pytest.mark.parametrize("timeout", [None, 10])
