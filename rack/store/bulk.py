@@ -155,7 +155,8 @@ class Bulk(Generic[Result]):
 
     def _flush_all(self) -> Iterator[Result]:
         for number in rotated(range(len(self._fresh))):
-            yield from self._flush(number)
+            if self._fresh[number] or self._packed[number] or (self._spill is not None and self._spill.count(number)):
+                yield from self._flush(number)
 
     def _flush(self, number: int) -> Iterator[Result]:
         """Write all that waits for a shard."""
