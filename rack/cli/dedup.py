@@ -6,7 +6,8 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from itertools import compress, repeat
+from itertools import repeat
+from typing import Any
 
 import click
 
@@ -196,28 +197,28 @@ class Deduper:
 
     def _add(self, lines: list[bytes], consumed: int) -> None:
         line_of = self._keys(lines)
-        keys = dict.fromkeys(line_of, False)  # whether it is to be written, in the order of the input
+        new: set[bytes] = set()
         count = 0
         with guard.held():
             try:
-                for added in self._seen._store.add_new(keys):
+                for added in self._seen._store.add_new(line_of):
                     if self._in_order:
-                        keys.update(dict.fromkeys(added, True))
+                        new.update(added)
                     else:
-                        self._write(map(line_of.__getitem__, added))
+                        self._write(line_of, added)
                     count += len(added)
                     self._done(0, len(added), len(added))
                     if guard.signum is not None:  # Stopped is raised at the end of what is held
                         return
             finally:  # whatever was raised: what was committed is written
-                self._write(map(line_of.__getitem__, compress(keys, keys.values())))
+                self._write(line_of, filter(new.__contains__, line_of))
             self._done(consumed, len(lines) - count, 0)
 
-    def _keys(self, lines: list[bytes]) -> dict[bytes, bytes]:
-        """Return what is stored for lines, in their order, each with its line."""
+    def _keys(self, lines: list[bytes]) -> dict[bytes, bytes | None]:
+        """Return what is stored for lines, in their order, each with its line; None: it is the line."""
         digest = self._seen._codec.digest
         if digest is None:
-            return dict(zip(lines, lines, strict=True))
+            return dict.fromkeys(lines)
         tag = TEXT if self._is_text else BYTES
         return dict(zip(map(digest, lines, repeat(tag)), lines, strict=True))
 
@@ -230,9 +231,11 @@ class Deduper:
             what = f"holds text (serdes str), and a line is not UTF-8: {line[:60]!r}"
             raise Failure(f"{self._seen.name} {what}") from None
 
-    def _write(self, lines: Iterable[bytes]) -> None:
-        if self._output is not None and (text := self._separator.join([*lines, b""])):
-            self._output.write(text)
+    def _write(self, line_of: dict[bytes, bytes | None], keys: Iterable[bytes]) -> None:
+        if self._output is not None:
+            lines: Any = keys if self._seen._codec.digest is None else map(line_of.__getitem__, keys)
+            if text := self._separator.join([*lines, b""]):
+                self._output.write(text)
 
 
 def _is_text(line: bytes) -> bool:

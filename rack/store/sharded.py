@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import compress, repeat
@@ -14,7 +14,7 @@ from rack.shard.spans import ALL, Span
 from rack.store.bulk import KEY, MEMORY, Bulk
 from rack.store.merge import merged
 from rack.store.rotation import rotated
-from rack.store.router import KEY_DIGEST, Digest, router
+from rack.store.router import KEY_DIGEST, Digest, numbers_of, router
 from rack.store.spill import Spill
 from rack.store.taking import items_in_blocks
 
@@ -85,13 +85,13 @@ class Store:
 
     def _parts(self, keys: Iterable[bytes]) -> Iterator[tuple[Shard, list[bytes]]]:
         """Yield the keys of each shard in order: neighbours are looked for where the last one was found."""
-        route = self.route
-        by_shard: defaultdict[Shard, list[bytes]] = defaultdict(list)
-        for key in keys:
-            by_shard[route(key)].append(key)
-        for shard, part in rotated(list(by_shard.items())):
+        keys = list(keys)
+        by_number: defaultdict[int, list[bytes]] = defaultdict(list)
+        numbers = numbers_of(keys, len(self.shards), self.digest)
+        deque(map(list.append, map(by_number.__getitem__, numbers), keys), maxlen=0)
+        for number, part in rotated(list(by_number.items())):
             part.sort()
-            yield shard, part
+            yield self.shards[number], part
 
     def put_all(self, blocks: Iterable[list[Any]], values: bool = True) -> None:
         """Put pairs, which are streamed; a later one wins over an earlier one with the same key.
