@@ -47,7 +47,7 @@ RACK = """
     rack.codec rack.codec.canonical rack.codec.digest rack.codec.failure rack.codec.forms rack.codec.keys
     rack.codec.named rack.codec.ordered rack.codec.plain rack.codec.presets rack.codec.serdes
     rack.system rack.system.arguments rack.system.boot rack.system.descriptor rack.system.disk rack.system.fanout
-    rack.system.flock rack.system.imports rack.system.place
+    rack.system.flock rack.system.imports rack.system.place rack.system.threads
 """
 
 #: What opening, reading, writing and closing a store may load besides, of the standard library and of Rack.

@@ -10,7 +10,7 @@ lock, whether the request still stands. So an operation that timed out has not h
 from __future__ import annotations
 
 import os
-from _thread import allocate_lock, start_new_thread
+from _thread import allocate_lock
 from collections.abc import Callable
 from functools import partial
 from queue import SimpleQueue
@@ -20,6 +20,7 @@ from weakref import ref
 from rack.shard.base import Examined, Shard, Snapshot
 from rack.shard.problem import too_late
 from rack.shard.proxy import Result, ShardProxy
+from rack.system.threads import Running, start
 
 
 class _Withdrawn(Exception):
@@ -79,16 +80,18 @@ class _Request:
 class Server:
     """A thread that does operations for those who wait for them no longer than some seconds. A fork ends it."""
 
+    _running: Running  # there is one since this process has started one
+
     def __init__(self) -> None:
         self._requests: SimpleQueue[Any] = SimpleQueue()
         self._process = 0
         self._current: list[_Request] = []
 
     def run(self, timeout: float, method: Callable[..., Result], *args: Any) -> Result:
-        if self._process != os.getpid():
+        if self._process != os.getpid() or self._running() is None:
             self._requests = SimpleQueue()
             # A finalizer would lose an exception that comes in it; what is called when this one is gone is of C.
-            start_new_thread(_serve, (self._requests, self._current, ref(self, self._requests.put)))
+            self._running = start(_serve, self._requests, self._current, ref(self, self._requests.put))
             self._process = os.getpid()
         request = _Request(method, args)
         self._requests.put(request)

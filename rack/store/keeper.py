@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from _thread import start_new_thread
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from math import inf
 from queue import Empty, SimpleQueue
+from time import monotonic
 from typing import Any
 from weakref import ref
 
 from rack.errors import LockTimeoutError, RackError
 from rack.system.imports import importing
+from rack.system.threads import start
 
 _INTERVAL = 1.0  # seconds
+_LOOK = 1.0  # ... between two looks whether a thread has ended, if nothing tells so
 
 Work = Callable[[], None]
 
@@ -24,9 +28,9 @@ class Keeper:
 
     def __init__(self, work: Sequence[Work]) -> None:
         self._stop: SimpleQueue[Any] = SimpleQueue()
-        self._ended: SimpleQueue[None] = SimpleQueue()
+        self._ended: SimpleQueue[Any] = SimpleQueue()
         # A finalizer would lose an exception that comes in it; what is called when this one is gone is of C.
-        start_new_thread(_keep, (work, self._stop, self._ended, ref(self, self._stop.put)))
+        self._running = start(_keep, work, self._stop, ref(self, self._stop.put), ended=self._ended.put)
 
     def stop(self, timeout: float | None = None) -> None:
         """Return when the thread has ended. May be done again.
@@ -34,11 +38,12 @@ class Keeper:
         :raises LockTimeoutError: that took longer: it waits for an operation that waits for another process.
         """
         self._stop.put(None)
-        try:
-            self._ended.get(timeout=timeout)
-        except Empty:
-            raise LockTimeoutError("another thread's write is still waiting; not closed") from None
-        self._ended.put(None)
+        deadline = inf if timeout is None else monotonic() + timeout
+        while self._running() is not None:
+            if (left := deadline - monotonic()) <= 0:
+                raise LockTimeoutError("another thread's write is still waiting; not closed")
+            with suppress(Empty):
+                self._ended.get(timeout=min(left, _LOOK))
 
 
 def _log() -> None:
@@ -48,20 +53,24 @@ def _log() -> None:
     logging.getLogger("rack").exception("looking after a shard failed; it is tried again every second")
 
 
-def _keep(work: Sequence[Work], stop: SimpleQueue[Any], ended: SimpleQueue[None], keeper: ref[Keeper]) -> None:
-    try:
-        while True:
-            try:
-                stop.get(timeout=_INTERVAL)
-                return
-            except Empty:
-                pass
+def _keep(work: Sequence[Work], stop: SimpleQueue[Any], keeper: ref[Keeper]) -> None:
+    while True:
+        try:
+            stop.get(timeout=_INTERVAL)
+            return
+        except (Empty, MemoryError):
+            pass
+        try:
             for do in work:
-                try:
-                    do()
-                except (OSError, RackError):  # a full disk: again in a second. Whoever writes is told
-                    pass
-                except Exception:  # a fault of Rack's own must not end what keeps its promise
-                    _log()
-    finally:
-        ended.put(None)
+                _try(do)
+        except MemoryError:
+            pass
+
+
+def _try(do: Work) -> None:
+    try:
+        do()
+    except (OSError, RackError, MemoryError):  # a full disk: again in a second. Whoever writes is told
+        pass
+    except Exception:  # a fault of Rack's own must not end what keeps its promise
+        _log()

@@ -13,7 +13,6 @@ import errno
 import os
 import sys
 import time
-from _thread import start_new_thread
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial, wraps
@@ -30,6 +29,7 @@ from rack.store.manifest import Manifest, Request, manifest_path
 from rack.store.opening import Entry, Mode
 from rack.store.openstore import Hold, OpenStore
 from rack.store.where import site_of
+from rack.system.threads import Running, start
 
 Result = TypeVar("Result")
 
@@ -43,7 +43,7 @@ _orphans: deque[tuple[Hold, bool]] = deque()
 _ANY = Mode("w", None, None, None)
 _by_path: dict[object, OpenStore] = {}
 _resting: dict[OpenStore, float] = {}  # that nobody uses, and until when they stay open
-_is_watching: list[int] = []  # the thread that has those rest, and closes them
+_watching: list[Running] = []  # the thread that has those rest, and closes them
 _all: set[OpenStore] = set()  # also those whose files were removed, and are no longer found by path
 
 
@@ -258,24 +258,24 @@ def _release_soon(hold: Hold) -> None:
         held.rest()
     _resting[held] = time.monotonic() + _GRACE
     held.users.discard(hold)
-    if not _is_watching:
+    if not (_watching and _watching[-1]()):
         try:
-            _is_watching.append(start_new_thread(_watch, ()))
+            _watching[:] = [start(_watch)]
         except RuntimeError:  # there may be no more threads
             _end(held, keep=True)
 
 
 def _watch() -> None:
-    while _is_watching:
+    while _watching:
         time.sleep(_TICK)
-        with contextlib.suppress(RackError):
+        with contextlib.suppress(RackError, MemoryError):
             _end_late()
 
 
 @guarded
 def _end_late() -> None:
     if not _resting:
-        _is_watching.clear()
+        _watching.clear()
     for held, until in list(_resting.items()):
         now = time.monotonic()
         is_passing = until - now > _GRACE - _PASSING
@@ -348,7 +348,7 @@ def _after_fork_in_child() -> None:
     global _at_fork
     guard_lock._lock = RLock()
     _at_fork = False
-    _is_watching.clear()
+    _watching.clear()
     for held in _all:
         held.after_fork_in_child()
 

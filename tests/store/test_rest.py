@@ -191,9 +191,9 @@ def test_it_is_closed_soon(path: Path, rests: Callable[..., Any]) -> None:
         time.sleep(0.02)
     assert opened not in registry._all
     assert not any(shard._env for shard in opened.shards)
-    while registry._is_watching and time.monotonic() < deadline:
+    while registry._watching and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert not registry._is_watching
+    assert not registry._watching
 
 
 def test_tasks_that_come_one_after_another_give_nothing_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
