@@ -7,8 +7,10 @@ can cut off in an operation of one key or many, and a larger sample of the other
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,25 +31,36 @@ def seed(request: pytest.FixtureRequest) -> int:
     return 1 if given is None else int(given)
 
 
-def run(seed: int, *arguments: str) -> None:
-    command = [sys.executable, "-m", "tests.interrupts.run", "--seed", str(seed), *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=7200)
-    assert done.returncode == 0, f"{' '.join(arguments)}\n{done.stdout}\n{done.stderr[-4000:]}"
-    assert not done.stdout.endswith("\n0 cases\n")
+@pytest.fixture
+def run(seed: int, long: bool) -> Callable[..., None]:
+    def run(*arguments: str) -> None:
+        command = [sys.executable, "-X", "faulthandler", "-m", "tests.interrupts.run", "--seed", str(seed), *arguments]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                output, errors = process.communicate(timeout=7000 if long else 200)
+            except subprocess.TimeoutExpired:  # no case hangs, as each has a limit of its own; but they are slow
+                process.send_signal(signal.SIGABRT)  # tells where it is
+                output, errors = process.communicate()
+        assert process.returncode == 0, f"{' '.join(arguments)}\n{output}\n{errors[-4000:]}"
+        assert not output.endswith("\n0 cases\n")
+
+    return run
 
 
 @pytest.mark.parametrize("engine", list(ENGINES))
-def test_an_exception_at_each_instruction_of_set_and_get_leaves_all_as_it_should_be(engine: str, seed: int) -> None:
-    run(seed, "--engine", engine, "--kind", "dict", "--operations", "put", "get", "contains")
+def test_an_exception_at_each_instruction_of_set_and_get_leaves_all_as_it_should_be(
+    engine: str, run: Callable[..., None]
+) -> None:
+    run("--engine", engine, "--kind", "dict", "--operations", "put", "get", "contains")
 
 
 @pytest.mark.parametrize("configuration", list(CONFIGURATIONS))
 @pytest.mark.parametrize("engine", list(ENGINES))
 def test_whatever_comes_at_any_instruction_of_any_operation_leaves_all_as_it_should_be(
-    engine: str, configuration: str, seed: int, long: bool
+    engine: str, configuration: str, run: Callable[..., None], long: bool
 ) -> None:
     few = [] if long else ["--sample", "0.7"]
-    run(seed, "--engine", engine, "--configuration", configuration, "--action", *ACTIONS, *few)
+    run("--engine", engine, "--configuration", configuration, "--action", *ACTIONS, *few)
 
 
 #: Engines that are servers, and the configurations that differ there.
@@ -57,26 +70,26 @@ SERVED = [("redis", "timeout"), ("redis-hash", "plain"), ("redis", "always")]
 @pytest.mark.timeout(7200)  # for the long form
 @pytest.mark.parametrize(("engine", "configuration"), SERVED)
 def test_whatever_comes_at_any_instruction_of_any_operation_on_a_server_leaves_all_as_it_should_be(
-    engine: str, configuration: str, seed: int, long: bool
+    engine: str, configuration: str, run: Callable[..., None], long: bool
 ) -> None:
     pytest.importorskip("tests.support.servers")  # which skips where there is no redis-server
     actions = [each for each in ACTIONS if each != "snapshot"]  # which a server has not
     few = ["--sample", "9"] if long else ["--sample", "0.15", "--seconds", "9"]
-    run(seed, "--engine", engine, "--configuration", configuration, "--action", *actions, *few)
+    run("--engine", engine, "--configuration", configuration, "--action", *actions, *few)
 
 
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("group", ["one", "many"])
 def test_an_exception_at_each_instruction_of_an_operation_on_a_server_leaves_all_as_it_should_be(
-    group: str, seed: int, long: bool
+    group: str, run: Callable[..., None], long: bool
 ) -> None:
     if not long:
         pytest.skip("runs with --long")
     pytest.importorskip("tests.support.servers")  # which skips where there is no redis-server
-    run(seed, "--engine", "redis", "--configuration", "timeout", "--group", group)
+    run("--engine", "redis", "--configuration", "timeout", "--group", group)
 
 
 @pytest.mark.parametrize("engine", list(ENGINES))
-def test_the_recursion_limit_in_any_operation_leaves_all_as_it_should_be(engine: str, seed: int) -> None:
+def test_the_recursion_limit_in_any_operation_leaves_all_as_it_should_be(engine: str, run: Callable[..., None]) -> None:
     few = ["--kind", "dict", "--operations", "put", "get", "incr", "transform", "get_many"]
-    run(seed, "--engine", engine, "--configuration", "timeout", "--action", "depth", *few)
+    run("--engine", engine, "--configuration", "timeout", "--action", "depth", *few)
