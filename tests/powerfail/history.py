@@ -96,6 +96,8 @@ class Log:
             self.sessions[-1].first = min(self.sessions[-1].first, time)
         if operation.kind == "close":
             self._end(time)
+            if self.sessions:
+                self.sessions[-1].is_closed = True
 
     def _end(self, time: float) -> None:
         if self.sessions:

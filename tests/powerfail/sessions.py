@@ -21,14 +21,11 @@ class Session:
     first: float = NEVER  # when its first operation was acknowledged
     closing: float = NEVER  # when it began to close the store
     end: float = NEVER  # when it had, or was found to be gone
+    is_closed: bool = False  # whether it had: a process may be killed while it closes the store
 
     @property
     def writes(self) -> bool:
         return self.flag != "r"
-
-    @property
-    def is_closed(self) -> bool:
-        return max(self.closing, self.end) < NEVER
 
 
 def closed_by(sessions: list[Session], engine: str) -> float:

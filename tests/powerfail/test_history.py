@@ -10,6 +10,7 @@ import pytest
 
 from tests.powerfail.history import NEVER, LostError, Past
 from tests.powerfail.recorder import Moment
+from tests.powerfail.sessions import closed_by
 from tests.powerfail.writers import counter, value
 
 
@@ -34,6 +35,12 @@ class _Story:
         """Return the time by which it was acknowledged."""
         self._write(writer, "end", self._numbers[writer], self._time, answer)
         return self._time
+
+    def open(self, writer: int) -> None:
+        self._write(writer, "opened", self._time, "id", "c", "everysec")
+
+    def kill(self, writer: int) -> None:
+        self._write(writer, "gone", self._time)
 
     def set(self, writer: int, **effects: int) -> float:
         """Set keys to values that are told by numbers."""
@@ -185,3 +192,15 @@ def test_a_sync_counts_when_it_was_acknowledged(story: _Story) -> None:
     assert story.past().synced == -NEVER
     story.end(1)
     assert acknowledged <= story.past().synced < NEVER
+
+
+def test_a_store_is_closed_when_that_was_acknowledged_and_not_when_its_process_was_killed_in_it(story: _Story) -> None:
+    for writer in range(2):
+        story.open(writer)
+    by = story.set(0, a=1)
+    story.begin(0, "close", {})
+    story.kill(0)
+    assert closed_by(story.past().sessions, "lmdb") == -NEVER
+    story.begin(1, "close", {})
+    story.end(1)
+    assert closed_by(story.past().sessions, "lmdb") > by
