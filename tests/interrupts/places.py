@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, ClassVar
 
+import rack
 from rack.store import registry
 
 _IDLE = 5  # connections of each store that are there from the beginning: one in use, and those of handlers
@@ -20,6 +21,8 @@ class Folder:
     kinds: ClassVar[tuple[str, ...]] = ("dict", "set", "queue")
     #: Operations that it has not, by name, with the reason.
     lacking: ClassVar[dict[str, str]] = {}
+    #: Whether an operation that was cut off may leave what does not count, and is taken back by who comes next.
+    may_leave_marks: ClassVar[bool] = False
 
     def __init__(self, folder: str, engine: str) -> None:
         self.folder = folder
@@ -70,6 +73,7 @@ class OnServer(Folder):
     """Stores on a server; the folder has what is put into files all the same: what has no name, and backups."""
 
     layout = "ordered"
+    may_leave_marks = True
     lacking: ClassVar[dict[str, str]] = {
         **dict.fromkeys(
             ["snapshot", "snapshot_while_written_to", "snapshot_written_to"], "a server keeps no earlier states"
@@ -117,7 +121,7 @@ class OnServer(Folder):
         return keys
 
     def is_made(self, name: str) -> bool:
-        return super().is_made(name) or bool(self._client.exists(f"{self._name}{name}.rack"))
+        return super().is_made(name) or rack.exists(self.path(name))
 
     def remove(self, name: str) -> None:
         super().remove(name)
