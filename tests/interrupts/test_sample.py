@@ -7,10 +7,12 @@ can cut off in an operation of one key or many, and a larger sample of the other
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -32,17 +34,35 @@ def seed(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.fixture
-def run(seed: int, long: bool) -> Callable[..., None]:
+def run(seed: int, long: bool, tmp_path: Path) -> Callable[..., None]:
     def run(*arguments: str) -> None:
         command = [sys.executable, "-X", "faulthandler", "-m", "tests.interrupts.run", "--seed", str(seed), *arguments]
-        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        case = tmp_path / "case"
+        # Files, and not pipes: a child that hangs would have them open when the process has ended.
+        with open(tmp_path / "output", "w+") as output, open(tmp_path / "errors", "w+") as errors:
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                stdout=output,
+                stderr=errors,
+                env={**os.environ, "INTERRUPTS_LOG": str(case)},
+                start_new_session=True,
+            )
             try:
-                output, errors = process.communicate(timeout=7000 if long else 200)
+                process.wait(7000 if long else 200)
             except subprocess.TimeoutExpired:  # no case hangs, as each has a limit of its own; but they are slow
-                process.send_signal(signal.SIGABRT)  # tells where it is
-                output, errors = process.communicate()
-        assert process.returncode == 0, f"{' '.join(arguments)}\n{output}\n{errors[-4000:]}"
-        assert not output.endswith("\n0 cases\n")
+                os.killpg(process.pid, signal.SIGABRT)  # each of them tells where it is
+                process.wait(20)
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            output.seek(0)
+            errors.seek(0)
+            said, told = output.read(), errors.read()
+        last = case.read_text().rstrip("\r").rpartition("\r")[2]
+        assert process.returncode == 0, f"{' '.join(arguments)}: {last}\n{said}\n{told[-4000:]}"
+        assert not said.endswith("\n0 cases\n")
 
     return run
 
