@@ -27,6 +27,8 @@ from hypothesis import strategies as st
 
 from rack import PersistentDict, PersistentSet
 from rack.cli import main
+from rack.codec.canonical import plain
+from rack.codec.failure import RefusedError
 from rack.store.manifest import Manifest
 from tests.cli.test_ends import ENVIRONMENT, pipe_of, running
 from tests.codec.test_tagged import FLOATS, HASHABLE, TEXTS, VALUES, is_same
@@ -48,14 +50,26 @@ JSON = st.recursive(
     lambda parts: st.lists(parts) | st.dictionaries(TEXTS, parts),
     max_leaves=8,
 )
+
+
+def is_key(key: Any) -> bool:
+    """Whether it can be a key: one with several NaNs, which are one here, is refused."""
+    try:
+        plain(key)
+    except RefusedError:
+        return False
+    return True
+
+
+KEYS = HASHABLE.filter(is_key)
 #: Keys and values of each serdes.
 KINDS: dict[str, tuple[Any, Any]] = {
-    "marshal": (HASHABLE, VALUES),
+    "marshal": (KEYS, VALUES),
     "ordered": (ORDERED, VALUES),
     "str": (TEXTS, TEXTS),
     "bytes": (st.binary(), st.binary()),
-    "json": (HASHABLE, JSON),
-    "pickle": (HASHABLE, VALUES | st.dates() | st.decimals(allow_nan=False)),
+    "json": (KEYS, JSON),
+    "pickle": (KEYS, VALUES | st.dates() | st.decimals(allow_nan=False)),
 }
 
 
